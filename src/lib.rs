@@ -1,0 +1,8 @@
+//! Faultline: a type-1 hypervisor for arm64 that gives every guest memory one fault at a time.
+#![cfg_attr(target_os = "none", no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod addr;
+pub mod device;
