@@ -5,4 +5,8 @@
 extern crate alloc;
 
 pub mod addr;
+pub mod features;
+pub mod machine;
+pub mod page_pool;
+pub mod stage2;
 pub mod device;
