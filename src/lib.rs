@@ -10,3 +10,4 @@ pub mod machine;
 pub mod page_pool;
 pub mod stage2;
 pub mod device;
+pub mod exit;
