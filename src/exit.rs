@@ -11,8 +11,8 @@ mod syndrome;
 pub use abort::{Abort, FaultStatus, Need, Transfer};
 pub use syndrome::{Syndrome, SysRegAccess};
 
-use syndrome::{EC, ESR, Esr};
 pub use syndrome::encoding;
+use syndrome::{EC, ESR, Esr};
 
 /// Which of the four lower-EL vectors was taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,14 +78,22 @@ impl Exit {
         let esr = Esr::new(syndrome.esr);
         let imm = (esr.read(ESR::ISS) & 0xffff) as u16;
         match esr.read(ESR::EC) {
-            EC::INSTRUCTION_ABORT_LOWER | EC::DATA_ABORT_LOWER => Self::Abort(Abort::decode(syndrome)),
+            EC::INSTRUCTION_ABORT_LOWER | EC::DATA_ABORT_LOWER => {
+                Self::Abort(Abort::decode(syndrome))
+            }
             EC::HVC64 => Self::Hvc(imm),
             EC::SMC64 => Self::Smc(imm),
             EC::SYSREG => Self::SysReg(SysRegAccess::decode(esr.read(ESR::ISS))),
-            EC::WFX => Self::Wait { event: esr.is_set(ESR::TI_EVENT) },
-            class @ (EC::FP_SIMD | EC::PAUTH | EC::LS64 | EC::SVE | EC::SME | EC::CP15_32..=EC::CP14_LDC | EC::CP14_64) => {
-                Self::Hidden { class }
-            }
+            EC::WFX => Self::Wait {
+                event: esr.is_set(ESR::TI_EVENT),
+            },
+            class @ (EC::FP_SIMD
+            | EC::PAUTH
+            | EC::LS64
+            | EC::SVE
+            | EC::SME
+            | EC::CP15_32..=EC::CP14_LDC
+            | EC::CP14_64) => Self::Hidden { class },
             _ => Self::Unknown { esr: syndrome.esr },
         }
     }

@@ -10,7 +10,11 @@ use core::fmt;
 use tock_registers::LocalRegisterCopy;
 
 /// Bit positions, named as in the manual.
-#[allow(missing_docs, unreachable_pub, reason = "generated; the names are the manual's")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "generated; the names are the manual's"
+)]
 mod bits {
     use tock_registers::register_bitfields;
 
@@ -64,7 +68,10 @@ mod bits {
         ]
     }
 }
-use bits::{CTR_EL0, CLIDR_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64ISAR0_EL1, ID_AA64PFR0_EL1};
+use bits::{
+    CLIDR_EL1, CTR_EL0, ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1,
+    ID_AA64PFR0_EL1,
+};
 
 /// The ID registers that [`Features`] are read from, raw.
 #[derive(Clone, Copy, Default, Debug)]
@@ -176,7 +183,11 @@ impl Features {
         };
         Self {
             pa_bits: pa_bits(mmfr0.read(ID_AA64MMFR0_EL1::PARANGE)),
-            vmid_bits: if mmfr1.matches_all(ID_AA64MMFR1_EL1::VMIDBITS::Sixteen) { 16 } else { 8 },
+            vmid_bits: if mmfr1.matches_all(ID_AA64MMFR1_EL1::VMIDBITS::Sixteen) {
+                16
+            } else {
+                8
+            },
             coherence: Coherence {
                 fwb: mmfr2.read(ID_AA64MMFR2_EL1::FWB) != 0,
                 idc: ctr.is_set(CTR_EL0::IDC) || needs_no_clean(id.clidr),
@@ -208,7 +219,8 @@ impl Features {
 /// The same as `CTR_EL0.IDC` for us.
 fn needs_no_clean(clidr: u64) -> bool {
     let clidr = LocalRegisterCopy::<u64, CLIDR_EL1::Register>::new(clidr);
-    clidr.read(CLIDR_EL1::LOC) == 0 || (clidr.read(CLIDR_EL1::LOUIS) == 0 && clidr.read(CLIDR_EL1::LOUU) == 0)
+    clidr.read(CLIDR_EL1::LOC) == 0
+        || (clidr.read(CLIDR_EL1::LOUIS) == 0 && clidr.read(CLIDR_EL1::LOUU) == 0)
 }
 
 /// Physical address bits of a `PARange` field; a value this table does not know counts as the largest it does.
@@ -287,7 +299,9 @@ impl fmt::Display for Midr {
             (0xd4d, "Cortex-A715"),
             (0xd4f, "Neoverse-V2"),
         ];
-        let known = ARM_PARTS.iter().find(|(part, _)| self.is_arm() && *part == self.part());
+        let known = ARM_PARTS
+            .iter()
+            .find(|(part, _)| self.is_arm() && *part == self.part());
         match known {
             Some((_, name)) => write!(f, "{name} r{}p{}", self.variant(), self.revision()),
             None if self.0 >> 24 & 0xff == 0 => write!(f, "a software CPU (MIDR {:#010x})", self.0),

@@ -5,9 +5,14 @@
 extern crate alloc;
 
 pub mod addr;
+pub mod content;
+pub mod device;
+pub mod exit;
+pub mod fault;
 pub mod features;
 pub mod machine;
 pub mod page_pool;
+pub mod registers;
+pub mod slot;
 pub mod stage2;
-pub mod device;
-pub mod exit;
+pub mod stats;

@@ -75,6 +75,12 @@ pub enum El1 {
     Elr,
     /// `SPSR_EL1`
     Spsr,
+    /// `TTBR0_EL1`
+    Ttbr0,
+    /// `TTBR1_EL1`
+    Ttbr1,
+    /// `TCR_EL1`
+    Tcr,
 }
 
 /// An `AT` instruction that itself took an abort at EL2 (its walk met an external abort) and was stepped over.

@@ -69,13 +69,20 @@ impl PagePool {
     /// # Panics
     /// If it overlaps RAM the pool has: two owners for one page is a bug of ours.
     pub fn add(&self, range: PaRange) {
-        let Some(first) = range.start.align_up(PAGE_SIZE) else { return };
+        let Some(first) = range.start.align_up(PAGE_SIZE) else {
+            return;
+        };
         let end = range.end().page();
-        let Some(bytes) = end.offset_from(first).filter(|bytes| *bytes != 0) else { return };
+        let Some(bytes) = end.offset_from(first).filter(|bytes| *bytes != 0) else {
+            return;
+        };
         let mut inner = self.inner.lock();
         let first_chunk = first.raw() >> CHUNK_SHIFT;
         let last_chunk = (end.raw() - 1) >> CHUNK_SHIFT;
-        let mut bank = Bank { first_chunk, chunks: Vec::new() };
+        let mut bank = Bank {
+            first_chunk,
+            chunks: Vec::new(),
+        };
         for number in first_chunk..=last_chunk {
             let start = (number << CHUNK_SHIFT).max(first.raw());
             let stop = ((number + 1) << CHUNK_SHIFT).min(end.raw());
@@ -85,7 +92,8 @@ impl PagePool {
                 inner.frames.insert(frame..frame + 1);
             } else {
                 let page = (start >> 12) as usize % CHUNK_PAGES;
-                bank.chunks.push(Chunk::part(page, ((stop - start) >> 12) as usize));
+                bank.chunks
+                    .push(Chunk::part(page, ((stop - start) >> 12) as usize));
             }
         }
         inner.add_bank(bank);
@@ -121,7 +129,10 @@ impl PagePool {
     }
 
     fn take_run(&self, count: usize) -> Option<Pa> {
-        assert!(count.is_power_of_two() && count <= CHUNK_PAGES, "a run is a power of two of at most 512 pages");
+        assert!(
+            count.is_power_of_two() && count <= CHUNK_PAGES,
+            "a run is a power of two of at most 512 pages"
+        );
         self.inner.lock().take(count)
     }
 }
@@ -132,9 +143,18 @@ impl Inner {
         let mut bank = bank;
         for known in &mut self.banks {
             let last = known.first_chunk + known.chunks.len() as u64;
-            if bank.first_chunk < last && known.first_chunk < bank.first_chunk + bank.chunks.len() as u64 {
-                assert!(bank.first_chunk + 1 == last, "RAM is added in ascending order and only once");
-                known.chunks.last_mut().expect("a bank has chunks").join(&bank.chunks.remove(0));
+            if bank.first_chunk < last
+                && known.first_chunk < bank.first_chunk + bank.chunks.len() as u64
+            {
+                assert!(
+                    bank.first_chunk + 1 == last,
+                    "RAM is added in ascending order and only once"
+                );
+                known
+                    .chunks
+                    .last_mut()
+                    .expect("a bank has chunks")
+                    .join(&bank.chunks.remove(0));
                 bank.first_chunk += 1;
             }
         }
@@ -185,7 +205,9 @@ impl Inner {
 
     fn give(&mut self, pa: Pa) {
         let number = pa.raw() >> CHUNK_SHIFT;
-        let place = self.place(number).expect("a page given back lies in the pool's RAM");
+        let place = self
+            .place(number)
+            .expect("a page given back lies in the pool's RAM");
         let chunk = &mut self.banks[place.0].chunks[place.1];
         chunk.give((pa.raw() >> 12) as usize % CHUNK_PAGES);
         self.account.taken -= 1;
@@ -194,7 +216,10 @@ impl Inner {
             if self.open == Some(place) {
                 self.open = None;
             }
-            self.frames.dealloc(usize::try_from(number).expect("chunk numbers fit a usize"), 1);
+            self.frames.dealloc(
+                usize::try_from(number).expect("chunk numbers fit a usize"),
+                1,
+            );
         }
     }
 }

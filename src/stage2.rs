@@ -61,14 +61,24 @@ impl Stage2 {
         vmid: Vmid,
         coherence: Coherence,
     ) -> Result<Self, OutOfPages> {
-        let mut roots = pool.take_aligned(config.root_tables).ok_or(OutOfPages)?.into_iter();
+        let mut roots = pool
+            .take_aligned(config.root_tables)
+            .ok_or(OutOfPages)?
+            .into_iter();
         let first = roots.next().ok_or(OutOfPages)?.into_table(m).into_pa();
         roots.for_each(|page| {
             page.into_table(m).into_pa();
         });
         maintenance::after_map(m);
         let tables = AtomicU64::new(config.root_tables as u64);
-        Ok(Self { root: first, config, vmid, coherence, pages: AtomicU64::new(0), tables })
+        Ok(Self {
+            root: first,
+            config,
+            vmid,
+            coherence,
+            pages: AtomicU64::new(0),
+            tables,
+        })
     }
 
     /// Its shape.
@@ -108,7 +118,9 @@ impl Stage2 {
     }
 
     const fn memory(&self) -> Memory {
-        Memory::Normal { forced: self.coherence.fwb }
+        Memory::Normal {
+            forced: self.coherence.fwb,
+        }
     }
 
     fn note_page(&self, page: OwnedPage) {
@@ -127,13 +139,31 @@ impl Stage2 {
     /// # Panics
     /// If it finds another number of pages than it was given: the account must close.
     pub fn destroy<M: Machine>(self, m: &mut M, pool: &PagePool) {
-        maintenance::under_vttbr(m, vttbr(Pa::new(0), self.vmid), maintenance::invalidate_vmid);
+        maintenance::under_vttbr(
+            m,
+            vttbr(Pa::new(0), self.vmid),
+            maintenance::invalidate_vmid,
+        );
         let mut freed = Freed::default();
         for table in 0..self.config.root_tables as u64 {
-            free_table(m, pool, self.root.add(table * PAGE_SIZE), self.config.start_level, &mut freed);
+            free_table(
+                m,
+                pool,
+                self.root.add(table * PAGE_SIZE),
+                self.config.start_level,
+                &mut freed,
+            );
         }
-        assert_eq!(freed.pages, self.page_count(), "every page that was mapped came back");
-        assert_eq!(freed.tables, self.table_count(), "every table that was linked came back");
+        assert_eq!(
+            freed.pages,
+            self.page_count(),
+            "every page that was mapped came back"
+        );
+        assert_eq!(
+            freed.tables,
+            self.table_count(),
+            "every table that was linked came back"
+        );
     }
 }
 
@@ -171,7 +201,11 @@ impl Tables {
     ///
     /// # Errors
     /// [`OutOfPages`]; nothing is taken then.
-    pub fn prepare<M: Machine>(m: &mut M, pool: &PagePool, count: usize) -> Result<Self, OutOfPages> {
+    pub fn prepare<M: Machine>(
+        m: &mut M,
+        pool: &PagePool,
+        count: usize,
+    ) -> Result<Self, OutOfPages> {
         let mut tables = Self::default();
         for slot in tables.pages.iter_mut().take(count) {
             *slot = pool.take().map(|page| page.into_table(m));
@@ -186,7 +220,10 @@ impl Tables {
 
     /// Gives what was not used back.
     pub fn give_back(self, pool: &PagePool) {
-        self.pages.into_iter().flatten().for_each(|page| pool.give(page));
+        self.pages
+            .into_iter()
+            .flatten()
+            .for_each(|page| pool.give(page));
     }
 
     fn take(&mut self) -> OwnedPage {

@@ -109,8 +109,16 @@ impl Transfer {
     pub const fn extend(&self, value: u64) -> u64 {
         let value = value & self.width.mask();
         let unused = 64 - 8 * self.width.bytes() as u32;
-        let value = if self.sign_extend { ((value << unused) as i64 >> unused) as u64 } else { value };
-        if self.is_64_bit { value } else { value & 0xffff_ffff }
+        let value = if self.sign_extend {
+            ((value << unused) as i64 >> unused) as u64
+        } else {
+            value
+        };
+        if self.is_64_bit {
+            value
+        } else {
+            value & 0xffff_ffff
+        }
     }
 }
 

@@ -3,7 +3,11 @@
 use tock_registers::LocalRegisterCopy;
 
 /// Bit positions, named as in the manual.
-#[allow(missing_docs, unreachable_pub, reason = "generated; the names are the manual's")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "generated; the names are the manual's"
+)]
 mod bits {
     use tock_registers::register_bitfields;
 
@@ -117,6 +121,10 @@ impl core::fmt::Display for SysRegAccess {
         let e = self.encoding;
         let name = (e >> 14, e >> 11 & 7, e >> 7 & 15, e >> 3 & 15, e & 7);
         let verb = if self.is_read { "MRS" } else { "MSR" };
-        write!(f, "{verb} S{}_{}_C{}_C{}_{}", name.0, name.1, name.2, name.3, name.4)
+        write!(
+            f,
+            "{verb} S{}_{}_C{}_C{}_{}",
+            name.0, name.1, name.2, name.3, name.4
+        )
     }
 }

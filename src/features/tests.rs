@@ -2,13 +2,28 @@ use super::*;
 
 /// The ID registers of QEMU 10's CPU models, as its EL2 reads them.
 fn cpu(ctr: u64, clidr: u64, mmfr0: u64, mmfr1: u64, mmfr2: u64) -> Features {
-    Features::new(&IdRegisters { ctr, clidr, mmfr0, mmfr1, mmfr2, ..IdRegisters::default() })
+    Features::new(&IdRegisters {
+        ctr,
+        clidr,
+        mmfr0,
+        mmfr1,
+        mmfr2,
+        ..IdRegisters::default()
+    })
 }
 
 #[test]
 fn a_cortex_a53_needs_all_maintenance_and_has_a_vipt_icache() {
     let a53 = cpu(0x8444_8004, 0x0a20_0023, 0x0000_1122, 0, 0);
-    assert_eq!(a53.coherence, Coherence { fwb: false, idc: false, dic: false, pipt: false });
+    assert_eq!(
+        a53.coherence,
+        Coherence {
+            fwb: false,
+            idc: false,
+            dic: false,
+            pipt: false
+        }
+    );
     assert_eq!((a53.pa_bits, a53.vmid_bits, a53.xnx), (40, 8, false));
     assert_eq!((a53.dcache_line, a53.icache_line), (64, 64));
 }
@@ -23,8 +38,22 @@ fn idc_is_also_said_by_a_clidr_without_levels_to_clean() {
 
 #[test]
 fn max_has_everything() {
-    let max = cpu(0xb444_c004, 0x8200_0023, 0x1 << 56 | 0x3 << 40 | 0x6, 0x1 << 40 | 0x1021_2122, 0x0221_0100_0000_0000 | 1 << 40);
-    assert_eq!(max.coherence, Coherence { fwb: true, idc: true, dic: true, pipt: true });
+    let max = cpu(
+        0xb444_c004,
+        0x8200_0023,
+        0x1 << 56 | 0x3 << 40 | 0x6,
+        0x1 << 40 | 0x1021_2122,
+        0x0221_0100_0000_0000 | 1 << 40,
+    );
+    assert_eq!(
+        max.coherence,
+        Coherence {
+            fwb: true,
+            idc: true,
+            dic: true,
+            pipt: true
+        }
+    );
     assert_eq!((max.pa_bits, max.bbm), (52, 2));
     assert!(max.fgt && max.hcx && max.ttl && max.granule_4k);
 }
@@ -49,7 +78,13 @@ fn a_stage_2_granule_can_be_absent_although_stage_1_has_it() {
 
 #[test]
 fn erratum_834220_is_of_cortex_a57_up_to_r1p2() {
-    let with = |midr| Features::new(&IdRegisters { midr, ..IdRegisters::default() }).erratum_834220;
+    let with = |midr| {
+        Features::new(&IdRegisters {
+            midr,
+            ..IdRegisters::default()
+        })
+        .erratum_834220
+    };
     assert!(with(0x410f_d070) && with(0x411f_d072));
     assert!(!with(0x411f_d073) && !with(0x410f_d083));
 }
@@ -58,5 +93,8 @@ fn erratum_834220_is_of_cortex_a57_up_to_r1p2() {
 fn cpus_have_names() {
     assert_eq!(std::format!("{}", Midr(0x410f_d083)), "Cortex-A72 r0p3");
     assert_eq!(std::format!("{}", Midr(0x410f_d034)), "Cortex-A53 r0p4");
-    assert_eq!(std::format!("{}", Midr(0x610f_0000)), "CPU with MIDR 0x610f0000");
+    assert_eq!(
+        std::format!("{}", Midr(0x610f_0000)),
+        "CPU with MIDR 0x610f0000"
+    );
 }

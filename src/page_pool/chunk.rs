@@ -20,12 +20,22 @@ pub(super) struct Chunk {
 impl Chunk {
     /// All of a chunk, kept whole by the buddy allocator until it is opened.
     pub(super) const fn whole() -> Self {
-        Self { free: [0; WORDS], free_count: 0, own_count: CHUNK_PAGES as u16, is_closed: true }
+        Self {
+            free: [0; WORDS],
+            free_count: 0,
+            own_count: CHUNK_PAGES as u16,
+            is_closed: true,
+        }
     }
 
     /// `count` pages from page `first` on: the edge of RAM, cut from the start.
     pub(super) fn part(first: usize, count: usize) -> Self {
-        let mut chunk = Self { free: [0; WORDS], free_count: 0, own_count: count as u16, is_closed: false };
+        let mut chunk = Self {
+            free: [0; WORDS],
+            free_count: 0,
+            own_count: count as u16,
+            is_closed: false,
+        };
         (first..first + count).for_each(|page| chunk.set(page, true));
         chunk.free_count = count as u16;
         chunk
@@ -77,7 +87,10 @@ impl Chunk {
     /// # Panics
     /// If the page is free already.
     pub(super) fn give(&mut self, page: usize) {
-        assert!(!self.is_closed && !self.is_free(page), "a page is given back once");
+        assert!(
+            !self.is_closed && !self.is_free(page),
+            "a page is given back once"
+        );
         self.set(page, true);
         self.free_count += 1;
     }
@@ -87,7 +100,9 @@ impl Chunk {
             let word = self.free.iter().position(|word| *word != 0)?;
             return Some(word * 64 + self.free[word].trailing_zeros() as usize);
         }
-        (0..CHUNK_PAGES).step_by(count).find(|first| (*first..first + count).all(|page| self.is_free(page)))
+        (0..CHUNK_PAGES)
+            .step_by(count)
+            .find(|first| (*first..first + count).all(|page| self.is_free(page)))
     }
 
     fn is_free(&self, page: usize) -> bool {

@@ -3,7 +3,7 @@
 use crate::addr::{PAGE_SIZE, Pa, PaRange};
 use crate::features::Coherence;
 use crate::machine::Machine;
-use crate::stage2::maintenance;
+use crate::stage2::maintenance::{self, ExecReady};
 
 /// A page of RAM with exactly one owner: whoever holds the token. Mapping one moves it into a descriptor.
 #[derive(PartialEq, Eq, Debug)]
@@ -54,7 +54,12 @@ impl RawPage {
     }
 
     /// Zeroed, then filled by `fill`, then visible to a guest.
-    pub fn filled<M: Machine>(self, m: &mut M, coherence: &Coherence, fill: impl FnOnce(&mut M, Pa)) -> CleanPage {
+    pub fn filled<M: Machine>(
+        self,
+        m: &mut M,
+        coherence: &Coherence,
+        fill: impl FnOnce(&mut M, Pa),
+    ) -> CleanPage {
         let pa = self.pa();
         m.zero(pa);
         fill(m, pa);
@@ -88,6 +93,16 @@ impl CleanPage {
         self.0.pa()
     }
 
+    /// Makes instruction fetches from it coherent. Where it was cleaned to the point of coherency just now, it is clean to
+    /// the point of unification as well.
+    pub fn make_executable<M: Machine>(&self, m: &mut M, coherence: &Coherence) -> ExecReady {
+        let cleaned = Coherence {
+            idc: coherence.idc || !coherence.fwb,
+            ..*coherence
+        };
+        maintenance::make_executable(m, page_range(self.pa()), &cleaned)
+    }
+
     /// The bare token, to give it back.
     pub fn into_owned(self) -> OwnedPage {
         self.0
@@ -96,5 +111,8 @@ impl CleanPage {
 
 /// The bytes of the page at `pa`.
 const fn page_range(pa: Pa) -> PaRange {
-    PaRange { start: pa, size: PAGE_SIZE }
+    PaRange {
+        start: pa,
+        size: PAGE_SIZE,
+    }
 }

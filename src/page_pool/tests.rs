@@ -6,22 +6,33 @@ const MIB: u64 = 1 << 20;
 
 fn pool(ranges: &[(u64, u64)]) -> PagePool {
     let pool = PagePool::new();
-    ranges.iter().for_each(|(start, size)| pool.add(PaRange::new(Pa::new(*start), *size).unwrap()));
+    ranges
+        .iter()
+        .for_each(|(start, size)| pool.add(PaRange::new(Pa::new(*start), *size).unwrap()));
     pool
 }
 
 #[test]
 fn every_page_of_ragged_ram_is_handed_out_once_and_then_none() {
     // Edges inside chunks, a hole of one page inside a chunk, and a second bank far away.
-    let ram = [(0x4000_3000, 5 * MIB), (0x4050_4000, 2 * MIB - 0x1000), (0x10_0000_0000, 4 * MIB)];
+    let ram = [
+        (0x4000_3000, 5 * MIB),
+        (0x4050_4000, 2 * MIB - 0x1000),
+        (0x10_0000_0000, 4 * MIB),
+    ];
     let pool = pool(&ram);
-    let expected: BTreeSet<u64> = ram.iter().flat_map(|(start, size)| (*start..start + size).step_by(4096)).collect();
+    let expected: BTreeSet<u64> = ram
+        .iter()
+        .flat_map(|(start, size)| (*start..start + size).step_by(4096))
+        .collect();
     assert_eq!(pool.account().total, expected.len() as u64);
     let taken: Vec<RawPage> = std::iter::from_fn(|| pool.take()).collect();
     let seen: BTreeSet<u64> = taken.iter().map(|page| page.pa().raw()).collect();
     assert_eq!(seen.len(), taken.len());
     assert_eq!(seen, expected);
-    taken.into_iter().for_each(|page| pool.give(page.into_owned()));
+    taken
+        .into_iter()
+        .for_each(|page| pool.give(page.into_owned()));
     assert_eq!(pool.account().taken, 0);
     assert_eq!(pool.account().peak, expected.len() as u64);
 }
@@ -40,7 +51,8 @@ fn a_chunk_that_is_whole_again_serves_as_a_block() {
     pool.give(one.into_owned());
     let all = pool.take_aligned(512).unwrap();
     assert_eq!(all[0].pa(), Pa::new(0x4000_0000));
-    all.into_iter().for_each(|page| pool.give(page.into_owned()));
+    all.into_iter()
+        .for_each(|page| pool.give(page.into_owned()));
 }
 
 #[test]

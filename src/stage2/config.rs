@@ -4,13 +4,16 @@
 //! Source: DDI 0487 "VTCR_EL2, Virtualization Translation Control Register", "Concatenated translation tables for stage 2
 //! translations".
 
-
 use crate::addr::PAGE_SHIFT;
 use crate::features::{Features, pa_range};
 use crate::stage2::descriptor::Level;
 
 /// Bit positions, named as in the manual.
-#[allow(missing_docs, unreachable_pub, reason = "generated; the names are the manual's")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "generated; the names are the manual's"
+)]
 mod bits {
     use tock_registers::register_bitfields;
 
@@ -71,10 +74,16 @@ impl Config {
     pub fn for_highest(highest: u64, features: &Features) -> Result<Self, ConfigError> {
         let needed = u64::BITS - highest.leading_zeros();
         let limit = features.pa_bits.min(48);
-        let fits = IPA_BITS.into_iter().find(|bits| *bits >= needed).filter(|bits| *bits <= limit);
+        let fits = IPA_BITS
+            .into_iter()
+            .find(|bits| *bits >= needed)
+            .filter(|bits| *bits <= limit);
         match fits {
             Some(bits) => Ok(Self::new(bits, features)),
-            None => Err(ConfigError::TooLarge { asked: needed, limit }),
+            None => Err(ConfigError::TooLarge {
+                asked: needed,
+                limit,
+            }),
         }
     }
 
@@ -99,7 +108,12 @@ impl Config {
             + VTCR_EL2::PS.val(pa_range(features.pa_bits.min(48)))
             + VTCR_EL2::VS.val(u64::from(features.vmid_bits == 16))
             + VTCR_EL2::RES1::SET;
-        Self { ipa_bits, start_level, root_tables: 1 << ipa_bits.saturating_sub(resolved), vtcr: fields.value }
+        Self {
+            ipa_bits,
+            start_level,
+            root_tables: 1 << ipa_bits.saturating_sub(resolved),
+            vtcr: fields.value,
+        }
     }
 
     /// The first IPA beyond the space.
@@ -116,19 +130,40 @@ mod tests {
 
     fn features(pa_range: u64, sixteen_bit_vmids: bool) -> Features {
         let mmfr1 = if sixteen_bit_vmids { 2 << 4 } else { 0 };
-        Features::new(&IdRegisters { mmfr0: pa_range, mmfr1, ..IdRegisters::default() })
+        Features::new(&IdRegisters {
+            mmfr0: pa_range,
+            mmfr1,
+            ..IdRegisters::default()
+        })
     }
 
     /// IPA bits, start level, root tables, SL0: worked by hand from the concatenation rules of the Arm ARM.
-    const BY_HAND: [(u32, u8, usize, u64); 6] =
-        [(32, 2, 4, 0), (36, 1, 1, 1), (40, 1, 2, 1), (42, 1, 8, 1), (44, 0, 1, 2), (48, 0, 1, 2)];
+    const BY_HAND: [(u32, u8, usize, u64); 6] = [
+        (32, 2, 4, 0),
+        (36, 1, 1, 1),
+        (40, 1, 2, 1),
+        (42, 1, 8, 1),
+        (44, 0, 1, 2),
+        (48, 0, 1, 2),
+    ];
 
     #[test]
     fn every_size_has_the_shape_worked_out_by_hand() {
         for (bits, level, tables, sl0) in BY_HAND {
             let config = Config::for_highest((1 << bits) - 1, &features(5, false)).unwrap();
-            assert_eq!((config.ipa_bits, config.start_level.number(), config.root_tables), (bits, level, tables));
-            assert_eq!(config.vtcr & 0x3f, u64::from(64 - bits), "T0SZ of {bits} bits");
+            assert_eq!(
+                (
+                    config.ipa_bits,
+                    config.start_level.number(),
+                    config.root_tables
+                ),
+                (bits, level, tables)
+            );
+            assert_eq!(
+                config.vtcr & 0x3f,
+                u64::from(64 - bits),
+                "T0SZ of {bits} bits"
+            );
             assert_eq!(config.vtcr >> 6 & 3, sl0, "SL0 of {bits} bits");
         }
     }
@@ -151,12 +186,34 @@ mod tests {
 
     #[test]
     fn the_smallest_space_that_fits_is_chosen_and_no_larger_than_the_cpu_has() {
-        for highest in [0x4fff_ffff, 0xffff_ffff, 0x1_0000_0000, 0xf_ffff_ffff, 0x10_0000_0000] {
+        for highest in [
+            0x4fff_ffff,
+            0xffff_ffff,
+            0x1_0000_0000,
+            0xf_ffff_ffff,
+            0x10_0000_0000,
+        ] {
             let config = Config::for_highest(highest, &features(2, false)).unwrap();
             assert!(highest < config.limit());
-            assert!(IPA_BITS.iter().all(|bits| *bits >= config.ipa_bits || highest >= 1 << bits));
+            assert!(
+                IPA_BITS
+                    .iter()
+                    .all(|bits| *bits >= config.ipa_bits || highest >= 1 << bits)
+            );
         }
-        assert_eq!(Config::for_highest(1 << 40, &features(2, false)), Err(ConfigError::TooLarge { asked: 41, limit: 40 }));
-        assert_eq!(Config::for_highest(u64::MAX, &features(6, false)), Err(ConfigError::TooLarge { asked: 64, limit: 48 }));
+        assert_eq!(
+            Config::for_highest(1 << 40, &features(2, false)),
+            Err(ConfigError::TooLarge {
+                asked: 41,
+                limit: 40
+            })
+        );
+        assert_eq!(
+            Config::for_highest(u64::MAX, &features(6, false)),
+            Err(ConfigError::TooLarge {
+                asked: 64,
+                limit: 48
+            })
+        );
     }
 }

@@ -10,7 +10,11 @@ use tock_registers::LocalRegisterCopy;
 use crate::addr::Pa;
 
 /// Bit positions, named as in the manual.
-#[allow(missing_docs, unreachable_pub, reason = "generated; the names are the manual's")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "generated; the names are the manual's"
+)]
 mod bits {
     use tock_registers::register_bitfields;
 
@@ -121,7 +125,13 @@ impl Rights {
 impl fmt::Display for Rights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let letter = |right, letter| if self.allows(right) { letter } else { '-' };
-        write!(f, "{}{}{}", letter(Self::READ, 'R'), letter(Self::WRITE, 'W'), letter(Self::EXECUTE, 'X'))
+        write!(
+            f,
+            "{}{}{}",
+            letter(Self::READ, 'R'),
+            letter(Self::WRITE, 'W'),
+            letter(Self::EXECUTE, 'X')
+        )
     }
 }
 
@@ -188,8 +198,12 @@ impl Descriptor {
     #[must_use]
     pub fn page(oa: Pa, rights: Rights, memory: Memory, owned: bool) -> Self {
         let attributes = match memory {
-            Memory::Normal { forced: false } => STAGE2::MEMATTR::NormalWriteBack + STAGE2::SH::InnerShareable,
-            Memory::Normal { forced: true } => STAGE2::MEMATTR::ForcedWriteBack + STAGE2::SH::InnerShareable,
+            Memory::Normal { forced: false } => {
+                STAGE2::MEMATTR::NormalWriteBack + STAGE2::SH::InnerShareable
+            }
+            Memory::Normal { forced: true } => {
+                STAGE2::MEMATTR::ForcedWriteBack + STAGE2::SH::InnerShareable
+            }
             Memory::Device => STAGE2::MEMATTR::DeviceNGnRE + STAGE2::SH.val(0),
         };
         let shape = STAGE2::VALID::SET + STAGE2::TABLE_OR_PAGE::SET + STAGE2::AF::SET;
@@ -205,7 +219,11 @@ impl Descriptor {
     #[must_use]
     pub fn view(self, level: Level) -> View {
         let bits = self.bits();
-        match (bits.is_set(STAGE2::VALID), bits.is_set(STAGE2::TABLE_OR_PAGE), level.is_last()) {
+        match (
+            bits.is_set(STAGE2::VALID),
+            bits.is_set(STAGE2::TABLE_OR_PAGE),
+            level.is_last(),
+        ) {
             (false, _, _) | (true, false, true) => View::Invalid,
             (true, true, false) => View::Table(self.address()),
             (true, true, true) | (true, false, false) => View::Leaf(self.address(), self.rights()),
@@ -225,7 +243,10 @@ impl Descriptor {
         let one = |set: bool, right| if set { right } else { Rights::NONE };
         one(bits.is_set(STAGE2::S2AP_READ), Rights::READ)
             .with(one(bits.is_set(STAGE2::S2AP_WRITE), Rights::WRITE))
-            .with(one(bits.matches_all(STAGE2::XN::ExecuteAll), Rights::EXECUTE))
+            .with(one(
+                bits.matches_all(STAGE2::XN::ExecuteAll),
+                Rights::EXECUTE,
+            ))
     }
 
     /// Whether the page goes back to the pool with the tree.
@@ -263,14 +284,21 @@ impl fmt::Debug for Descriptor {
 }
 
 fn rights_field(rights: Rights) -> tock_registers::fields::FieldValue<u64, STAGE2::Register> {
-    let xn = if rights.allows(Rights::EXECUTE) { STAGE2::XN::ExecuteAll } else { STAGE2::XN::ExecuteNone };
+    let xn = if rights.allows(Rights::EXECUTE) {
+        STAGE2::XN::ExecuteAll
+    } else {
+        STAGE2::XN::ExecuteNone
+    };
     STAGE2::S2AP_READ.val(u64::from(rights.allows(Rights::READ)))
         + STAGE2::S2AP_WRITE.val(u64::from(rights.allows(Rights::WRITE)))
         + xn
 }
 
 fn address_bits(pa: Pa) -> u64 {
-    assert!(pa.page_offset() == 0 && pa.raw() >> 48 == 0, "output addresses are pages of a 48-bit space");
+    assert!(
+        pa.page_offset() == 0 && pa.raw() >> 48 == 0,
+        "output addresses are pages of a 48-bit space"
+    );
     pa.raw()
 }
 
@@ -287,15 +315,27 @@ mod tests {
         let normal = Memory::Normal { forced: false };
         let oa = Pa::new(0x1234_5678_9000);
         // valid | page | MemAttr 0xf<<2 | S2AP RW 3<<6 | SH 3<<8 | AF 1<<10 | XN 0 | software owned 1<<55
-        assert_eq!(Descriptor::page(oa, RWX, normal, true).raw(), 1 << 55 | 0x1234_5678_9000 | 0x7ff);
+        assert_eq!(
+            Descriptor::page(oa, RWX, normal, true).raw(),
+            1 << 55 | 0x1234_5678_9000 | 0x7ff
+        );
         // read only, execute never 0b10<<53
-        assert_eq!(Descriptor::page(oa, Rights::READ, normal, false).raw(), 1 << 54 | 0x1234_5678_9000 | 0x77f);
+        assert_eq!(
+            Descriptor::page(oa, Rights::READ, normal, false).raw(),
+            1 << 54 | 0x1234_5678_9000 | 0x77f
+        );
         // forced write-back 0b0110<<2
         let forced = Memory::Normal { forced: true };
-        assert_eq!(Descriptor::page(oa, Rights::READ, forced, false).raw(), 1 << 54 | 0x1234_5678_9000 | 0x75b);
+        assert_eq!(
+            Descriptor::page(oa, Rights::READ, forced, false).raw(),
+            1 << 54 | 0x1234_5678_9000 | 0x75b
+        );
         // Device-nGnRE 0b0001<<2, not shareable by encoding
         let window = Rights::READ.with(Rights::WRITE);
-        assert_eq!(Descriptor::page(oa, window, Memory::Device, false).raw(), 1 << 54 | 0x1234_5678_9000 | 0x4c7);
+        assert_eq!(
+            Descriptor::page(oa, window, Memory::Device, false).raw(),
+            1 << 54 | 0x1234_5678_9000 | 0x4c7
+        );
         assert_eq!(Descriptor::table(oa).raw(), 0x1234_5678_9003);
     }
 

@@ -49,11 +49,18 @@ pub fn make_executable<M: Machine>(m: &mut M, range: PaRange, coherence: &Cohere
     }
     if !coherence.dic {
         // A VIPT I-cache may hold the line under an index that our alias of the page does not have.
-        m.ic(if coherence.pipt { Ic::Range(range) } else { Ic::AllInnerShareable });
+        m.ic(if coherence.pipt {
+            Ic::Range(range)
+        } else {
+            Ic::AllInnerShareable
+        });
         m.dsb(Dsb::Ish);
     }
     // The ISB of the fetching PE is the ERET.
-    ExecReady { range, maintained: !coherence.dic }
+    ExecReady {
+        range,
+        maintained: !coherence.dic,
+    }
 }
 
 /// After an invalid descriptor became valid: faulting entries are never cached, so no TLBI, but a walk must see the store.
@@ -119,5 +126,8 @@ pub fn under_vttbr<M: Machine, R>(m: &mut M, vttbr: u64, body: impl FnOnce(&mut 
 /// The 4 KiB page at `pa`.
 #[must_use]
 pub const fn page_at(pa: Pa) -> PaRange {
-    PaRange { start: pa, size: crate::addr::PAGE_SIZE }
+    PaRange {
+        start: pa,
+        size: crate::addr::PAGE_SIZE,
+    }
 }

@@ -41,13 +41,19 @@ impl Grant {
     /// Read, write or both; X in `rights` is not taken from here.
     #[must_use]
     pub const fn data(rights: Rights) -> Self {
-        Self { rights: rights.without(Rights::EXECUTE), exec: None }
+        Self {
+            rights: rights.without(Rights::EXECUTE),
+            exec: None,
+        }
     }
 
     /// And execute.
     #[must_use]
     pub fn and_execute(self, exec: ExecReady) -> Self {
-        Self { rights: self.rights.with(Rights::EXECUTE), exec: Some(exec) }
+        Self {
+            rights: self.rights.with(Rights::EXECUTE),
+            exec: Some(exec),
+        }
     }
 
     /// What is given.
@@ -57,7 +63,9 @@ impl Grant {
     }
 
     fn covers(&self, oa: Pa) -> bool {
-        self.exec.as_ref().is_none_or(|exec| exec.range().contains(oa))
+        self.exec
+            .as_ref()
+            .is_none_or(|exec| exec.range().contains(oa))
     }
 }
 
@@ -149,8 +157,22 @@ impl<'t> Walk<'t> {
             let seen = Descriptor::from_raw(m.load(place.table, place.index));
             match seen.view(place.level) {
                 View::Table(next) => place = Place::below(place, next, ipa),
-                View::Invalid => return Leaf::Absent(Absent { walk: self, ipa, place, seen }),
-                View::Leaf(..) => return Leaf::Present(Present { walk: self, ipa, place, seen }),
+                View::Invalid => {
+                    return Leaf::Absent(Absent {
+                        walk: self,
+                        ipa,
+                        place,
+                        seen,
+                    });
+                }
+                View::Leaf(..) => {
+                    return Leaf::Present(Present {
+                        walk: self,
+                        ipa,
+                        place,
+                        seen,
+                    });
+                }
             }
         }
     }
@@ -158,18 +180,29 @@ impl<'t> Walk<'t> {
 
 impl Stage2 {
     fn root_place(&self, ipa: Ipa) -> Place {
-        assert!(ipa.raw() < self.config().limit(), "an IPA outside the VM's space reached the walker");
+        assert!(
+            ipa.raw() < self.config().limit(),
+            "an IPA outside the VM's space reached the walker"
+        );
         let level = self.config().start_level;
         let entry = ipa.raw() >> level.shift();
         let table = self.root().add((entry >> 9) * crate::addr::PAGE_SIZE);
-        Place { table, index: (entry & 0x1ff) as usize, level }
+        Place {
+            table,
+            index: (entry & 0x1ff) as usize,
+            level,
+        }
     }
 }
 
 impl Place {
     fn below(above: Self, table: Pa, ipa: Ipa) -> Self {
         let level = above.level.next();
-        Self { table, index: (ipa.raw() >> level.shift() & 0x1ff) as usize, level }
+        Self {
+            table,
+            index: (ipa.raw() >> level.shift() & 0x1ff) as usize,
+            level,
+        }
     }
 }
 
@@ -187,8 +220,17 @@ impl<'t> Absent<'t> {
     }
 
     /// Maps `page` with `grant`. `tables` holds at least [`Self::tables_needed`] pages and keeps what was not used.
-    pub fn map<M: Machine>(self, m: &mut M, page: CleanPage, grant: Grant, tables: &mut Tables) -> Mapped<'t> {
-        assert!(grant.covers(page.pa()), "X is granted for the page that was made coherent");
+    pub fn map<M: Machine>(
+        self,
+        m: &mut M,
+        page: CleanPage,
+        grant: Grant,
+        tables: &mut Tables,
+    ) -> Mapped<'t> {
+        assert!(
+            grant.covers(page.pa()),
+            "X is granted for the page that was made coherent"
+        );
         let tree = self.walk.tree;
         let new = Descriptor::page(page.pa(), grant.rights, tree.memory(), true);
         match self.install(m, new, tables) {
@@ -204,13 +246,32 @@ impl<'t> Absent<'t> {
     ///
     /// # Errors
     /// What is there now, if somebody else was first.
-    pub fn map_window<M: Machine>(self, m: &mut M, oa: Pa, tables: &mut Tables) -> Result<(), Leaf<'t>> {
+    pub fn map_window<M: Machine>(
+        self,
+        m: &mut M,
+        oa: Pa,
+        tables: &mut Tables,
+    ) -> Result<(), Leaf<'t>> {
         let rights = Rights::READ.with(Rights::WRITE);
-        self.install(m, Descriptor::page(oa, rights, Memory::Device, false), tables)
+        self.install(
+            m,
+            Descriptor::page(oa, rights, Memory::Device, false),
+            tables,
+        )
     }
 
-    fn install<M: Machine>(self, m: &mut M, new: Descriptor, tables: &mut Tables) -> Result<(), Leaf<'t>> {
-        let Self { walk, ipa, mut place, seen } = self;
+    fn install<M: Machine>(
+        self,
+        m: &mut M,
+        new: Descriptor,
+        tables: &mut Tables,
+    ) -> Result<(), Leaf<'t>> {
+        let Self {
+            walk,
+            ipa,
+            mut place,
+            seen,
+        } = self;
         if seen.is_locked() {
             return Err(walk.leaf(m, ipa));
         }
@@ -261,8 +322,16 @@ impl<'t> Present<'t> {
 
     /// Adds the rights of `grant` to the leaf in place. Rights only grow; the output address stays.
     pub fn relax<M: Machine>(self, m: &mut M, grant: Grant) -> Relaxed<'t> {
-        assert!(grant.covers(self.output_address()), "X is granted for the page that was made coherent");
-        let Self { walk, ipa, place, mut seen } = self;
+        assert!(
+            grant.covers(self.output_address()),
+            "X is granted for the page that was made coherent"
+        );
+        let Self {
+            walk,
+            ipa,
+            place,
+            mut seen,
+        } = self;
         let outcome = loop {
             if seen.rights().allows(grant.rights) {
                 break Relaxed::Sufficient;
@@ -274,7 +343,11 @@ impl<'t> Present<'t> {
                 Err(found) if seen.differs_only_by_hardware(Descriptor::from_raw(found)) => {
                     seen = Descriptor::from_raw(found);
                 }
-                Err(_) => break Relaxed::Raced { now: walk.leaf(m, ipa) },
+                Err(_) => {
+                    break Relaxed::Raced {
+                        now: walk.leaf(m, ipa),
+                    };
+                }
             }
         };
         maintenance::after_relax(m, ipa);
@@ -284,14 +357,27 @@ impl<'t> Present<'t> {
     /// Breaks the descriptor, invalidates everywhere, and makes it again as it was: what is left to try when a CPU keeps
     /// faulting on a leaf that allows the access.
     pub fn remake<M: Machine>(self, m: &mut M) {
-        let Self { ipa, place, seen, .. } = self;
+        let Self {
+            ipa, place, seen, ..
+        } = self;
         // Locked, not just invalid: other PEs that fault in the gap retry and do not map over it.
-        if m.publish(place.table, place.index, seen.raw(), Descriptor::LOCKED.raw()).is_ok() {
+        if m.publish(
+            place.table,
+            place.index,
+            seen.raw(),
+            Descriptor::LOCKED.raw(),
+        )
+        .is_ok()
+        {
             maintenance::after_break(m, ipa);
-            let made = m.publish(place.table, place.index, Descriptor::LOCKED.raw(), seen.raw());
+            let made = m.publish(
+                place.table,
+                place.index,
+                Descriptor::LOCKED.raw(),
+                seen.raw(),
+            );
             assert!(made.is_ok(), "nobody touches a locked descriptor");
             maintenance::after_map(m);
         }
     }
 }
-
