@@ -5,4 +5,7 @@
 extern crate alloc;
 
 pub mod addr;
+pub mod board;
 pub mod device;
+pub mod options;
+pub mod platform;
