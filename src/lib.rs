@@ -5,13 +5,16 @@
 extern crate alloc;
 
 pub mod addr;
+pub mod board;
 pub mod content;
 pub mod device;
 pub mod exit;
 pub mod fault;
 pub mod features;
 pub mod machine;
+pub mod options;
 pub mod page_pool;
+pub mod platform;
 pub mod registers;
 pub mod slot;
 pub mod stage2;
