@@ -5,6 +5,9 @@ use core::fmt;
 
 const DR: u64 = PL011;
 const FR: u64 = PL011 + 0x018;
+const CR: u64 = PL011 + 0x030;
+/// UARTCR: enabled, transmit, receive.
+const CR_ENABLED: u32 = 1 | 1 << 8 | 1 << 9;
 const FR_RXFE: u32 = 1 << 4;
 const FR_TXFF: u32 = 1 << 5;
 
@@ -21,6 +24,11 @@ impl fmt::Write for Console {
         }
         Ok(())
     }
+}
+
+/// Turns the UART on.
+pub fn enable() {
+    mmio::write32(CR, CR_ENABLED);
 }
 
 /// Sends one byte.

@@ -33,6 +33,7 @@ pub fn enter(dtb: u64, name: &'static str, body: fn()) -> ! {
     DTB.set(dtb);
     verdict::set_name(name);
     crate::trap::install();
+    crate::console::enable();
     // FPEN = 0b11: no trap of floating point and SIMD, at EL1 and EL0.
     write_sysreg!("CPACR_EL1", 0b11 << 20);
     body();

@@ -18,6 +18,8 @@ pub const AF: u64 = 1 << 10;
 pub const INNER_SHAREABLE: u64 = 0b11 << 8;
 /// AP[1]: EL0 may access too.
 pub const EL0: u64 = 1 << 6;
+/// AP[2]: nobody writes.
+pub const READ_ONLY: u64 = 1 << 7;
 /// AttrIndx 1: Device-nGnRE.
 pub const DEVICE: u64 = 1 << 2;
 /// Execute-never at both levels.

@@ -46,6 +46,19 @@ unsafe extern "C" {
     static __image_end: u8;
 }
 
+static EL0_CODE: Global<u64> = Global::new(0);
+
+/// Says at which page EL0 sees code of this program, when that is another address than EL1's.
+pub fn set_el0_code(page: u64) {
+    EL0_CODE.set(page);
+}
+
+/// Whether there is code of this program at `address`.
+pub fn is_own_code(address: u64) -> bool {
+    let own = &raw const __image_start as u64..&raw const __text_end as u64;
+    own.contains(&address) || address & !(PAGE - 1) == EL0_CODE.get()
+}
+
 /// `RET`, the shortest function there is.
 const RET: u32 = 0xd65f_03c0;
 

@@ -36,6 +36,11 @@ pub fn hafdbs() -> u64 {
     read_sysreg!("ID_AA64MMFR1_EL1") & 0xf
 }
 
+/// `ID_AA64MMFR0_EL1.PARange`, encoded.
+pub fn pa_range() -> u64 {
+    read_sysreg!("ID_AA64MMFR0_EL1") & 0xf
+}
+
 /// The CPU's name, from `MIDR_EL1`, as its maker writes it; `None` for one this table does not hold.
 pub fn cpu_name() -> Option<&'static str> {
     let midr = read_sysreg!("MIDR_EL1");

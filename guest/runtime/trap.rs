@@ -1,12 +1,13 @@
 //! Exceptions taken at EL1: recorded, and then skipped, fixed or fatal.
 //!
 //! All sixteen vectors save everything into a [`Frame`] and call one function. While [`catch`] runs, a synchronous
-//! exception is noted and left behind: an instruction abort returns to the caller of the code that is not there (x30),
-//! anything else resumes at the next instruction. Outside of `catch` a synchronous exception fails the guest.
+//! exception is noted and left behind: in this program's own code at the next instruction, and anywhere else (code that
+//! is not there, or was made up) by returning to its caller, x30. Outside of `catch` a synchronous exception fails the
+//! guest.
 //!
 //! Source: DDI 0487 "Exception vectors", "ESR_EL1".
 use crate::global::Global;
-use crate::{el0, print, println, read_sysreg, verdict, write_sysreg};
+use crate::{el0, pages, print, println, read_sysreg, verdict, write_sysreg};
 use core::arch::global_asm;
 use core::mem::{offset_of, size_of};
 
@@ -86,11 +87,6 @@ impl Frame {
                 | class::DATA_ABORT_LOWER
                 | class::DATA_ABORT
         )
-    }
-
-    /// Whether an instruction was to be fetched from where there is none.
-    pub fn is_instruction_abort(&self) -> bool {
-        matches!(self.class(), class::INSTRUCTION_ABORT_LOWER | class::INSTRUCTION_ABORT)
     }
 
     /// Whether the vector is one of the four for synchronous exceptions.
@@ -193,7 +189,7 @@ extern "C" fn guest_exception(frame: &mut Frame) {
         verdict::fail(format_args!("exception of class {:#04x} at {:#x}", frame.class(), frame.elr));
     }
     CAUGHT.set(Caught { count: CAUGHT.get().count + 1, last: Some(*frame) });
-    if frame.is_instruction_abort() {
+    if !pages::is_own_code(frame.elr) {
         frame.elr = frame.x[30];
     } else if frame.class() != class::SVC64 {
         frame.elr += 4;
