@@ -27,7 +27,11 @@ fn bounded<T>(what: &str, access: impl FnOnce() -> T) -> (T, Option<Counters>) {
     if let Some(cost) = &cost {
         let faults = cost.faults();
         check!(faults <= FAULTS_PER_ACCESS, "{what} took {faults} faults");
-        check_eq!(cost.get(Counter::AbortsInjected), 0, "aborts injected by {what}");
+        check_eq!(
+            cost.get(Counter::AbortsInjected),
+            0,
+            "aborts injected by {what}"
+        );
     }
     (result, cost)
 }
@@ -50,8 +54,14 @@ fn founding_bug() {
         all.get(Counter::PermissionFetch)
     );
     if !sysreg::dic() {
-        check!(all.get(Counter::PermissionFetch) > 0, "DIC = 0, yet no fetch was refused: this shows nothing");
-        check!(all.get(Counter::IcacheCoherent) > 0, "DIC = 0, yet no page was made coherent for the I-cache");
+        check!(
+            all.get(Counter::PermissionFetch) > 0,
+            "DIC = 0, yet no fetch was refused: this shows nothing"
+        );
+        check!(
+            all.get(Counter::IcacheCoherent) > 0,
+            "DIC = 0, yet no page was made coherent for the I-cache"
+        );
     }
 }
 
@@ -77,7 +87,11 @@ fn read_write_execute() {
         let (answer, _) = bounded("a fetch", || pages::call(page));
         check_eq!(answer, u64::from(n), "answer of the code");
         let (_, cost) = bounded("a second fetch", || pages::call(page));
-        check_eq!(cost.map_or(0, |cost| cost.faults()), 0, "faults of a second fetch");
+        check_eq!(
+            cost.map_or(0, |cost| cost.faults()),
+            0,
+            "faults of a second fetch"
+        );
     }
 }
 
@@ -106,6 +120,10 @@ fn write_and_execute_in_turn() {
         }
     });
     if let Some(cost) = cost {
-        check!(cost.faults() <= FAULTS_PER_ACCESS, "writing and executing in turn took {} faults", cost.faults());
+        check!(
+            cost.faults() <= FAULTS_PER_ACCESS,
+            "writing and executing in turn took {} faults",
+            cost.faults()
+        );
     }
 }

@@ -56,15 +56,35 @@ fn loads() {
     check_eq!(load!("ldrb {v:w}, [{a}]", CELL_ID1), 0xf0, "LDRB");
     check_eq!(load!("ldrh {v:w}, [{a}]", CELL_ID1), 0xf0, "LDRH");
     check_eq!(load!("ldr {v:w}, [{a}]", CELL_ID1), 0xf0, "LDR W");
-    check_eq!(load!("ldrsb {v:w}, [{a}]", CELL_ID1), 0xffff_fff0, "LDRSB W");
-    check_eq!(load!("ldrsb {v:x}, [{a}]", CELL_ID1), 0xffff_ffff_ffff_fff0, "LDRSB X");
-    check_eq!(load!("ldrsh {v:w}, [{a}]", CELL_ID1), 0xf0, "LDRSH W of a positive half word");
-    check_eq!(load!("ldrsw {v:x}, [{a}]", CELL_ID1), 0xf0, "LDRSW of a positive word");
+    check_eq!(
+        load!("ldrsb {v:w}, [{a}]", CELL_ID1),
+        0xffff_fff0,
+        "LDRSB W"
+    );
+    check_eq!(
+        load!("ldrsb {v:x}, [{a}]", CELL_ID1),
+        0xffff_ffff_ffff_fff0,
+        "LDRSB X"
+    );
+    check_eq!(
+        load!("ldrsh {v:w}, [{a}]", CELL_ID1),
+        0xf0,
+        "LDRSH W of a positive half word"
+    );
+    check_eq!(
+        load!("ldrsw {v:x}, [{a}]", CELL_ID1),
+        0xf0,
+        "LDRSW of a positive word"
+    );
     check_eq!(load!("ldurb {v:w}, [{a}, #4]", CELL_ID), 0xf0, "LDURB");
     check_eq!(load!("ldarb {v:w}, [{a}]", CELL_ID1), 0xf0, "LDARB");
     check_eq!(load!("ldar {v:w}, [{a}]", CELL_ID1), 0xf0, "LDAR W");
     for (offset, id) in [(0, 0x0d), (4, 0xf0), (8, 0x05), (12, 0xb1)] {
-        check_eq!(load!("ldr {v:w}, [{a}]", CELL_ID + offset), id, "UARTPCellID at {offset}");
+        check_eq!(
+            load!("ldr {v:w}, [{a}]", CELL_ID + offset),
+            id,
+            "UARTPCellID at {offset}"
+        );
     }
 }
 
@@ -72,14 +92,30 @@ fn stores() {
     store!("strh {v:w}, [{a}]", IBRD, 0x8001);
     check_eq!(load!("ldrh {v:w}, [{a}]", IBRD), 0x8001, "LDRH of STRH");
     check_eq!(load!("ldrsh {v:w}, [{a}]", IBRD), 0xffff_8001, "LDRSH W");
-    check_eq!(load!("ldrsh {v:x}, [{a}]", IBRD), 0xffff_ffff_ffff_8001, "LDRSH X");
+    check_eq!(
+        load!("ldrsh {v:x}, [{a}]", IBRD),
+        0xffff_ffff_ffff_8001,
+        "LDRSH X"
+    );
     store!("str {v:w}, [{a}]", IBRD, 0x1234);
     check_eq!(load!("ldr {v:w}, [{a}]", IBRD), 0x1234, "LDR W of STR W");
     store!("str {v:w}, [{a}]", MATCH, 0xdead_beef_8765_4321u64);
-    check_eq!(load!("ldr {v:w}, [{a}]", MATCH), 0x8765_4321, "LDR W of 32 bits");
-    check_eq!(load!("ldrsw {v:x}, [{a}]", MATCH), 0xffff_ffff_8765_4321, "LDRSW");
+    check_eq!(
+        load!("ldr {v:w}, [{a}]", MATCH),
+        0x8765_4321,
+        "LDR W of 32 bits"
+    );
+    check_eq!(
+        load!("ldrsw {v:x}, [{a}]", MATCH),
+        0xffff_ffff_8765_4321,
+        "LDRSW"
+    );
     store!("stlr {v:w}, [{a}]", MATCH, 0x1357_9bdf);
-    check_eq!(load!("ldar {v:w}, [{a}]", MATCH), 0x1357_9bdf, "LDAR of STLR");
+    check_eq!(
+        load!("ldar {v:w}, [{a}]", MATCH),
+        0x1357_9bdf,
+        "LDAR of STLR"
+    );
     double_word();
 }
 
@@ -87,7 +123,10 @@ fn stores() {
 fn double_word() {
     let (value, caught) = catch(|| load!("ldr {v:x}, [{a}]", MATCH - 4));
     match caught.count {
-        0 => check!(value >> 32 == 0x1357_9bdf || value >> 32 == 0, "LDR X of two registers: {value:#x}"),
+        0 => check!(
+            value >> 32 == 0x1357_9bdf || value >> 32 == 0,
+            "LDR X of two registers: {value:#x}"
+        ),
         _ => check_eq!(value, ONES, "the register of a refused LDR X"),
     }
 }
@@ -102,13 +141,29 @@ fn priorities() {
         return;
     }
     store!("str {v:w}, [{a}]", priority, 0x8090_a0b0u64);
-    check_eq!(load!("ldr {v:w}, [{a}]", priority), 0x8090_a0b0, "four priorities");
+    check_eq!(
+        load!("ldr {v:w}, [{a}]", priority),
+        0x8090_a0b0,
+        "four priorities"
+    );
     for (n, byte) in [0xb0, 0xa0, 0x90, 0x80].into_iter().enumerate() {
-        check_eq!(load!("ldrb {v:w}, [{a}]", priority + n as u64), byte, "priority {n} by LDRB");
+        check_eq!(
+            load!("ldrb {v:w}, [{a}]", priority + n as u64),
+            byte,
+            "priority {n} by LDRB"
+        );
     }
     store!("strb {v:w}, [{a}]", priority + 2, 0x40);
-    check_eq!(load!("ldr {v:w}, [{a}]", priority), 0x8040_a0b0, "four priorities after STRB");
-    check_eq!(load!("ldrsb {v:w}, [{a}]", priority + 3), 0xffff_ff80, "priority by LDRSB");
+    check_eq!(
+        load!("ldr {v:w}, [{a}]", priority),
+        0x8040_a0b0,
+        "four priorities after STRB"
+    );
+    check_eq!(
+        load!("ldrsb {v:w}, [{a}]", priority + 3),
+        0xffff_ff80,
+        "priority by LDRSB"
+    );
     store!("str {v:w}, [{a}]", priority, 0);
 }
 
@@ -116,15 +171,25 @@ fn priorities() {
 fn zero_register() {
     store!("str {v:w}, [{a}]", MATCH, 0x1111_1111);
     // SAFETY: a load that keeps nothing, stores of zero.
-    unsafe { asm!("ldr wzr, [{a}]", "ldr xzr, [{b}]", a = in(reg) MATCH, b = in(reg) MATCH & !7, options(nostack)) };
-    check_eq!(load!("ldr {v:w}, [{a}]", MATCH), 0x1111_1111, "RTCMR after LDR WZR");
+    unsafe {
+        asm!("ldr wzr, [{a}]", "ldr xzr, [{b}]", a = in(reg) MATCH, b = in(reg) MATCH & !7, options(nostack))
+    };
+    check_eq!(
+        load!("ldr {v:w}, [{a}]", MATCH),
+        0x1111_1111,
+        "RTCMR after LDR WZR"
+    );
     // SAFETY: as above.
     unsafe { asm!("str wzr, [{a}]", a = in(reg) MATCH, options(nostack)) };
     check_eq!(load!("ldr {v:w}, [{a}]", MATCH), 0, "RTCMR after STR WZR");
     store!("strh {v:w}, [{a}]", IBRD, 0xffff);
     // SAFETY: as above.
     unsafe { asm!("strh wzr, [{a}]", a = in(reg) IBRD, options(nostack)) };
-    check_eq!(load!("ldrh {v:w}, [{a}]", IBRD), 0, "UARTIBRD after STRH WZR");
+    check_eq!(
+        load!("ldrh {v:w}, [{a}]", IBRD),
+        0,
+        "UARTIBRD after STRH WZR"
+    );
 }
 
 /// Forms with ISV = 0: pairs, writeback, SIMD, exclusives. Either the access happened as the instruction says, or it was
@@ -144,27 +209,54 @@ fn without_syndrome() {
     let (mut value, mut base) = (ONES, CELL_ID);
     let refused = attempt("LDR post-index", || {
         // SAFETY: a load from a device.
-        unsafe { asm!("ldr {0:w}, [{1}], #8", inout(reg) value, inout(reg) base, options(nostack)) };
+        unsafe {
+            asm!("ldr {0:w}, [{1}], #8", inout(reg) value, inout(reg) base, options(nostack))
+        };
     });
-    let expected = if refused { (ONES, CELL_ID) } else { (0x0d, CELL_ID + 8) };
-    check!((value, base) == expected, "LDR post-index: {value:#x}, base {base:#x}");
+    let expected = if refused {
+        (ONES, CELL_ID)
+    } else {
+        (0x0d, CELL_ID + 8)
+    };
+    check!(
+        (value, base) == expected,
+        "LDR post-index: {value:#x}, base {base:#x}"
+    );
 
     let (mut value, mut base) = (ONES, CELL_ID);
     let refused = attempt("LDR pre-index", || {
         // SAFETY: a load from a device.
-        unsafe { asm!("ldr {0:w}, [{1}, #4]!", inout(reg) value, inout(reg) base, options(nostack)) };
+        unsafe {
+            asm!("ldr {0:w}, [{1}, #4]!", inout(reg) value, inout(reg) base, options(nostack))
+        };
     });
-    let expected = if refused { (ONES, CELL_ID) } else { (0xf0, CELL_ID + 4) };
-    check!((value, base) == expected, "LDR pre-index: {value:#x}, base {base:#x}");
+    let expected = if refused {
+        (ONES, CELL_ID)
+    } else {
+        (0xf0, CELL_ID + 4)
+    };
+    check!(
+        (value, base) == expected,
+        "LDR pre-index: {value:#x}, base {base:#x}"
+    );
 
     let mut base = MATCH;
     let refused = attempt("STR post-index", || {
         // SAFETY: a store to a device register that nothing depends on.
-        unsafe { asm!("str {0:w}, [{1}], #4", in(reg) 0x4444_5555u64, inout(reg) base, options(nostack)) };
+        unsafe {
+            asm!("str {0:w}, [{1}], #4", in(reg) 0x4444_5555u64, inout(reg) base, options(nostack))
+        };
     });
     let now = load!("ldr {v:w}, [{a}]", MATCH);
-    let expected = if refused { (0x2222_3333, MATCH) } else { (0x4444_5555, MATCH + 4) };
-    check!((now, base) == expected, "STR post-index: RTCMR {now:#x}, base {base:#x}");
+    let expected = if refused {
+        (0x2222_3333, MATCH)
+    } else {
+        (0x4444_5555, MATCH + 4)
+    };
+    check!(
+        (now, base) == expected,
+        "STR post-index: RTCMR {now:#x}, base {base:#x}"
+    );
 
     simd();
     exclusive_and_atomic();
@@ -187,7 +279,9 @@ fn exclusive_and_atomic() {
     let mut value = ONES;
     let refused = attempt("LDXR", || {
         // SAFETY: a load from a device; the monitor is cleared.
-        unsafe { asm!("ldxr {0:w}, [{1}]", "clrex", inout(reg) value, in(reg) MATCH, options(nostack)) };
+        unsafe {
+            asm!("ldxr {0:w}, [{1}]", "clrex", inout(reg) value, in(reg) MATCH, options(nostack))
+        };
     });
     check_eq!(value, if refused { ONES } else { before }, "LDXR");
     // ID_AA64ISAR0_EL1.Atomic.
@@ -203,7 +297,11 @@ fn exclusive_and_atomic() {
         }
     });
     let now = load!("ldr {v:w}, [{a}]", MATCH);
-    let expected = if refused { (ONES, before) } else { (before, before + 1) };
+    let expected = if refused {
+        (ONES, before)
+    } else {
+        (before, before + 1)
+    };
     check!((old, now) == expected, "LDADD: old {old:#x}, now {now:#x}");
 }
 

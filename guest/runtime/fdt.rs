@@ -40,7 +40,10 @@ pub fn find<T>(mut visit: impl FnMut(&[u8], &[u8], &'static [u8]) -> Option<T>) 
         return None;
     }
     let dtb = entry::dtb();
-    let (structure, strings) = (dtb + u64::from(word(dtb + 8)), dtb + u64::from(word(dtb + 12)));
+    let (structure, strings) = (
+        dtb + u64::from(word(dtb + 8)),
+        dtb + u64::from(word(dtb + 12)),
+    );
     let mut path: [&[u8]; 8] = [b""; 8];
     let (mut at, mut depth) = (structure, 0);
     loop {
@@ -92,9 +95,13 @@ pub fn memory() -> (u64, u64) {
 
 /// The kernel command line.
 pub fn bootargs() -> &'static str {
-    let value = find(|node, property, value| (node == b"chosen" && property == b"bootargs").then_some(value));
+    let value = find(|node, property, value| {
+        (node == b"chosen" && property == b"bootargs").then_some(value)
+    });
     let value = value.and_then(|value| value.strip_suffix(&[0]));
-    value.and_then(|value| core::str::from_utf8(value).ok()).unwrap_or("")
+    value
+        .and_then(|value| core::str::from_utf8(value).ok())
+        .unwrap_or("")
 }
 
 /// Whether the command line has this word.
@@ -104,5 +111,7 @@ pub fn has_word(word: &str) -> bool {
 
 /// The value of `key=value` on the command line, a decimal number.
 pub fn number(key: &str) -> Option<u64> {
-    bootargs().split(' ').find_map(|w| w.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
+    bootargs()
+        .split(' ')
+        .find_map(|w| w.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
 }

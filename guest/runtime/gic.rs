@@ -67,7 +67,11 @@ impl Gic {
         let reg = reg?;
         // Two-cell addresses and sizes: distributor first, then CPU interface or redistributors.
         let (gicd, second) = (fdt::cells64(reg, 0)?, fdt::cells64(reg, 2)?);
-        Some(if v3? { Self::V3 { gicd, gicr: second } } else { Self::V2 { gicd, gicc: second } })
+        Some(if v3? {
+            Self::V3 { gicd, gicr: second }
+        } else {
+            Self::V2 { gicd, gicc: second }
+        })
     }
 
     /// 2 or 3.
@@ -101,7 +105,10 @@ impl Gic {
             Self::V3 { gicd, gicr } => {
                 // EnableGrp1 and affinity routing.
                 mmio::write32(gicd + GICD_CTLR, 1 << 4 | 1 << 1);
-                mmio::write32(gicr + GICR_WAKER, mmio::read32(gicr + GICR_WAKER) & !PROCESSOR_SLEEP);
+                mmio::write32(
+                    gicr + GICR_WAKER,
+                    mmio::read32(gicr + GICR_WAKER) & !PROCESSOR_SLEEP,
+                );
                 while mmio::read32(gicr + GICR_WAKER) & CHILDREN_ASLEEP != 0 {}
                 // ICC_SRE_EL1.SRE, ICC_PMR_EL1, ICC_IGRPEN1_EL1.
                 write_sysreg!("S3_0_C12_C12_5", 1);
@@ -120,7 +127,10 @@ impl Gic {
     }
 
     fn bit(self, register: u64, intid: u32) {
-        mmio::write32(self.frame(intid) + register + u64::from(intid / 32) * 4, 1 << (intid % 32));
+        mmio::write32(
+            self.frame(intid) + register + u64::from(intid / 32) * 4,
+            1 << (intid % 32),
+        );
     }
 
     /// Lets an interrupt through, to this CPU.
@@ -128,7 +138,9 @@ impl Gic {
         let frame = self.frame(intid);
         mmio::write8(frame + GICD_IPRIORITYR + u64::from(intid), 0x80);
         match self {
-            Self::V2 { gicd, .. } if intid >= 32 => mmio::write8(gicd + GICD_ITARGETSR + u64::from(intid), 1),
+            Self::V2 { gicd, .. } if intid >= 32 => {
+                mmio::write8(gicd + GICD_ITARGETSR + u64::from(intid), 1)
+            }
             Self::V2 { .. } => {}
             Self::V3 { gicd, .. } => {
                 let group = frame + GICD_IGROUPR + u64::from(intid / 32) * 4;

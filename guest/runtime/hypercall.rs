@@ -156,5 +156,10 @@ pub fn counted<T>(action: impl FnOnce() -> T) -> (T, Option<Counters>) {
     let before = counters();
     let result = action();
     let after = counters();
-    (result, before.zip(after).map(|(before, after)| after.since(&before)))
+    (
+        result,
+        before
+            .zip(after)
+            .map(|(before, after)| after.since(&before)),
+    )
 }

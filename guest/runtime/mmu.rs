@@ -47,7 +47,9 @@ pub struct Tables {
 impl Tables {
     /// Tables that map what a guest needs to go on: devices below 1 GiB, three GiB of RAM from there.
     pub fn identity() -> Self {
-        let tables = Self { root: pages::fresh() };
+        let tables = Self {
+            root: pages::fresh(),
+        };
         tables.set_root(0, BLOCK | AF | DEVICE | XN);
         for gib in 1..4 {
             tables.set_root(gib, gib << 30 | BLOCK | NORMAL);
@@ -93,7 +95,15 @@ pub fn set(address: u64, descriptor: u64) {
 /// Drops all stage-1 translations of EL1.
 pub fn invalidate() {
     // SAFETY: dropping cached translations is always allowed; the tables are complete.
-    unsafe { asm!("dsb ish", "tlbi vmalle1", "dsb ish", "isb", options(nostack, preserves_flags)) };
+    unsafe {
+        asm!(
+            "dsb ish",
+            "tlbi vmalle1",
+            "dsb ish",
+            "isb",
+            options(nostack, preserves_flags)
+        )
+    };
 }
 
 /// Index of `address` in a table of this level (1 to 3).

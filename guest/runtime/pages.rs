@@ -26,7 +26,10 @@ pub fn fresh_run(count: u64) -> u64 {
     let end = page + count * PAGE;
     let (base, size) = fdt::memory();
     if end > base + size {
-        verdict::fail(format_args!("this guest needs more RAM than {} MiB", size >> 20));
+        verdict::fail(format_args!(
+            "this guest needs more RAM than {} MiB",
+            size >> 20
+        ));
     }
     NEXT.set(end);
     page
@@ -65,9 +68,13 @@ const RET: u32 = 0xd65f_03c0;
 /// Touches each page of this program in each way it will ever be touched, so that what is counted from here on is about
 /// other pages: reads all, writes .data, .bss and stack, and fetches from each page of code by calling a RET in it.
 pub fn settle_image() {
-    let [start, text_end, rodata_end, end] =
-        [&raw const __image_start, &raw const __text_end, &raw const __rodata_end, &raw const __image_end]
-            .map(|symbol| symbol as u64);
+    let [start, text_end, rodata_end, end] = [
+        &raw const __image_start,
+        &raw const __text_end,
+        &raw const __rodata_end,
+        &raw const __image_end,
+    ]
+    .map(|symbol| symbol as u64);
     for page in (start..end).step_by(PAGE as usize) {
         let first = mmio::read32(page);
         if page >= rodata_end {
@@ -75,7 +82,10 @@ pub fn settle_image() {
             mmio::write32(page, first);
         }
         if page < text_end {
-            if let Some(ret) = (page..page + PAGE).step_by(4).find(|&at| mmio::read32(at) == RET) {
+            if let Some(ret) = (page..page + PAGE)
+                .step_by(4)
+                .find(|&at| mmio::read32(at) == RET)
+            {
                 call(ret);
             }
         }

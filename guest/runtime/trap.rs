@@ -113,13 +113,19 @@ pub struct Caught {
 pub type Mend = fn(&Frame) -> bool;
 
 static CATCHING: Global<bool> = Global::new(false);
-static CAUGHT: Global<Caught> = Global::new(Caught { count: 0, last: None });
+static CAUGHT: Global<Caught> = Global::new(Caught {
+    count: 0,
+    last: None,
+});
 static MEND: Global<Option<Mend>> = Global::new(None);
 static IRQ: Global<Option<fn()>> = Global::new(None);
 
 /// Runs `action` and records the synchronous exceptions it takes.
 pub fn catch<T>(action: impl FnOnce() -> T) -> (T, Caught) {
-    CAUGHT.set(Caught { count: 0, last: None });
+    CAUGHT.set(Caught {
+        count: 0,
+        last: None,
+    });
     CATCHING.set(true);
     let result = action();
     CATCHING.set(false);
@@ -186,9 +192,16 @@ extern "C" fn guest_exception(frame: &mut Frame) {
     }
     if !CATCHING.get() {
         dump(frame);
-        verdict::fail(format_args!("exception of class {:#04x} at {:#x}", frame.class(), frame.elr));
+        verdict::fail(format_args!(
+            "exception of class {:#04x} at {:#x}",
+            frame.class(),
+            frame.elr
+        ));
     }
-    CAUGHT.set(Caught { count: CAUGHT.get().count + 1, last: Some(*frame) });
+    CAUGHT.set(Caught {
+        count: CAUGHT.get().count + 1,
+        last: Some(*frame),
+    });
     if !pages::is_own_code(frame.elr) {
         frame.elr = frame.x[30];
     } else if frame.class() != class::SVC64 {
@@ -198,11 +211,21 @@ extern "C" fn guest_exception(frame: &mut Frame) {
 
 fn dump(frame: &Frame) {
     println!("unexpected exception at EL1, vector {:#05x}", frame.vector);
-    println!("  ESR {:#x}  FAR {:#x}  ELR {:#x}  SPSR {:#x}", frame.esr, frame.far, frame.elr, frame.spsr);
+    println!(
+        "  ESR {:#x}  FAR {:#x}  ELR {:#x}  SPSR {:#x}",
+        frame.esr, frame.far, frame.elr, frame.spsr
+    );
     for (number, value) in frame.x.iter().enumerate() {
-        print!("  x{number:<2} {value:#018x}{}", if number % 3 == 2 { "\n" } else { "" });
+        print!(
+            "  x{number:<2} {value:#018x}{}",
+            if number % 3 == 2 { "\n" } else { "" }
+        );
     }
-    println!("  VBAR {:#x}  SCTLR {:#x}", read_sysreg!("VBAR_EL1"), read_sysreg!("SCTLR_EL1"));
+    println!(
+        "  VBAR {:#x}  SCTLR {:#x}",
+        read_sysreg!("VBAR_EL1"),
+        read_sysreg!("SCTLR_EL1")
+    );
 }
 
 global_asm!(

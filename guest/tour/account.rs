@@ -32,7 +32,11 @@ impl Display for Account<'_> {
             return write!(f, "nothing: the hardware does it alone now.");
         }
         if self.0.get(Counter::Stage1Walk) > 0 {
-            write!(f, " ({} by the table walker)", self.0.get(Counter::Stage1Walk))?;
+            write!(
+                f,
+                " ({} by the table walker)",
+                self.0.get(Counter::Stage1Walk)
+            )?;
         }
         write!(f, " -> ")?;
         if !self.list(f, &DONE)? {
@@ -44,8 +48,15 @@ impl Display for Account<'_> {
 
 impl Account<'_> {
     /// Writes the counters that moved; says whether any did.
-    fn list(&self, f: &mut Formatter<'_>, items: &[(Counter, &str)]) -> core::result::Result<bool, core::fmt::Error> {
-        let mut moved = items.iter().filter(|(counter, _)| self.0.get(*counter) > 0).peekable();
+    fn list(
+        &self,
+        f: &mut Formatter<'_>,
+        items: &[(Counter, &str)],
+    ) -> core::result::Result<bool, core::fmt::Error> {
+        let mut moved = items
+            .iter()
+            .filter(|(counter, _)| self.0.get(*counter) > 0)
+            .peekable();
         let any = moved.peek().is_some();
         let mut separator = "";
         for (counter, words) in moved {

@@ -26,35 +26,59 @@ fn tour() {
     introduce(start.as_ref());
 
     let page = pages::fresh();
-    let (value, cost) = step(1, "I read a page that nobody has touched.", || mmio::read32(page));
+    let (value, cost) = step(1, "I read a page that nobody has touched.", || {
+        mmio::read32(page)
+    });
     report(&cost, format_args!(" It reads {value:#x}."));
     let ((), cost) = step(2, "I write to it.", || mmio::write32(page, 0x600d_f00d));
     report(&cost, format_args!(""));
-    let ((), cost) = step(3, "I read it and write it again.", || mmio::write32(page, mmio::read32(page) + 1));
+    let ((), cost) = step(3, "I read it and write it again.", || {
+        mmio::write32(page, mmio::read32(page) + 1)
+    });
     report(&cost, format_args!(""));
 
     let code = pages::fresh();
-    let ((), cost) = step(4, "I read a second page, then write a little program there.", || {
-        mmio::read32(code);
-        for (at, instruction) in (code..).step_by(4).zip(PROGRAM) {
-            mmio::write32(at, instruction);
-        }
-        cache::publish_code(code, 8);
-    });
+    let ((), cost) = step(
+        4,
+        "I read a second page, then write a little program there.",
+        || {
+            mmio::read32(code);
+            for (at, instruction) in (code..).step_by(4).zip(PROGRAM) {
+                mmio::write32(at, instruction);
+            }
+            cache::publish_code(code, 8);
+        },
+    );
     report(&cost, format_args!(""));
-    let (answer, cost) = step(5, "I call it: a fetch from a page that is there as data.", || pages::call(code));
+    let (answer, cost) = step(
+        5,
+        "I call it: a fetch from a page that is there as data.",
+        || pages::call(code),
+    );
     report(&cost, format_args!(" It says {answer}."));
     founding_bug(cost.as_ref());
 
-    let (window, cost) = step(6, "I write tables for an MMU of my own into fresh pages and turn it on.", window);
+    let (window, cost) = step(
+        6,
+        "I write tables for an MMU of my own into fresh pages and turn it on.",
+        window,
+    );
     report(&cost, format_args!(""));
-    let (value, cost) = step(7, "I read through a table that my MMU is the first to touch.", || mmio::read32(window));
+    let (value, cost) = step(
+        7,
+        "I read through a table that my MMU is the first to touch.",
+        || mmio::read32(window),
+    );
     report(&cost, format_args!(" It reads {value:#x}."));
     let pair = pages::fresh_run(2);
-    let (value, cost) = step(8, "I read 8 bytes across two fresh pages.", || mmio::read64(pair + pages::PAGE - 4));
+    let (value, cost) = step(8, "I read 8 bytes across two fresh pages.", || {
+        mmio::read64(pair + pages::PAGE - 4)
+    });
     report(&cost, format_args!(" They read {value:#x}."));
 
-    let ((_, caught), cost) = step(9, "I read where there is nothing.", || catch(|| mmio::read32(NOWHERE)));
+    let ((_, caught), cost) = step(9, "I read where there is nothing.", || {
+        catch(|| mmio::read32(NOWHERE))
+    });
     report(&cost, format_args!(""));
     describe(caught.last);
 
@@ -79,7 +103,10 @@ fn report(cost: &Option<Counters>, outcome: core::fmt::Arguments) {
 
 fn introduce(start: Option<&Counters>) {
     let (base, size) = fdt::memory();
-    println!("I am a guest: a small program at EL1, with {} MiB of RAM at {base:#x}.", size >> 20);
+    println!(
+        "I am a guest: a small program at EL1, with {} MiB of RAM at {base:#x}.",
+        size >> 20
+    );
     match start {
         Some(now) => println!(
             "So far EL2 has given me {} pages of it on {} faults: my code, stack and tree.",
@@ -90,8 +117,12 @@ fn introduce(start: Option<&Counters>) {
     }
     let name = sysreg::cpu_name().unwrap_or("of a kind I do not know");
     match sysreg::dic() {
-        true => println!("My CPU is {name}: its instruction cache sees new code by itself (DIC = 1)."),
-        false => println!("My CPU is {name}: its instruction cache must be told of new code (DIC = 0)."),
+        true => {
+            println!("My CPU is {name}: its instruction cache sees new code by itself (DIC = 1).")
+        }
+        false => {
+            println!("My CPU is {name}: its instruction cache must be told of new code (DIC = 0).")
+        }
     }
 }
 
@@ -100,12 +131,20 @@ fn founding_bug(cost: Option<&Counters>) {
     let Some(cost) = cost else { return };
     let faults = cost.get(Counter::PermissionFetch);
     if faults == 0 {
-        println!("    The page was executable from its first touch, so there was nothing to relax.");
+        println!(
+            "    The page was executable from its first touch, so there was nothing to relax."
+        );
         return;
     }
-    println!("    A hypervisor that would map here, not relax, loops. This one took {}.", account::Times(faults));
+    println!(
+        "    A hypervisor that would map here, not relax, loops. This one took {}.",
+        account::Times(faults)
+    );
     if cost.get(Counter::IcacheCoherent) == 0 {
-        println!("    DIC = {}: no I-cache maintenance came with it.", u8::from(sysreg::dic()));
+        println!(
+            "    DIC = {}: no I-cache maintenance came with it.",
+            u8::from(sysreg::dic())
+        );
     }
 }
 
@@ -116,7 +155,10 @@ fn window() -> u64 {
     let window = mmu::elsewhere(0);
     let (level2, level3) = (pages::fresh(), pages::fresh());
     tables.set_root(mmu::index(window, 1), level2 | mmu::TABLE_OR_PAGE);
-    mmu::set(level2 + 8 * mmu::index(window, 2), level3 | mmu::TABLE_OR_PAGE);
+    mmu::set(
+        level2 + 8 * mmu::index(window, 2),
+        level3 | mmu::TABLE_OR_PAGE,
+    );
     WINDOW_ENTRY.set((level3 + 8 * mmu::index(window, 3), pages::fresh()));
     trap::on_abort(Some(fill_in));
     tables.enable();
@@ -148,14 +190,19 @@ fn describe(abort: Option<Frame>) {
         0x04..=0x07 => "translation fault",
         _ => "other fault",
     };
-    println!("    I got a {kind}: ESR_EL1 {:#x}, FAR_EL1 {:#x}.", frame.esr, frame.far);
+    println!(
+        "    I got a {kind}: ESR_EL1 {:#x}, FAR_EL1 {:#x}.",
+        frame.esr, frame.far
+    );
 }
 
 fn farewell(start: Option<&Counters>) {
     println!();
     if let Some(all) = start.zip(counters()).map(|(start, now)| now.since(start)) {
         let (faults, devices) = (all.faults(), all.get(Counter::MmioEmulated));
-        println!("Ten steps, {faults} stage-2 faults; and {devices} device accesses, most of them for this text.");
+        println!(
+            "Ten steps, {faults} stage-2 faults; and {devices} device accesses, most of them for this text."
+        );
     }
     println!("I switch myself off by PSCI.");
     hypercall::power_off()
@@ -170,12 +217,23 @@ impl core::fmt::Display for Time {
         // Civil date from days, with years that begin in March, so that the leap day comes last.
         let shifted = days + 719_468;
         let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era =
+            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let month = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * month + 2) / 5 + 1;
-        let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+        let (month, carry) = if month < 10 {
+            (month + 3, 0)
+        } else {
+            (month - 9, 1)
+        };
         let year = year_of_era + era * 400 + carry;
-        write!(f, "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", second / 3600, second / 60 % 60, second % 60)
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
+            second / 3600,
+            second / 60 % 60,
+            second % 60
+        )
     }
 }
