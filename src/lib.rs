@@ -17,5 +17,7 @@ pub mod page_pool;
 pub mod platform;
 pub mod registers;
 pub mod slot;
+pub mod sysreg;
+pub mod traps;
 pub mod stage2;
 pub mod stats;
