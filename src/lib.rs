@@ -6,3 +6,4 @@ extern crate alloc;
 
 pub mod addr;
 pub mod device;
+pub mod vgic;
