@@ -6,6 +6,7 @@ extern crate alloc;
 
 pub mod addr;
 pub mod board;
+pub mod config;
 pub mod device;
 pub mod options;
 pub mod platform;
