@@ -8,5 +8,6 @@ pub mod addr;
 pub mod board;
 pub mod config;
 pub mod device;
+pub mod image;
 pub mod options;
 pub mod platform;
