@@ -6,11 +6,13 @@ extern crate alloc;
 
 pub mod addr;
 pub mod board;
+pub mod config;
 pub mod content;
 pub mod device;
 pub mod exit;
 pub mod fault;
 pub mod features;
+pub mod image;
 pub mod machine;
 pub mod options;
 pub mod page_pool;
