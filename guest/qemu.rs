@@ -28,7 +28,10 @@ use std::sync::Mutex;
 const JOBS: usize = 2;
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
     let lab = match Lab::open() {
         Ok(lab) => lab,
         Err(why) => {
@@ -37,9 +40,15 @@ fn main() -> ExitCode {
         }
     };
     let everything = std::env::var("FAULTLINE_QEMU").is_ok_and(|value| value == "all");
-    let Plan { mut cases, left_out } = cases::plan(&lab, everything);
+    let Plan {
+        mut cases,
+        left_out,
+    } = cases::plan(&lab, everything);
     cases.retain(|case| words.is_empty() || words.iter().any(|word| case.name.contains(word)));
-    let jobs = std::env::var("JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(JOBS);
+    let jobs = std::env::var("JOBS")
+        .ok()
+        .and_then(|jobs| jobs.parse().ok())
+        .unwrap_or(JOBS);
     let (passed, failures) = run_all(cases, jobs);
     for (case, failure) in &failures {
         println!("\n---- {}: {}", case.name, failure.why);
@@ -51,7 +60,11 @@ fn main() -> ExitCode {
         println!("left out: {}", left_out.join("; "));
     }
     println!("{passed} passed, {} failed", failures.len());
-    if failures.is_empty() && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failures.is_empty() && passed > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Runs the cases, `jobs` at a time, longest first as the plan has them; answers how many passed, and the others.
@@ -63,12 +76,17 @@ fn run_all(cases: Vec<Case>, jobs: usize) -> (usize, Vec<(Case, run::Failure)>) 
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    let Some(case) = queue.lock().unwrap().pop_front() else { break };
+                    let Some(case) = queue.lock().unwrap().pop_front() else {
+                        break;
+                    };
                     let (seconds, result) = case.run();
                     let mut done = done.lock().unwrap();
                     let number = done.0 + done.1.len() + 1;
                     let word = if result.is_ok() { "ok" } else { "FAILED" };
-                    println!("{number:3}/{total} {:<52} {word} ({seconds:.1} s)", case.name);
+                    println!(
+                        "{number:3}/{total} {:<52} {word} ({seconds:.1} s)",
+                        case.name
+                    );
                     match result {
                         Ok(()) => done.0 += 1,
                         Err(failure) => done.1.push((case, failure)),

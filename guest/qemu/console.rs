@@ -29,10 +29,21 @@ pub(crate) fn watch(
     limit: Duration,
     enough: impl Fn(&str) -> bool,
 ) -> std::io::Result<(End, String)> {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let readers = [listen(child.stdout.take(), &heard), listen(child.stderr.take(), &heard)];
-    let mut typist = Typist { stdin: child.stdin.take(), keys: keys.iter().cloned().collect(), from: 0 };
+    let readers = [
+        listen(child.stdout.take(), &heard),
+        listen(child.stderr.take(), &heard),
+    ];
+    let mut typist = Typist {
+        stdin: child.stdin.take(),
+        keys: keys.iter().cloned().collect(),
+        from: 0,
+    };
     let deadline = Instant::now() + limit;
     let end = loop {
         let text = String::from_utf8_lossy(&heard.lock().unwrap()).into_owned();
@@ -94,11 +105,15 @@ struct Typist {
 impl Typist {
     fn type_what_is_due(&mut self, text: &str) {
         while let Some(next) = self.keys.front() {
-            let Some(at) = text.get(self.from..).and_then(|rest| rest.find(next.after)) else { return };
+            let Some(at) = text.get(self.from..).and_then(|rest| rest.find(next.after)) else {
+                return;
+            };
             self.from += at + next.after.len();
             if let Some(stdin) = &mut self.stdin {
                 // A process that has ended hears nothing; its end is reported elsewhere.
-                let _ = stdin.write_all(next.send.as_bytes()).and_then(|()| stdin.flush());
+                let _ = stdin
+                    .write_all(next.send.as_bytes())
+                    .and_then(|()| stdin.flush());
             }
             self.keys.pop_front();
         }

@@ -81,7 +81,9 @@ impl Lab {
         let target = root.join("target");
         for built in ["faultline.img", "guest/tour.bin", "guest/id_registers.bin"] {
             if !target.join(built).exists() {
-                return Err(format!("target/{built} is not built; `make test` builds everything and then calls this"));
+                return Err(format!(
+                    "target/{built} is not built; `make test` builds everything and then calls this"
+                ));
             }
         }
         let qemu = std::env::var("QEMU").ok().filter(|value| !value.is_empty());
@@ -96,10 +98,14 @@ impl Lab {
             cpus.push(probe(&qemu, model, n < PROMISED, &binary)?);
         }
         let backports = target.join("qemu-backports/qemu");
-        let has_board = |qemu: &str| output(qemu, &["-machine", "help"]).is_ok_and(|text| text.contains("\nraspi4b "));
+        let has_board = |qemu: &str| {
+            output(qemu, &["-machine", "help"]).is_ok_and(|text| text.contains("\nraspi4b "))
+        };
         Ok(Self {
             raspi4b: has_board(&qemu) || has_board(&backports.to_string_lossy()),
-            linux: ["Image", "initramfs.gz"].iter().all(|file| target.join("linux").join(file).exists()),
+            linux: ["Image", "initramfs.gz"]
+                .iter()
+                .all(|file| target.join("linux").join(file).exists()),
             known_bad: target.join("faultline-map-on-permission.img").exists(),
             root,
             qemu,
@@ -115,7 +121,10 @@ impl Lab {
 }
 
 fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -123,16 +132,28 @@ fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
 /// Reads a model's ID registers with a guest of ours at EL1, without any hypervisor.
 fn probe(qemu: &str, model: &'static str, promised: bool, binary: &Path) -> Result<Cpu, String> {
     let binary = binary.to_string_lossy();
-    let arguments = ["-M", "virt", "-cpu", model, "-m", "256M", "-display", "none", "-nic", "none", "-serial", "stdio"];
+    let arguments = [
+        "-M", "virt", "-cpu", model, "-m", "256M", "-display", "none", "-nic", "none", "-serial",
+        "stdio",
+    ];
     let mut command = Command::new("timeout");
-    command.args(["20", qemu]).args(arguments).args(["-kernel", &binary]).stdin(Stdio::null());
-    let output = command.output().map_err(|error| format!("timeout: {error}"))?;
+    command
+        .args(["20", qemu])
+        .args(arguments)
+        .args(["-kernel", &binary])
+        .stdin(Stdio::null());
+    let output = command
+        .output()
+        .map_err(|error| format!("timeout: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let register = |name: &str| {
-        let line = text.lines().find_map(|line| line.trim().strip_prefix(name)?.trim().strip_prefix("= 0x"));
+        let line = text
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(name)?.trim().strip_prefix("= 0x"));
         line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
     };
-    let ctr = register("CTR_EL0").ok_or_else(|| format!("{model}: the probe said nothing: {text}"))?;
+    let ctr =
+        register("CTR_EL0").ok_or_else(|| format!("{model}: the probe said nothing: {text}"))?;
     Ok(Cpu {
         model,
         promised,

@@ -17,6 +17,7 @@ pub(crate) mod code {
     pub(crate) const CRASHED: i32 = 3;
     pub(crate) const REFUSED: i32 = 4;
     pub(crate) const NO_VERDICT: i32 = 5;
+    pub(crate) const TIME_LIMIT: i32 = 124;
 }
 
 /// What starts the machine.
@@ -55,7 +56,10 @@ impl Failure {
     pub(crate) fn tail(&self) -> String {
         let lines: Vec<&str> = self.console.lines().collect();
         let from = lines.len().saturating_sub(TAIL);
-        lines[from..].iter().map(|line| format!("     | {}\n", line.trim_end())).collect()
+        lines[from..]
+            .iter()
+            .map(|line| format!("     | {}\n", line.trim_end()))
+            .collect()
     }
 }
 
@@ -80,6 +84,12 @@ impl Case {
         }
     }
 
+    /// May end in any of these ways instead.
+    pub(crate) fn ending_in(mut self, verdicts: &[i32]) -> Self {
+        self.start = Start::RunScript(verdicts.to_vec());
+        self
+    }
+
     /// With a variable of run.sh's.
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.variables.retain(|(known, _)| *known != name);
@@ -89,7 +99,10 @@ impl Case {
 
     /// Types `send` once `after` has been said.
     pub(crate) fn types(mut self, after: &'static str, send: impl Into<String>) -> Self {
-        self.keys.push(Keys { after, send: send.into() });
+        self.keys.push(Keys {
+            after,
+            send: send.into(),
+        });
         self
     }
 
@@ -120,18 +133,28 @@ impl Case {
     /// Boots; answers how long it took, and what was wrong.
     pub(crate) fn run(&self) -> (f64, Result<(), Failure>) {
         let begin = Instant::now();
-        let enough = |text: &str| matches!(self.start, Start::Qemu(..)) && self.missing(text).is_none();
+        let enough =
+            |text: &str| matches!(self.start, Start::Qemu(..)) && self.missing(text).is_none();
         let result = match console::watch(self.process(), &self.keys, self.limit + GRACE, enough) {
-            Ok((end, console)) => self.judge(&end, &console).map_err(|why| Failure { why, console }),
-            Err(error) => Err(Failure { why: format!("could not start: {error}"), console: String::new() }),
+            Ok((end, console)) => self
+                .judge(&end, &console)
+                .map_err(|why| Failure { why, console }),
+            Err(error) => Err(Failure {
+                why: format!("could not start: {error}"),
+                console: String::new(),
+            }),
         };
         (begin.elapsed().as_secs_f64(), result)
     }
 
     fn judge(&self, end: &End, console: &str) -> Result<(), String> {
         match (&self.start, end) {
-            (_, End::Limit) => return Err(format!("no end after {} s", (self.limit + GRACE).as_secs())),
-            (Start::RunScript(expected), End::Code(code)) if !code.is_some_and(|code| expected.contains(&code)) => {
+            (_, End::Limit) => {
+                return Err(format!("no end after {} s", (self.limit + GRACE).as_secs()));
+            }
+            (Start::RunScript(expected), End::Code(code))
+                if !code.is_some_and(|code| expected.contains(&code)) =>
+            {
                 return Err(format!("exit code {code:?}, not {expected:?}"));
             }
             _ => {}
@@ -139,7 +162,11 @@ impl Case {
         if let Some(text) = self.missing(console) {
             return Err(format!("never said `{text}`"));
         }
-        if let Some(text) = self.never.iter().find(|text| console.contains(text.as_str())) {
+        if let Some(text) = self
+            .never
+            .iter()
+            .find(|text| console.contains(text.as_str()))
+        {
             return Err(format!("said `{text}`"));
         }
         self.examine.iter().try_for_each(|examine| examine(console))
@@ -147,7 +174,10 @@ impl Case {
 
     /// The first text that was expected and not said.
     fn missing(&self, console: &str) -> Option<&str> {
-        self.says.iter().map(String::as_str).find(|text| !console.contains(text))
+        self.says
+            .iter()
+            .map(String::as_str)
+            .find(|text| !console.contains(text))
     }
 
     fn process(&self) -> Command {
@@ -156,7 +186,11 @@ impl Case {
                 let mut command = Command::new("guest/host/run.sh");
                 // Nothing of the caller's but where programs are: `make` exports its variables to us.
                 command.env_clear().current_dir(&self.root);
-                command.envs(["PATH", "HOME", "TMPDIR", "QEMU"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+                command.envs(
+                    ["PATH", "HOME", "TMPDIR", "QEMU"]
+                        .iter()
+                        .filter_map(|name| Some((name, std::env::var_os(name)?))),
+                );
                 command.envs(self.variables.iter().map(|(name, value)| (name, value)));
                 command.env("TIMEOUT", self.limit.as_secs().to_string());
                 command.env("LOG", self.log());
@@ -183,9 +217,18 @@ impl Case {
             Start::Qemu(program, arguments) => format!("{program} {}", arguments.join(" ")),
             Start::RunScript(_) => {
                 let keys: String = self.keys.iter().map(|keys| keys.send.as_str()).collect();
-                let typed = if keys.is_empty() { "</dev/null".into() } else { format!("printf {keys:?} |") };
-                let variables = self.variables.iter().map(|(name, value)| format!("{name}='{value}' "));
-                let variables: String = variables.chain([format!("TIMEOUT={} ", self.limit.as_secs())]).collect();
+                let typed = if keys.is_empty() {
+                    "</dev/null".into()
+                } else {
+                    format!("printf {keys:?} |")
+                };
+                let variables = self
+                    .variables
+                    .iter()
+                    .map(|(name, value)| format!("{name}='{value}' "));
+                let variables: String = variables
+                    .chain([format!("TIMEOUT={} ", self.limit.as_secs())])
+                    .collect();
                 if keys.is_empty() {
                     format!("{variables}guest/host/run.sh {typed}")
                 } else {
