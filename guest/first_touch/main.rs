@@ -17,7 +17,7 @@ fn first_touch() {
     let before = counters();
     for page in (0..count).map(|n| first + n * PAGE) {
         // A third is written first, at one word; the rest of that page is zero still.
-        let written = page / PAGE % 3 == 0;
+        let written = (page / PAGE).is_multiple_of(3);
         if written {
             mmio::write64(page + 8, stamp(page));
         }

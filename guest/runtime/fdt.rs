@@ -31,7 +31,7 @@ fn text(at: u64) -> &'static [u8] {
 
 /// Whether a tree was handed over.
 pub fn is_present() -> bool {
-    entry::dtb() != 0 && entry::dtb() % 4 == 0 && word(entry::dtb()) == MAGIC
+    entry::dtb() != 0 && entry::dtb().is_multiple_of(4) && word(entry::dtb()) == MAGIC
 }
 
 /// Calls `visit(node name, property name, value)` for each property, until it answers something.

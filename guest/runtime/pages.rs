@@ -81,13 +81,12 @@ pub fn settle_image() {
             // The same value: whoever owns it does not notice, on one CPU.
             mmio::write32(page, first);
         }
-        if page < text_end {
-            if let Some(ret) = (page..page + PAGE)
+        if page < text_end
+            && let Some(ret) = (page..page + PAGE)
                 .step_by(4)
                 .find(|&at| mmio::read32(at) == RET)
-            {
-                call(ret);
-            }
+        {
+            call(ret);
         }
     }
 }
