@@ -8,6 +8,7 @@ pub mod addr;
 pub mod board;
 pub mod config;
 pub mod device;
+pub mod guest_tree;
 pub mod image;
 pub mod options;
 pub mod platform;
