@@ -12,3 +12,5 @@ pub mod guest_tree;
 pub mod image;
 pub mod options;
 pub mod platform;
+pub mod psci;
+pub mod smccc;
