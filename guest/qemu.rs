@@ -12,6 +12,8 @@
 mod cases;
 #[path = "qemu/console.rs"]
 mod console;
+#[path = "qemu/entry.rs"]
+mod entry;
 #[path = "qemu/lab.rs"]
 mod lab;
 #[path = "qemu/run.rs"]

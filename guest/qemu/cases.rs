@@ -1,4 +1,5 @@
 //! The matrix: which guests boot on which machines, and what each must say.
+use crate::entry;
 use crate::lab::{Cpu, Lab};
 use crate::run::{Case, Start, code};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -324,45 +325,27 @@ impl<'a> Planner<'a> {
         self.trees();
     }
 
-    /// Machines whose device tree is missing or broken, by QEMU's loader: one line on the early console, not silence.
+    /// Device trees that are missing or broken: one line on the early console, not silence.
     fn trees(&mut self) {
-        let image = self
-            .lab
-            .root
-            .join("target/qemu-logs/image-with-early-console");
-        if let Err(error) = with_early_console(&self.lab.root.join("target/faultline.img"), &image)
-        {
-            return self.leave_out(format!("broken device trees ({error})"));
-        }
-        let machine = "-machine virt,virtualization=on,secure=on,gic-version=3 -cpu cortex-a72 -m 512M -smp 1";
-        let loader = format!(
-            "-device loader,file={},addr=0x40200000,cpu-num=0,force-raw=on",
-            image.display()
-        );
-        // The loader writes after QEMU's own tree, which begins at RAM base: its magic, or its size.
-        for (what, writes) in [
-            (
-                "no device tree",
-                "-device loader,addr=0x40000000,data=0,data-len=8",
-            ),
-            (
-                "a device tree of impossible size",
-                "-device loader,addr=0x40000004,data=0xffffffff,data-len=4",
-            ),
-            (
-                "a device tree whose structure lies outside",
-                "-device loader,addr=0x40000008,data=0xffffff7f,data-len=4",
-            ),
-        ] {
-            let line = format!("{machine} -nic none -display none -serial stdio {loader} {writes}");
-            let arguments = line.split(' ').map(String::from).collect();
-            let start = Start::Qemu(self.lab.qemu.clone(), arguments);
-            self.add(
-                Case::start(&self.lab.root, what.into(), start)
-                    .says("faultline:")
-                    .says("device tree")
-                    .within(10),
-            );
+        let folder = self.lab.root.join("target/qemu-logs");
+        let image = self.lab.root.join("target/faultline.img");
+        let oddities = std::fs::create_dir_all(&folder).map_err(|error| error.to_string());
+        let oddities = match oddities.and_then(|()| entry::oddities(&self.lab.qemu, &folder)) {
+            Ok(oddities) => oddities,
+            Err(why) => return self.leave_out(format!("broken device trees ({why})")),
+        };
+        for (number, oddity) in oddities.iter().enumerate() {
+            match oddity.arguments(number, &image, &folder) {
+                Ok(arguments) => {
+                    let start = Start::Qemu(self.lab.qemu.clone(), arguments);
+                    self.add(
+                        Case::start(&self.lab.root, oddity.name.into(), start)
+                            .says("faultline: ")
+                            .within(10),
+                    );
+                }
+                Err(error) => self.leave_out(format!("{} ({error})", oddity.name)),
+            }
         }
     }
 
@@ -487,18 +470,6 @@ fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
-}
-
-/// A copy of the image that knows a UART before it has read any tree (bytes 0x40 to 0x80, as make writes them).
-fn with_early_console(image: &std::path::Path, copy: &std::path::Path) -> std::io::Result<()> {
-    let mut bytes = std::fs::read(image)?;
-    let text = b"pl011,0x9000000";
-    bytes[0x40..0x80].fill(0);
-    bytes[0x40..0x40 + text.len()].copy_from_slice(text);
-    if let Some(folder) = copy.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    std::fs::write(copy, bytes)
 }
 
 /// Nothing of the tour or of the boot log is wider than a terminal, and all of it is short.
