@@ -46,7 +46,7 @@ const MEMORY_GUESTS: [&str; 8] = [
     "aborts",
 ];
 /// Guests that pass or fail by themselves, on every machine.
-const OTHER_GUESTS: [&str; 4] = ["mmio_widths", "timer", "psci", "id_registers"];
+const OTHER_GUESTS: [&str; 6] = ["mmio_widths", "timer", "psci", "id_registers", "every_register", "every_device"];
 
 /// Chooses cases for this lab: one representative per axis, or everything.
 pub(crate) fn plan(lab: &Lab, everything: bool) -> Plan {
