@@ -180,12 +180,12 @@ impl<'a> Planner<'a> {
             let case = self.boot("tour", machine, code::OK).says("It says 42.");
             let case = case.says(if dic { "(DIC = 1)" } else { "(DIC = 0)" });
             let case = case
-                .says("permission fault, write")
-                .says("permission fault, fetch -> ");
+                .says("a permission fault on a write")
+                .says("a permission fault on a fetch; it makes a page executable");
             let case = if dic {
-                case.never("invalidated I-cache")
+                case.never("invalidates the I-cache")
             } else {
-                case.says("invalidated I-cache")
+                case.says("invalidates the I-cache")
             };
             let case = case
                 .says("synchronous external abort")
