@@ -30,7 +30,7 @@ const BACKTRACE: usize = 24;
 unsafe extern "C" {
     static probe_access: u8;
     static probe_failed: u8;
-    static translate_s1e1r: u8;
+    static at_access: u8;
     static at_failed: u8;
     fn probe_read(address: u64) -> Probed;
 }
@@ -55,7 +55,7 @@ fn fix_up(frame: &Frame, vector: u64) -> Option<u64> {
     }
     let places = [
         (&raw const probe_access as u64, &raw const probe_failed as u64),
-        (&raw const translate_s1e1r as u64, &raw const at_failed as u64),
+        (&raw const at_access as u64, &raw const at_failed as u64),
     ];
     places.into_iter().find(|(fault, _)| *fault == frame.elr).map(|(_, go_on)| go_on)
 }

@@ -64,6 +64,7 @@ struct Table([u64; ENTRIES]);
 
 struct Tables {
     tables: [Table; TABLE_COUNT],
+    /// Tables in use besides the root, which is the first.
     used: usize,
 }
 
@@ -73,7 +74,7 @@ struct Global(UnsafeCell<Tables>);
 unsafe impl Sync for Global {}
 
 static TABLES: Global =
-    Global(UnsafeCell::new(Tables { tables: [const { Table([0; ENTRIES]) }; TABLE_COUNT], used: 1 }));
+    Global(UnsafeCell::new(Tables { tables: [const { Table([0; ENTRIES]) }; TABLE_COUNT], used: 0 }));
 
 /// No table is left for the map.
 #[derive(Debug)]
@@ -161,11 +162,11 @@ fn map_leaf(at: u64, end: u64, purpose: Use) -> Result<u64, TooRagged> {
                 return Ok(size);
             }
             (false, _) => {
-                let new = tables.used;
+                let new = tables.used + 1;
                 if new == TABLE_COUNT {
                     return Err(TooRagged);
                 }
-                tables.used += 1;
+                tables.used = new;
                 let link = base_of(tables) + new as u64 * PAGE_SIZE;
                 // The new table's zeroes, from .bss, are visible before the link is.
                 barrier::dsb(barrier::ISHST);

@@ -129,12 +129,16 @@ impl Devices {
         }
         if mmio.device == GICD || mmio.device == GICR {
             self.deactivate_dropped(host);
+            // Enabling the console's interrupt may be what makes the guest a listener.
+            if self.has_room() {
+                host.guest_listens();
+            }
         }
     }
 
     fn uart_accessed<H: Host>(&mut self, host: &mut H) {
         self.uart_changed();
-        if self.uart.has_room() {
+        if self.has_room() {
             host.guest_listens();
         }
     }
@@ -146,7 +150,7 @@ impl Devices {
     /// Whether the guest would take a byte.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.uart.has_room()
+        self.uart.has_room(self.vgic.forwards(BOOT_VCPU, UART_LINE))
     }
 
     /// A byte for the guest, which has room for it.
