@@ -19,14 +19,17 @@ pub(crate) enum Machine<'a> {
 impl Machine<'_> {
     fn name(self) -> String {
         match self {
-            Machine::Virt(cpu, gic) => format!("{} gic{gic}", cpu.model),
+            Machine::Virt(cpu, gic) => format!("{} gic{gic} qemu{}", cpu.model, cpu.qemu.version),
             Machine::Raspi4b => "raspi4b".into(),
         }
     }
 
     pub(crate) fn apply(self, case: Case) -> Case {
         match self {
-            Machine::Virt(cpu, gic) => case.with("CPU", cpu.model).with("GIC", gic.to_string()),
+            Machine::Virt(cpu, gic) => {
+                let case = case.with("QEMU", &*cpu.qemu.program);
+                case.with("CPU", cpu.model).with("GIC", gic.to_string())
+            }
             // Its firmware gives time to many devices; QEMU is slower to start than `virt`.
             Machine::Raspi4b => case.with("BOARD", "raspi4b"),
         }
@@ -145,7 +148,10 @@ impl<'a> Planner<'a> {
                         machines.push(Machine::Virt(cpu, gic));
                     }
                 }
-                None => self.leave_out(format!("{what} (no CPU of QEMU {} has it)", lab.version)),
+                None => self.leave_out(format!(
+                    "{what} (no CPU of QEMU {} has it)",
+                    lab.qemu.version
+                )),
             }
         }
         if let Some(max) = lab.cpu(|cpu| cpu.model == "max")
@@ -167,7 +173,7 @@ impl<'a> Planner<'a> {
         } else {
             self.leave_out(format!(
                 "BOARD=raspi4b (QEMU {} does not have it)",
-                lab.version
+                lab.qemu.version
             ));
         }
         machines

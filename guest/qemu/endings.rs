@@ -117,14 +117,15 @@ impl Planner<'_> {
         let folder = self.lab.root.join("target/qemu-logs");
         let image = self.lab.root.join("target/faultline.img");
         let oddities = std::fs::create_dir_all(&folder).map_err(|error| error.to_string());
-        let oddities = match oddities.and_then(|()| entry::oddities(&self.lab.qemu, &folder)) {
-            Ok(oddities) => oddities,
-            Err(why) => return self.leave_out(format!("broken device trees ({why})")),
-        };
+        let oddities =
+            match oddities.and_then(|()| entry::oddities(&self.lab.qemu.program, &folder)) {
+                Ok(oddities) => oddities,
+                Err(why) => return self.leave_out(format!("broken device trees ({why})")),
+            };
         for (number, oddity) in oddities.iter().enumerate() {
             match oddity.arguments(number, &image, &folder) {
                 Ok(arguments) => {
-                    let start = Start::Qemu(self.lab.qemu.clone(), arguments);
+                    let start = Start::Qemu(self.lab.qemu.program.clone(), arguments);
                     self.add(
                         Case::start(&self.lab.root, oddity.name.into(), start)
                             .says("faultline: ")
