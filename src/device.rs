@@ -3,6 +3,9 @@
 //! A device knows nothing of exits, stage 2 or interrupts controllers. It is handed single accesses and answers them; a
 //! line that changed and bytes that left it are read from it afterwards by the VM that owns it.
 
+pub mod pl011;
+pub mod pl031;
+
 /// The width of one guest access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Width {

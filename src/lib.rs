@@ -5,4 +5,22 @@
 extern crate alloc;
 
 pub mod addr;
+pub mod board;
+pub mod config;
+pub mod content;
 pub mod device;
+pub mod exit;
+pub mod fault;
+pub mod features;
+pub mod image;
+pub mod machine;
+pub mod options;
+pub mod page_pool;
+pub mod platform;
+pub mod registers;
+pub mod slot;
+pub mod stage2;
+pub mod stats;
+pub mod sysreg;
+pub mod traps;
+pub mod vgic;

@@ -1,0 +1,448 @@
+//! The guest's interrupt controller: the distributor and redistributors of a GICv2 or GICv3, and what goes into the list
+//! registers of a CPU interface that the hardware provides.
+//!
+//! Pure logic for all vCPUs of one VM: guest accesses, lines and physical interrupts go in; list registers come out.
+//!
+//! How EL2 uses it, per vCPU:
+//!
+//! 1. While the guest runs, its interrupts live in the list registers. Whenever EL2 has a reason to use the vGIC, it first
+//!    reads [`Vgic::loaded`] of them back and calls [`Vgic::sync_from`]. (It may do so any number of times.)
+//! 2. It does what it came for: [`Vgic::set_line`], [`Vgic::hardware_interrupt`], a register access, an SGI.
+//! 3. Before it enters a guest for which [`Vgic::needs_plan`] says so (after a sync), it calls [`Vgic::plan`], writes the
+//!    list registers and the maintenance enables, then deactivates what [`Vgic::take_deactivation`] gives. Otherwise it
+//!    touches no list register at all.
+//!
+//! An operation may concern another vCPU than the one that does it: then [`Vgic::vcpus_to_plan`] shows it, and that vCPU
+//! must leave its guest and do the three steps itself.
+//!
+//! Guarantees: a pending interrupt is delivered once per edge and for as long as its level lasts, in priority order,
+//! whatever the number of list registers; no access of any width at any offset fails; no argument panics: a vCPU or an
+//! interrupt that does not exist is ignored.
+//!
+//! What it is not: no LPIs, no ITS, no NMIs, no extended ranges, one security state. GICv3 is affinity routing only.
+//!
+//! Source: IHI 0048B "ARM Generic Interrupt Controller Architecture Specification", version 2.0; IHI 0069 "Arm Generic
+//! Interrupt Controller Architecture Specification", versions 3 and 4.
+
+mod bank;
+mod distributor;
+mod link;
+pub mod list_register;
+mod plan;
+mod redistributor;
+mod register;
+mod sgi;
+#[cfg(test)]
+mod tests;
+
+pub use list_register::{Group, ListRegister, MAX_LIST_REGISTERS, State};
+pub use plan::Plan;
+pub use redistributor::REDISTRIBUTOR_STRIDE;
+
+use alloc::vec::Vec;
+use bank::{BANK, Bank, GroupEnables, bits};
+use core::fmt;
+use link::Links;
+use plan::Slot;
+use sgi::SgiSources;
+
+/// An interrupt's number: 0 to 15 SGIs, 16 to 31 PPIs, 32 to 1019 SPIs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct IntId(u32);
+
+impl IntId {
+    /// The interrupt with this number.
+    #[must_use]
+    pub const fn new(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// Software-generated interrupt `number`, 0 to 15.
+    #[must_use]
+    pub const fn sgi(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Private peripheral interrupt `number`, 0 to 15: INTID 16 to 31.
+    #[must_use]
+    pub const fn ppi(number: u32) -> Self {
+        Self(FIRST_PPI + number)
+    }
+
+    /// Shared peripheral interrupt `number`, from 0: INTID from 32.
+    #[must_use]
+    pub const fn spi(number: u32) -> Self {
+        Self(FIRST_SPI + number)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for IntId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+const FIRST_PPI: u32 = 16;
+const FIRST_SPI: u32 = 32;
+/// SPIs that INTIDs 32 to 1019 leave room for.
+pub const MAX_SPIS: usize = 988;
+/// vCPUs a GICv2 can serve.
+pub const MAX_VCPUS_V2: usize = 8;
+/// vCPUs served at most.
+pub const MAX_VCPUS: usize = 64;
+
+/// Version of the controller the guest sees; it is the version of the hardware's CPU interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Version {
+    /// GICv2: GICD, and GICV in the place of GICC.
+    V2,
+    /// GICv3: GICD, GICR and system registers.
+    V3,
+}
+
+/// A vCPU's affinity, packed as MPIDR_EL1 without its upper gap: Aff3.Aff2.Aff1.Aff0, a byte each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Affinity(u32);
+
+impl Affinity {
+    /// From MPIDR_EL1; its flag bits are ignored.
+    #[must_use]
+    pub const fn from_mpidr(mpidr: u64) -> Self {
+        Self((mpidr & 0xff_ffff) as u32 | ((mpidr >> 32 & 0xff) as u32) << 24)
+    }
+
+    /// Aff3.Aff2.Aff1.Aff0.
+    #[must_use]
+    pub const fn packed(self) -> u32 {
+        self.0
+    }
+}
+
+/// Why a controller cannot be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConfigError {
+    /// No vCPU, or more than the version serves ([`MAX_VCPUS_V2`], [`MAX_VCPUS`]).
+    VcpuCount(usize),
+    /// More SPIs than there are INTIDs ([`MAX_SPIS`]).
+    SpiCount(usize),
+}
+
+/// The interrupt controller of one VM.
+#[derive(Clone, Debug)]
+pub struct Vgic {
+    version: Version,
+    groups: GroupEnables,
+    vcpus: Vec<VcpuInterface>,
+    shared: Vec<SharedBank>,
+    /// Bit per vCPU: its list registers no longer show what they should.
+    dirty: u64,
+}
+
+/// What is private to a vCPU.
+#[derive(Clone, Debug)]
+struct VcpuInterface {
+    affinity: Affinity,
+    /// GICR_WAKER.ProcessorSleep.
+    is_asleep: bool,
+    bank: Bank,
+    links: Links,
+    sgi: SgiSources,
+    /// What the list registers hold, in their order.
+    slots: [Slot; MAX_LIST_REGISTERS],
+    slot_count: usize,
+    /// The last plan had more interrupts than list registers.
+    has_leftovers: bool,
+}
+
+/// Thirty-two SPIs and where they go.
+#[derive(Clone, Debug)]
+struct SharedBank {
+    bank: Bank,
+    /// vCPU whose list register holds the interrupt, or that has it active; meaningless for the others.
+    owner: [u8; BANK as usize],
+    /// GICv2: GICD_ITARGETSR.
+    targets: [u8; BANK as usize],
+    /// GICv3: GICD_IROUTER.
+    route: [u64; BANK as usize],
+}
+
+/// Which bank: a vCPU's SGIs and PPIs, or a row of SPIs. Only made for banks that exist.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum BankId {
+    Private(usize),
+    Shared(usize),
+}
+
+/// One interrupt: its bank and its bit there. Only made for interrupts that exist.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place {
+    bank: BankId,
+    bit: u32,
+}
+
+impl Place {
+    const fn mask(self) -> u32 {
+        1 << self.bit
+    }
+
+    const fn intid(self) -> IntId {
+        match self.bank {
+            BankId::Private(_) => IntId(self.bit),
+            BankId::Shared(row) => IntId(FIRST_SPI + row as u32 * BANK + self.bit),
+        }
+    }
+}
+
+impl Vgic {
+    /// A controller out of reset for as many vCPUs as `affinities` has, with `spi_count` SPIs.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the version cannot serve that many.
+    pub fn new(
+        version: Version,
+        affinities: &[Affinity],
+        spi_count: usize,
+    ) -> Result<Self, ConfigError> {
+        let most = match version {
+            Version::V2 => MAX_VCPUS_V2,
+            Version::V3 => MAX_VCPUS,
+        };
+        if affinities.is_empty() || affinities.len() > most {
+            return Err(ConfigError::VcpuCount(affinities.len()));
+        }
+        if spi_count > MAX_SPIS {
+            return Err(ConfigError::SpiCount(spi_count));
+        }
+        let rows = spi_count.div_ceil(BANK as usize);
+        Ok(Self {
+            version,
+            groups: GroupEnables::default(),
+            vcpus: affinities
+                .iter()
+                .map(|affinity| VcpuInterface::new(version, *affinity))
+                .collect(),
+            shared: (0..rows)
+                .map(|row| SharedBank::new(spi_count - row * BANK as usize, affinities.len()))
+                .collect(),
+            dirty: 0,
+        })
+    }
+
+    /// The version the guest sees.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The input line of SPI `intid` takes `level` (true: asserted).
+    ///
+    /// A level-sensitive interrupt is pending for as long as its line is asserted, an edge-triggered one from each rise
+    /// until it is acknowledged. Other interrupts than SPIs are ignored.
+    pub fn set_line(&mut self, intid: IntId, level: bool) {
+        if intid.raw() >= FIRST_SPI
+            && let Some(place) = self.place(0, intid)
+        {
+            self.drive(place, level);
+        }
+    }
+
+    /// The input line of `vcpu`'s PPI `intid` takes `level`. Other interrupts than PPIs are ignored.
+    ///
+    /// For a PPI that [`Vgic::hardware_interrupt`] made pending, a deasserted line withdraws it unless the guest has
+    /// acknowledged it: the physical interrupt is then to be deactivated ([`Vgic::take_deactivation`]).
+    pub fn set_private_line(&mut self, vcpu: usize, intid: IntId, level: bool) {
+        if (FIRST_PPI..FIRST_SPI).contains(&intid.raw())
+            && let Some(place) = self.place(vcpu, intid)
+        {
+            if !level {
+                self.withdraw_link(vcpu, place.mask());
+            }
+            self.drive(place, level);
+        }
+    }
+
+    /// Whether the distributor forwards `intid` (as `vcpu` sees it): enabled, and of a group that is.
+    #[must_use]
+    pub fn forwards(&self, vcpu: usize, intid: IntId) -> bool {
+        self.place(vcpu, intid)
+            .is_some_and(|place| self.bank(place.bank).forwarded(self.groups) & place.mask() != 0)
+    }
+
+    /// Whether an interrupt waits for `vcpu` that is not active: a reason to leave WFI.
+    ///
+    /// The guest's priority mask is not known here; see [`Vgic::highest_pending`].
+    #[must_use]
+    pub fn is_pending(&self, vcpu: usize) -> bool {
+        self.waiting(vcpu).next().is_some()
+    }
+
+    /// Priority of the most urgent interrupt that waits for `vcpu`; 0 is the highest.
+    ///
+    /// It is signalled only if it is lower than the guest's priority mask (GICV_PMR, ICV_PMR_EL1) and the running one.
+    #[must_use]
+    pub fn highest_pending(&self, vcpu: usize) -> Option<u8> {
+        self.waiting(vcpu).map(|place| self.priority(place)).min()
+    }
+
+    /// Whether `vcpu`'s list registers must be planned anew before it enters its guest.
+    #[must_use]
+    pub const fn needs_plan(&self, vcpu: usize) -> bool {
+        vcpu < MAX_VCPUS && self.dirty & 1 << vcpu != 0
+    }
+
+    /// The vCPUs for which [`Vgic::needs_plan`] holds, bit `n` for vCPU `n`.
+    #[must_use]
+    pub const fn vcpus_to_plan(&self) -> u64 {
+        self.dirty
+    }
+
+    fn place(&self, vcpu: usize, intid: IntId) -> Option<Place> {
+        let bit = intid.raw() % BANK;
+        let bank = match (intid.raw() / BANK).checked_sub(1) {
+            None => BankId::Private(vcpu),
+            Some(row) => BankId::Shared(row as usize),
+        };
+        let valid = match bank {
+            BankId::Private(vcpu) => self.vcpus.get(vcpu)?.bank.valid,
+            BankId::Shared(row) => self.shared.get(row)?.bank.valid,
+        };
+        (valid & 1 << bit != 0).then_some(Place { bank, bit })
+    }
+
+    fn bank(&self, id: BankId) -> &Bank {
+        match id {
+            BankId::Private(vcpu) => &self.vcpus[vcpu].bank,
+            BankId::Shared(row) => &self.shared[row].bank,
+        }
+    }
+
+    fn bank_mut(&mut self, id: BankId) -> &mut Bank {
+        match id {
+            BankId::Private(vcpu) => &mut self.vcpus[vcpu].bank,
+            BankId::Shared(row) => &mut self.shared[row].bank,
+        }
+    }
+
+    fn priority(&self, place: Place) -> u8 {
+        self.bank(place.bank).priority[place.bit as usize]
+    }
+
+    fn drive(&mut self, place: Place, level: bool) {
+        let changed = self.bank_mut(place.bank).set_line(place.mask(), level);
+        self.reconsider(place.bank, changed);
+    }
+
+    /// The vCPU an interrupt is with: the one that holds it or has it active, else the one it is routed to.
+    fn holder(&self, place: Place) -> Option<usize> {
+        let row = match place.bank {
+            BankId::Private(vcpu) => return Some(vcpu),
+            BankId::Shared(row) => &self.shared[row],
+        };
+        if (row.bank.resident | row.bank.active) & place.mask() != 0 {
+            return Some(usize::from(row.owner[place.bit as usize]));
+        }
+        self.target(place)
+    }
+
+    /// The vCPU an SPI is routed to, whoever holds it now; `None` when it goes nowhere.
+    fn target(&self, place: Place) -> Option<usize> {
+        let row = match place.bank {
+            BankId::Private(vcpu) => return Some(vcpu),
+            BankId::Shared(row) => &self.shared[row],
+        };
+        match self.version {
+            // With one CPU interface there is nothing to choose (IHI 0048B "Interrupt Processor Targets Registers").
+            Version::V2 if self.vcpus.len() == 1 => Some(0),
+            // 1-of-N: any of the targets will do.
+            Version::V2 => bits(u32::from(row.targets[place.bit as usize]))
+                .next()
+                .map(|vcpu| vcpu as usize),
+            Version::V3 => self.routed_to(row.route[place.bit as usize]),
+        }
+    }
+
+    /// `vcpu`'s interrupts that are deliverable and not active.
+    fn waiting(&self, vcpu: usize) -> impl Iterator<Item = Place> {
+        self.banks_of(vcpu).flat_map(move |bank| {
+            let state = self.bank(bank);
+            bits(state.deliverable(self.groups) & !state.active)
+                .map(move |bit| Place { bank, bit })
+                .filter(move |place| self.holder(*place) == Some(vcpu))
+        })
+    }
+
+    /// The banks in which `vcpu` can have interrupts.
+    fn banks_of(&self, vcpu: usize) -> impl Iterator<Item = BankId> + use<> {
+        let private = (vcpu < self.vcpus.len()).then_some(BankId::Private(vcpu));
+        private
+            .into_iter()
+            .chain((0..self.shared.len()).map(BankId::Shared))
+    }
+
+    /// After a change to interrupts `mask` of `bank`: whoever they are with must plan anew, if they are any concern now.
+    fn reconsider(&mut self, bank: BankId, mask: u32) {
+        let state = self.bank(bank);
+        let concerned = mask & (state.deliverable(self.groups) | state.active | state.resident);
+        if concerned == 0 {
+            return;
+        }
+        match bank {
+            BankId::Private(vcpu) => self.mark(vcpu),
+            BankId::Shared(_) => {
+                for bit in bits(concerned) {
+                    if let Some(vcpu) = self.holder(Place { bank, bit }) {
+                        self.mark(vcpu);
+                    }
+                }
+            }
+        }
+    }
+
+    fn mark(&mut self, vcpu: usize) {
+        self.dirty |= 1 << vcpu;
+    }
+
+    fn mark_all(&mut self) {
+        self.dirty = u64::MAX >> (MAX_VCPUS - self.vcpus.len());
+    }
+}
+
+impl VcpuInterface {
+    fn new(version: Version, affinity: Affinity) -> Self {
+        let mut bank = Bank::new(u32::MAX);
+        bank.edge = SGIS;
+        if version == Version::V2 {
+            bank.enabled = SGIS;
+        }
+        Self {
+            affinity,
+            is_asleep: true,
+            bank,
+            links: Links::default(),
+            sgi: SgiSources::default(),
+            slots: [Slot::FREE; MAX_LIST_REGISTERS],
+            slot_count: 0,
+            has_leftovers: false,
+        }
+    }
+}
+
+/// SGIs in a private bank: always edge-triggered, and with a GICv2 always enabled.
+const SGIS: u32 = 0xffff;
+
+impl SharedBank {
+    fn new(spis: usize, vcpu_count: usize) -> Self {
+        Self {
+            bank: Bank::new(u32::MAX >> (BANK - (spis as u32).min(BANK))),
+            owner: [0; BANK as usize],
+            targets: [u8::from(vcpu_count == 1); BANK as usize],
+            route: [0; BANK as usize],
+        }
+    }
+}

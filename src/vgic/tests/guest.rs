@@ -1,0 +1,196 @@
+//! A vCPU as the vGIC meets it: list registers, a CPU interface that works on them as the hardware does, and the EL2 that
+//! carries them to and fro.
+//!
+//! Source: IHI 0069 "ICH_LR<n>_EL2", "ICH_HCR_EL2", "Priority drop and deactivation", "Maintenance interrupts".
+
+use crate::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS, Plan, State, Version, Vgic};
+use std::collections::BTreeSet;
+
+/// Priority of an idle CPU interface.
+const IDLE: u8 = 0xff;
+
+pub(super) struct Guest {
+    pub(super) vcpu: usize,
+    pub(super) registers: [ListRegister; MAX_LIST_REGISTERS],
+    pub(super) plan: Plan,
+    count: usize,
+    /// Active priorities, the most urgent last.
+    running: Vec<u8>,
+    end_count: u32,
+    /// EOImode = 1: an end of interrupt only drops the priority.
+    pub(super) splits_end: bool,
+    /// Physical interrupts that are active.
+    pub(super) physical: BTreeSet<IntId>,
+    /// List registers written so far.
+    pub(super) writes: usize,
+}
+
+impl Guest {
+    pub(super) fn new(vcpu: usize, count: usize) -> Self {
+        Self {
+            vcpu,
+            registers: [ListRegister::default(); MAX_LIST_REGISTERS],
+            plan: Plan::default(),
+            count,
+            running: Vec::new(),
+            end_count: 0,
+            splits_end: false,
+            physical: BTreeSet::new(),
+            writes: 0,
+        }
+    }
+
+    /// EL2 takes the vCPU out of its guest: what the model does not know yet is folded in.
+    pub(super) fn exit(&mut self, vgic: &mut Vgic) {
+        let loaded = vgic.loaded(self.vcpu);
+        assert!(
+            loaded <= self.count,
+            "more list registers in use than there are"
+        );
+        vgic.sync_from(self.vcpu, &self.registers[..loaded]);
+        vgic.retire(self.vcpu, core::mem::take(&mut self.end_count));
+    }
+
+    /// EL2 lets the vCPU into its guest.
+    pub(super) fn enter(&mut self, vgic: &mut Vgic) {
+        if vgic.needs_plan(self.vcpu) {
+            let mut planned = [ListRegister::default(); MAX_LIST_REGISTERS];
+            self.plan = vgic.plan(self.vcpu, &mut planned, self.count);
+            assert!(self.plan.used <= self.plan.write && self.plan.write <= self.count);
+            for (index, register) in planned.iter().enumerate().take(self.plan.write) {
+                self.registers[index] = through_hardware(vgic.version(), *register);
+            }
+            self.writes += self.plan.write;
+            self.check_registers();
+        }
+        while let Some(pintid) = vgic.take_deactivation(self.vcpu) {
+            assert!(
+                self.physical.remove(&pintid),
+                "physical {pintid} was not active"
+            );
+        }
+    }
+
+    /// Out of the guest and in again until hardware asks for no more maintenance.
+    pub(super) fn turn(&mut self, vgic: &mut Vgic) {
+        for _ in 0..4 {
+            self.exit(vgic);
+            self.enter(vgic);
+            if !self.wants_maintenance() {
+                return;
+            }
+        }
+        panic!(
+            "maintenance does not end: {:?} {:?}",
+            self.plan, self.registers
+        );
+    }
+
+    /// A physical interrupt for this vCPU: EL2 acknowledges it and drops its priority.
+    pub(super) fn physical_interrupt(&mut self, vgic: &mut Vgic, intid: IntId) {
+        self.exit(vgic);
+        assert!(
+            self.physical.insert(intid),
+            "an active interrupt is not signalled"
+        );
+        assert!(vgic.hardware_interrupt(self.vcpu, intid, intid));
+        self.enter(vgic);
+    }
+
+    /// The guest reads IAR: the most urgent pending interrupt becomes active, if it may preempt.
+    pub(super) fn acknowledge(&mut self) -> Option<ListRegister> {
+        let running = self.running.last().copied().unwrap_or(IDLE);
+        let next = self
+            .registers
+            .iter_mut()
+            .filter(|register| register.state == State::Pending && register.priority < running)
+            .min_by_key(|register| (register.priority, register.vintid))?;
+        next.state = State::Active;
+        self.running.push(next.priority);
+        Some(*next)
+    }
+
+    /// The guest writes EOIR.
+    pub(super) fn end(&mut self, intid: IntId) {
+        self.running.pop().expect("something is active");
+        if !self.splits_end {
+            self.deactivate(intid);
+        }
+    }
+
+    /// The guest writes DIR, or EOIR does it along.
+    pub(super) fn deactivate(&mut self, intid: IntId) {
+        let found = self
+            .registers
+            .iter_mut()
+            .find(|register| register.vintid == intid && register.state.is_active());
+        let Some(register) = found else {
+            self.end_count += 1;
+            return;
+        };
+        register.state = State::new(register.state.is_pending(), false);
+        if let Some(pintid) = register.pintid {
+            assert!(
+                self.physical.remove(&pintid),
+                "physical {pintid} was not active"
+            );
+        }
+    }
+
+    /// Whether the guest has active interrupts.
+    pub(super) fn is_handling(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// The maintenance interrupt's level.
+    pub(super) fn wants_maintenance(&self) -> bool {
+        let used = &self.registers[..self.count];
+        let valid = used
+            .iter()
+            .filter(|register| register.state != State::Invalid)
+            .count();
+        let any_pending = used.iter().any(|register| register.state == State::Pending);
+        let any_ended = used.iter().any(|register| {
+            register.state == State::Invalid
+                && register.pintid.is_none()
+                && register.eoi_maintenance
+        });
+        any_ended
+            || self.plan.underflow && valid <= 1
+            || self.plan.no_pending && !any_pending
+            || self.plan.entry_not_present && self.end_count > 0
+    }
+
+    /// What the architecture forbids in list registers.
+    fn check_registers(&self) {
+        let valid: Vec<_> = self
+            .registers
+            .iter()
+            .filter(|register| register.state != State::Invalid)
+            .collect();
+        let names: BTreeSet<_> = valid.iter().map(|register| register.vintid).collect();
+        assert_eq!(
+            names.len(),
+            valid.len(),
+            "an interrupt is in two list registers: {valid:?}"
+        );
+        for register in valid {
+            if register.pintid.is_some() {
+                assert_ne!(
+                    register.state,
+                    State::PendingAndActive,
+                    "forbidden with the HW bit"
+                );
+            }
+        }
+        assert_eq!(self.plan.used, names.len());
+    }
+}
+
+/// What a list register holds after it was written in its version's format.
+fn through_hardware(version: Version, register: ListRegister) -> ListRegister {
+    match version {
+        Version::V2 => ListRegister::from_gich(register.to_gich()),
+        Version::V3 => ListRegister::from_ich(register.to_ich()),
+    }
+}
