@@ -118,7 +118,7 @@ if [ -n "$EOF_KEYS" ] && [ ! -t 0 ]; then
     feeder_pid=$!
     exec 3<"$folder/keys"
 fi
-"$QEMU" "$@" <&3 4>&- &
+"$QEMU" "$@" <&3 4>&- 2>"$folder/complaints" &
 qemu_pid=$!
 exec 3<&-
 
@@ -174,6 +174,8 @@ done
 wait "$qemu_pid" && qemu_code=0 || qemu_code=$?
 qemu_pid=
 cp "$folder/log" "$LOG"
+# QEMU's own words, but for the devices of a board it lacks and for our having ended it.
+grep -v -e 'has been disabled!$' -e 'terminating on signal' "$folder/complaints" >&2 || true
 
 # answer CODE LINE
 answer() {
