@@ -79,7 +79,7 @@ impl Board {
             gic: Gic::from_tree(tree)?,
             timer: TimerInterrupts::from_tree(tree)?,
             cpus,
-            psci: cpu::psci(tree),
+            psci: Conduit::from_tree(tree),
             watchdog: range_of(&["brcm,bcm2835-pm-wdt", "brcm,bcm2835-pm", "brcm,bcm2711-pm"]),
             rtc: range_of(&["arm,pl031"]),
             chosen: Chosen::from_tree(tree)?,

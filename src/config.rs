@@ -23,6 +23,7 @@ pub use module::Module;
 
 use crate::addr::Size;
 use crate::board::tree::{self, Node, Tree};
+use crate::fault::RightsPolicy;
 use crate::platform;
 
 /// RAM of a guest whose description does not say: 256 MiB.
@@ -50,16 +51,6 @@ impl fmt::Display for Origin {
 #[must_use]
 pub fn is_bundle(initrd: &[u8]) -> bool {
     initrd.starts_with(&tree::MAGIC)
-}
-
-/// When a page of RAM gets which rights: `faultline,rights`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum RightsPolicy {
-    /// Read and write at the first touch; execute as the CPU's caches ask for.
-    #[default]
-    Eager,
-    /// Read, then write, then execute, each when it is first needed.
-    Lazy,
 }
 
 /// How much is mapped at a time: `faultline,granule`.

@@ -12,6 +12,7 @@ pub mod device;
 pub mod exit;
 pub mod fault;
 pub mod features;
+pub mod guest_tree;
 pub mod image;
 pub mod machine;
 pub mod options;

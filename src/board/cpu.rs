@@ -131,12 +131,15 @@ pub enum Conduit {
     Hvc,
 }
 
-/// How PSCI is called, if the tree has it.
-pub(super) fn psci(tree: &Tree<'_>) -> Option<Conduit> {
-    let node = tree.compatible(&["arm,psci-1.0", "arm,psci-0.2", "arm,psci"])?;
-    match node.property("method")?.string()? {
-        "smc" => Some(Conduit::Smc),
-        "hvc" => Some(Conduit::Hvc),
-        _ => None,
+impl Conduit {
+    /// How PSCI is called, if the tree has it and it is enabled.
+    #[must_use]
+    pub fn from_tree(tree: &Tree<'_>) -> Option<Self> {
+        let node = tree.compatible(&["arm,psci-1.0", "arm,psci-0.2", "arm,psci"])?;
+        match node.property("method")?.string()? {
+            "smc" => Some(Self::Smc),
+            "hvc" => Some(Self::Hvc),
+            _ => None,
+        }
     }
 }

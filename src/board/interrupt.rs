@@ -9,7 +9,7 @@ use core::fmt;
 use super::gic;
 use super::tree::{Node, Tree};
 
-/// An interrupt number of the GIC: 0 to 15 SGI, 16 to 31 PPI, 32 to 1019 SPI.
+/// An interrupt number of the GIC that a device can have: 16 to 31 are PPIs, 32 to 1019 SPIs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IntId(u32);
 
@@ -47,6 +47,16 @@ impl IntId {
         self.0
     }
 
+    /// The three cells by which a device tree names the interrupt.
+    #[must_use]
+    pub const fn specifier(self, flags: u32) -> [u32; 3] {
+        if self.is_private() {
+            [TYPE_PPI, self.0 - PPI_BASE, flags]
+        } else {
+            [TYPE_SPI, self.0 - SPI_BASE, flags]
+        }
+    }
+
     /// Whether each CPU has one of its own.
     #[must_use]
     pub const fn is_private(self) -> bool {
@@ -57,8 +67,7 @@ impl IntId {
 impl fmt::Display for IntId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            0..PPI_BASE => write!(f, "SGI {}", self.0),
-            PPI_BASE..SPI_BASE => write!(f, "PPI {}", self.0 - PPI_BASE),
+            ..SPI_BASE => write!(f, "PPI {}", self.0 - PPI_BASE),
             _ => write!(f, "SPI {}", self.0 - SPI_BASE),
         }
     }

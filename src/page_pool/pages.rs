@@ -74,6 +74,13 @@ impl RawPage {
         self.0
     }
 
+    /// Holding `bytes`, at most a page of them, for EL2's own use.
+    pub fn holding<M: Machine>(self, m: &mut M, bytes: &[u8]) -> OwnedPage {
+        assert!(bytes.len() as u64 <= PAGE_SIZE, "a page holds 4 KiB");
+        m.write(self.pa(), bytes);
+        self.0
+    }
+
     /// The bare token, to give it back.
     pub fn into_owned(self) -> OwnedPage {
         self.0
