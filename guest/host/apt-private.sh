@@ -53,7 +53,7 @@ apt_hint=
 apt_quiet() {
     APT_CONFIG=$apt_folder/apt.conf "$@" >"$apt_folder/log" 2>&1 || {
         grep -E '^(E|W|Err)' "$apt_folder/log" >&2 || tail -n 3 "$apt_folder/log" >&2
-        refuse "${apt_hint:-apt could not fetch from Debian's archive (see above)}"
+        refuse "${apt_hint:-apt could not fetch from the archive of Debian (see above)}"
     }
 }
 

@@ -27,11 +27,12 @@ apt_hint=
 version=$(APT_CONFIG=$apt_folder/apt.conf apt-cache madison qemu-system-arm | awk -v from="$codename-backports/" 'index($6, from) { print $3; exit }')
 [ -n "$version" ] || refuse "$codename-backports has no QEMU; bring one of version 9 or later and use QEMU=path"
 
-# What is missing for it, as apt counts it; no recommendations (firmware for PCI cards, windows). A QEMU loads modules of
-# the system's that are not among its own, and complains about their version: so it gets those that are installed.
-modules=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' 'qemu-system-modules-*' 'qemu-system-gui' 2>/dev/null | sed -n 's/^installed //p')
-install="apt-get -q install -t $codename-backports --download-only --reinstall qemu-system-arm qemu-system-common
-    qemu-system-data $(echo "$modules" | tr '\n' ' ')"
+# What is missing for it, as apt counts it; no recommendations (firmware for PCI cards, windows). A QEMU also loads those
+# modules of the system's QEMU that it has none of itself, and complains about their version: so it gets its own.
+native=$(uname -m)-linux-gnu
+packages="qemu-system-arm qemu-system-common qemu-system-data"
+[ ! -e "/usr/lib/$native/qemu/ui-opengl.so" ] || packages="$packages qemu-system-modules-opengl"
+install="apt-get -q install -t $codename-backports --download-only --reinstall $packages"
 size=$(APT_CONFIG=$apt_folder/apt.conf $install --print-uris | awk '/^.http|^.[a-z+]*:/ { s += $3 } END { print s + 0 }')
 version=${version%%[+~]*}
 say fetch "QEMU ${version#*:} from $codename-backports ($(megabytes "$size"))"
@@ -39,7 +40,6 @@ say fetch "QEMU ${version#*:} from $codename-backports ($(megabytes "$size"))"
 apt_quiet $install
 unpack_archives "$out/root"
 
-native=$(uname -m)-linux-gnu
 cat >"$out/qemu.part" <<EOF
 #!/bin/sh
 # Written by guest/host/qemu-backports.sh.
