@@ -12,8 +12,14 @@
 mod cases;
 #[path = "qemu/console.rs"]
 mod console;
+#[path = "qemu/endings.rs"]
+mod endings;
+#[path = "qemu/entry.rs"]
+mod entry;
 #[path = "qemu/lab.rs"]
 mod lab;
+#[path = "qemu/linux.rs"]
+mod linux;
 #[path = "qemu/run.rs"]
 mod run;
 

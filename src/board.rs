@@ -67,6 +67,7 @@ impl Board {
         let cpus = cpu::cpus(tree)?;
         let mut reserved = memory::reserved(tree)?;
         reserved.extend(release_pages(&cpus));
+        reserved.dedup();
         let range_of = |names| {
             tree.compatible(names)
                 .and_then(|node| node.reg()?.into_iter().next())

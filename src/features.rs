@@ -65,11 +65,15 @@ mod bits {
             GIC OFFSET(24) NUMBITS(4) [],
             RAS OFFSET(28) NUMBITS(4) [],
             SVE OFFSET(32) NUMBITS(4) []
+        ],
+        /// AArch64 Debug Feature Register 0.
+        pub ID_AA64DFR0_EL1 [
+            PMUVER OFFSET(8) NUMBITS(4) []
         ]
     }
 }
 use bits::{
-    CLIDR_EL1, CTR_EL0, ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1,
+    CLIDR_EL1, CTR_EL0, ID_AA64DFR0_EL1, ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1,
     ID_AA64PFR0_EL1,
 };
 
@@ -90,6 +94,8 @@ pub struct IdRegisters {
     pub isar0: u64,
     /// `ID_AA64PFR0_EL1`
     pub pfr0: u64,
+    /// `ID_AA64DFR0_EL1`
+    pub dfr0: u64,
     /// `MIDR_EL1`
     pub midr: u64,
 }
@@ -156,6 +162,10 @@ pub struct Features {
     pub sve: bool,
     /// FEAT_RAS.
     pub ras: bool,
+    /// FEAT_PMUv3.
+    pub pmu: bool,
+    /// `ID_AA64PFR0_EL1`, for what it proves of vulnerabilities.
+    pub pfr0: u64,
     /// The 4 KiB granule works at stage 2.
     pub granule_4k: bool,
     /// EL0 can run AArch32.
@@ -176,6 +186,7 @@ impl Features {
         let mmfr2 = LocalRegisterCopy::<u64, ID_AA64MMFR2_EL1::Register>::new(id.mmfr2);
         let isar0 = LocalRegisterCopy::<u64, ID_AA64ISAR0_EL1::Register>::new(id.isar0);
         let pfr0 = LocalRegisterCopy::<u64, ID_AA64PFR0_EL1::Register>::new(id.pfr0);
+        let dfr0 = LocalRegisterCopy::<u64, ID_AA64DFR0_EL1::Register>::new(id.dfr0);
         let granule_4k = match mmfr0.read(ID_AA64MMFR0_EL1::TGRAN4_2) {
             0 => !mmfr0.matches_all(ID_AA64MMFR0_EL1::TGRAN4::Absent),
             1 => false,
@@ -207,6 +218,8 @@ impl Features {
             rng: isar0.read(ID_AA64ISAR0_EL1::RNDR) != 0,
             sve: pfr0.read(ID_AA64PFR0_EL1::SVE) != 0,
             ras: pfr0.read(ID_AA64PFR0_EL1::RAS) != 0,
+            pmu: !matches!(dfr0.read(ID_AA64DFR0_EL1::PMUVER), 0 | 0xf),
+            pfr0: id.pfr0,
             granule_4k,
             aarch32_el0: pfr0.read(ID_AA64PFR0_EL1::EL0) == 2,
             erratum_834220: Midr(id.midr).is_a57_before_r1p3(),

@@ -13,7 +13,7 @@ mod summary;
 mod vcpu;
 
 pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER};
-pub use load::{LoadError, Loaded, Modules, load};
+pub use load::{Bytes, LoadError, Loaded, Modules, load};
 pub use summary::Summary;
 pub use vcpu::Vcpu;
 
@@ -41,6 +41,9 @@ use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Version};
 pub trait Host: Machine {
     /// A byte the guest sent.
     fn put_console(&mut self, byte: u8);
+
+    /// The guest reads its console and has room for more.
+    fn guest_listens(&mut self);
 
     /// The physical counter, in ticks.
     fn counter(&mut self) -> u64;

@@ -135,7 +135,7 @@ impl Case {
         let begin = Instant::now();
         let enough =
             |text: &str| matches!(self.start, Start::Qemu(..)) && self.missing(text).is_none();
-        let result = match console::watch(self.process(), &self.keys, self.limit + GRACE, enough) {
+        let result = match console::watch(self.process(), &self.keys, self.patience(), enough) {
             Ok((end, console)) => self
                 .judge(&end, &console)
                 .map_err(|why| Failure { why, console }),
@@ -147,10 +147,18 @@ impl Case {
         (begin.elapsed().as_secs_f64(), result)
     }
 
+    /// How long to wait: run.sh keeps the limit itself.
+    fn patience(&self) -> Duration {
+        match self.start {
+            Start::RunScript(_) => self.limit + GRACE,
+            Start::Qemu(..) => self.limit,
+        }
+    }
+
     fn judge(&self, end: &End, console: &str) -> Result<(), String> {
         match (&self.start, end) {
             (_, End::Limit) => {
-                return Err(format!("no end after {} s", (self.limit + GRACE).as_secs()));
+                return Err(format!("no end after {} s", self.patience().as_secs()));
             }
             (Start::RunScript(expected), End::Code(code))
                 if !code.is_some_and(|code| expected.contains(&code)) =>

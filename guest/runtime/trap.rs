@@ -47,6 +47,8 @@ pub mod class {
     pub const SYSTEM: u64 = 0x18;
     /// Access to SVE, trapped.
     pub const SVE: u64 = 0x19;
+    /// Access to SME, trapped.
+    pub const SME: u64 = 0x1d;
     /// Instruction abort from EL0.
     pub const INSTRUCTION_ABORT_LOWER: u64 = 0x20;
     /// Instruction abort from EL1.

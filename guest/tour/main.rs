@@ -7,7 +7,8 @@
 
 mod account;
 
-use account::Account;
+use account::{Account, Paragraph};
+use core::fmt::Display;
 use runtime::hypercall::{Counter, Counters, counted, counters};
 use runtime::platform::{NOWHERE, PL031};
 use runtime::trap::{Frame, catch};
@@ -31,11 +32,11 @@ fn tour() {
     });
     report(&cost, format_args!(" It reads {value:#x}."));
     let ((), cost) = step(2, "I write to it.", || mmio::write32(page, 0x600d_f00d));
-    report(&cost, format_args!(""));
+    report(&cost, "");
     let ((), cost) = step(3, "I read it and write it again.", || {
         mmio::write32(page, mmio::read32(page) + 1)
     });
-    report(&cost, format_args!(""));
+    report(&cost, "");
 
     let code = pages::fresh();
     let ((), cost) = step(
@@ -49,7 +50,7 @@ fn tour() {
             cache::publish_code(code, 8);
         },
     );
-    report(&cost, format_args!(""));
+    report(&cost, "");
     let (answer, cost) = step(
         5,
         "I call it: a fetch from a page that is there as data.",
@@ -63,7 +64,7 @@ fn tour() {
         "I write tables for an MMU of my own into fresh pages and turn it on.",
         window,
     );
-    report(&cost, format_args!(""));
+    report(&cost, "");
     let (value, cost) = step(
         7,
         "I read through a table that my MMU is the first to touch.",
@@ -79,11 +80,14 @@ fn tour() {
     let ((_, caught), cost) = step(9, "I read where there is nothing.", || {
         catch(|| mmio::read32(NOWHERE))
     });
-    report(&cost, format_args!(""));
+    report(&cost, "");
     describe(caught.last);
 
-    let (time, cost) = step(10, "I ask the clock.", || mmio::read32(PL031));
-    report(&cost, format_args!(" It is {}.", Time(u64::from(time))));
+    let ((time, caught), cost) = step(10, "I ask the clock.", || catch(|| mmio::read32(PL031)));
+    match caught.last {
+        None => report(&cost, format_args!(" It is {}.", Time(u64::from(time)))),
+        Some(_) => report(&cost, " There is none."),
+    }
     farewell(start.as_ref());
 }
 
@@ -94,10 +98,10 @@ fn step<T>(number: u32, plan: &str, action: impl FnOnce() -> T) -> (T, Option<Co
 }
 
 /// Ends the line of the plan with what came of it, and says what EL2 did.
-fn report(cost: &Option<Counters>, outcome: core::fmt::Arguments) {
+fn report(cost: &Option<Counters>, outcome: impl Display) {
     println!("{outcome}");
     if let Some(cost) = cost {
-        println!("    EL2: {}", Account(cost));
+        println!("{}", Paragraph(format_args!("EL2 {}", Account(cost))));
     }
 }
 
@@ -118,10 +122,10 @@ fn introduce(start: Option<&Counters>) {
     let name = sysreg::cpu_name().unwrap_or("of a kind I do not know");
     match sysreg::dic() {
         true => {
-            println!("My CPU is {name}: its instruction cache sees new code by itself (DIC = 1).")
+            println!("My CPU is {name}: its I-cache sees new code by itself (DIC = 1).")
         }
         false => {
-            println!("My CPU is {name}: its instruction cache must be told of new code (DIC = 0).")
+            println!("My CPU is {name}: its I-cache must be told of new code (DIC = 0).")
         }
     }
 }
@@ -211,7 +215,7 @@ fn farewell(start: Option<&Counters>) {
 /// Seconds since 1970 as a date.
 struct Time(u64);
 
-impl core::fmt::Display for Time {
+impl Display for Time {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let (days, second) = (self.0 / 86400, self.0 % 86400);
         // Civil date from days, with years that begin in March, so that the leap day comes last.

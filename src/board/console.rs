@@ -9,7 +9,7 @@ use alloc::string::String;
 use super::BoardError;
 use super::interrupt::{self, IntId};
 use super::tree::{Node, Tree};
-use crate::addr::PaRange;
+use crate::addr::{Pa, PaRange};
 
 /// The register model of a UART.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +65,57 @@ impl Console {
     }
 }
 
+/// Bytes of registers that a console without a tree is taken to have: a page.
+const EARLY_SIZE: u64 = 0x1000;
+
+impl Console {
+    /// The early console, as the slot in the image's header names it: `pl011,<address>` or
+    /// `ns16550,<address>[,<reg-shift>[,<io-width>]]`, numbers as C writes them, NULs after it. It has no interrupt.
+    #[must_use]
+    pub fn from_slot(slot: &[u8]) -> Option<Self> {
+        let text = slot.split(|byte| *byte == 0).next()?;
+        let mut fields = core::str::from_utf8(text).ok()?.split(',');
+        let name = fields.next()?;
+        let start = Pa::new(number(fields.next()?)?);
+        let kind = match name {
+            "pl011" => ConsoleKind::Pl011,
+            "ns16550" => {
+                let mut field = |default| fields.next().map_or(Some(default), number);
+                ns16550(field(0)?, field(1)?)?
+            }
+            _ => return None,
+        };
+        if fields.next().is_some() {
+            return None;
+        }
+        Some(Self {
+            kind,
+            range: PaRange::new(start, EARLY_SIZE)?,
+            interrupt: None,
+        })
+    }
+}
+
+/// Decimal, or hexadecimal after `0x`.
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// A 16550 whose registers can be told apart and accessed.
+fn ns16550(reg_shift: u64, io_width: u64) -> Option<ConsoleKind> {
+    let reg_shift = u32::try_from(reg_shift).ok().filter(|shift| *shift <= 3)?;
+    let io_width = u32::try_from(io_width)
+        .ok()
+        .filter(|width| matches!(width, 1 | 2 | 4))?;
+    Some(ConsoleKind::Ns16550 {
+        reg_shift,
+        io_width,
+    })
+}
+
 /// The UART that an alias or path names, or why not.
 fn uart(tree: &Tree<'_>, name: &str) -> Result<Console, String> {
     let node = tree
@@ -101,22 +152,14 @@ fn kind(node: &Node<'_>) -> Option<ConsoleKind> {
     let cell = |name, default| {
         node.property(name)
             .and_then(|value| value.u32())
-            .unwrap_or(default)
-    };
-    let ns16550 = |shift, width| {
-        let (reg_shift, io_width) = (cell("reg-shift", shift), cell("reg-io-width", width));
-        let sound = reg_shift <= 3 && matches!(io_width, 1 | 2 | 4);
-        sound.then_some(ConsoleKind::Ns16550 {
-            reg_shift,
-            io_width,
-        })
+            .map_or(default, u64::from)
     };
     if node.is_compatible(&["arm,pl011"]) {
         Some(ConsoleKind::Pl011)
     } else if node.is_compatible(&["brcm,bcm2835-aux-uart"]) {
-        ns16550(2, 4)
+        ns16550(cell("reg-shift", 2), cell("reg-io-width", 4))
     } else if node.is_compatible(&["ns16550a", "ns16550", "snps,dw-apb-uart"]) {
-        ns16550(0, 1)
+        ns16550(cell("reg-shift", 0), cell("reg-io-width", 1))
     } else {
         None
     }

@@ -56,6 +56,14 @@ pub enum Gic {
 }
 
 impl Gic {
+    /// The maintenance interrupt.
+    #[must_use]
+    pub const fn maintenance(&self) -> IntId {
+        match self {
+            Self::V2 { maintenance, .. } | Self::V3 { maintenance, .. } => *maintenance,
+        }
+    }
+
     /// The first enabled GIC of the tree.
     ///
     /// # Errors

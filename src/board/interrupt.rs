@@ -98,6 +98,9 @@ const TYPE_PPI: u32 = 1;
 /// Specifier cell 2: rising or falling edge.
 const FLAG_EDGES: u32 = 0b0011;
 
+/// No device we know has more interrupts than this; further ones are left out.
+const MAX_INTERRUPTS: usize = 16;
+
 /// All interrupts of a node, in its order; one that does not go to the GIC, or that we cannot read, is `None`.
 ///
 /// `interrupts-extended` wins over `interrupts`; `interrupt-parent` is inherited.
@@ -120,6 +123,7 @@ pub fn interrupts(tree: &Tree<'_>, node: &Node<'_>) -> Vec<Option<Interrupt>> {
     let cells: Vec<u32> = list.cells().collect();
     cells
         .chunks_exact(width)
+        .take(MAX_INTERRUPTS)
         .map(|specifier| decode(&parent, specifier))
         .collect()
 }
@@ -133,7 +137,8 @@ pub fn first(tree: &Tree<'_>, node: &Node<'_>) -> Option<Interrupt> {
 /// A list in which every specifier names its controller; it ends where a controller is unknown.
 fn extended(tree: &Tree<'_>, mut cells: impl Iterator<Item = u32>) -> Vec<Option<Interrupt>> {
     let mut list = Vec::new();
-    while let Some(phandle) = cells.next() {
+    while list.len() < MAX_INTERRUPTS {
+        let Some(phandle) = cells.next() else { break };
         let Some(parent) = tree.by_phandle(phandle) else {
             break;
         };

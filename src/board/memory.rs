@@ -75,12 +75,19 @@ pub(super) fn reserved(tree: &Tree<'_>) -> Result<Vec<Reserved>, BoardError> {
             continue;
         }
         let no_map = node.property("no-map").is_some();
-        let ranges = node
-            .reg()
-            .ok_or_else(|| BoardError::malformed(&node, "reg"))?;
+        let ranges = untranslated(&node).ok_or_else(|| BoardError::malformed(&node, "reg"))?;
         list.extend(ranges.into_iter().map(|range| Reserved { range, no_map }));
     }
     Ok(list)
+}
+
+/// `reg` as addresses in memory: no bus lies between, whether the node above has `ranges` or forgot them.
+fn untranslated(node: &Node<'_>) -> Option<Vec<PaRange>> {
+    let entries = node.untranslated_reg()?;
+    entries
+        .into_iter()
+        .map(|(start, size)| PaRange::new(Pa::new(start), size))
+        .collect()
 }
 
 /// The ranges of `list`, sorted, merged where they touch or overlap, empty ones dropped.

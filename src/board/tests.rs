@@ -331,6 +331,56 @@ fn a_console_that_cannot_be_used_gives_way_to_one_that_can() {
 }
 
 #[test]
+fn the_early_console_is_read_from_its_slot() {
+    let console = |kind, start| {
+        Some(Console {
+            kind,
+            range: range(start, 0x1000),
+            interrupt: None,
+        })
+    };
+    let slot = |text: &str| {
+        let mut slot = [0; 64];
+        slot[..text.len()].copy_from_slice(text.as_bytes());
+        Console::from_slot(&slot)
+    };
+    let ns16550 = |reg_shift, io_width| ConsoleKind::Ns16550 {
+        reg_shift,
+        io_width,
+    };
+    assert_eq!(
+        slot("pl011,0x9000000"),
+        console(ConsoleKind::Pl011, 0x0900_0000)
+    );
+    assert_eq!(
+        slot("ns16550,0xfe215040,2,4"),
+        console(ns16550(2, 4), 0xfe21_5040)
+    );
+    assert_eq!(slot("ns16550,4096"), console(ns16550(0, 1), 0x1000));
+    for bad in [
+        "",
+        "pl011",
+        "pl011,",
+        "pl011,0x",
+        "pl011,1,2",
+        "ns16550,1,4",
+        "ns16550,1,2,3",
+        "uart,1",
+    ] {
+        assert_eq!(slot(bad), None, "{bad}");
+    }
+    assert_eq!(
+        slot("pl011,0xffffffffffffffff"),
+        None,
+        "no room for registers"
+    );
+    assert_eq!(
+        Console::from_slot(b"pl011,0x9000000").map(|console| console.range.start),
+        Some(Pa::new(0x0900_0000))
+    );
+}
+
+#[test]
 fn each_missing_part_has_its_own_line() {
     let cut = |blob: &[u8], node: &str| {
         edited(blob, |tree| {
@@ -380,6 +430,8 @@ fn malformed_memory_is_refused_not_guessed() {
         complaint(&reserved),
         "device tree: /reserved-memory/gpu@3b000000: `reg` cannot be read"
     );
+    let careless = without(RPI4, "/reserved-memory", "ranges");
+    assert_eq!(board(&careless), board(RPI4), "memory is not behind a bus");
     let no_bus = without(RPI4, "/soc", "ranges");
     assert!(complaint(&no_bus).contains("has no address a CPU reaches"));
     let initrd = with(VIRT_GICV2, "/chosen", "linux,initrd-end", &[0; 4]);

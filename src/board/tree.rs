@@ -7,6 +7,8 @@
 //! Source: Devicetree Specification 0.4, "Devicetree Basics" (cells, `reg`, `ranges`, `status`) and "Flattened
 //! Devicetree (DTB) Format".
 
+mod value;
+
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -14,6 +16,8 @@ use core::ops::Range;
 
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node as _, Property as _};
+
+pub use value::Value;
 
 use crate::addr::{Pa, PaRange};
 
@@ -25,9 +29,6 @@ pub const SIZE_PREFIX: usize = 8;
 
 /// Nodes nested deeper than this are not looked at; real trees stay below ten levels.
 const MAX_DEPTH: usize = 16;
-
-/// Bytes of a cell.
-const CELL: usize = 4;
 
 /// Why a blob is no tree. One line each.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -163,8 +164,8 @@ impl<'a> Tree<'a> {
     #[must_use]
     pub fn place_of(&self, value: &Value<'a>) -> Range<usize> {
         let blob = self.fdt.data();
-        let offset = (value.0.as_ptr() as usize).checked_sub(blob.as_ptr() as usize);
-        match offset.and_then(|start| Some(start..start.checked_add(value.0.len())?)) {
+        let offset = (value.bytes().as_ptr() as usize).checked_sub(blob.as_ptr() as usize);
+        match offset.and_then(|start| Some(start..start.checked_add(value.bytes().len())?)) {
             Some(place) if place.end <= blob.len() => place,
             _ => blob.len()..blob.len(),
         }
@@ -339,7 +340,7 @@ fn translate(buses: &[FdtNode<'_>], mut address: u64, size: u64) -> Option<u64> 
     for level in (1..buses.len()).rev() {
         let (bus, parent) = (*buses.get(level)?, *buses.get(level - 1)?);
         let ranges = value_of(bus, "ranges")?;
-        if ranges.0.is_empty() {
+        if ranges.bytes().is_empty() {
             continue;
         }
         let widths = [
@@ -377,79 +378,5 @@ fn cell_count(node: FdtNode<'_>, name: &str, default: u32) -> Option<usize> {
 
 fn value_of<'a>(node: FdtNode<'a>, name: &str) -> Option<Value<'a>> {
     let property = node.properties().find(|property| property.name() == name)?;
-    property.value_as::<&'a [u8]>().ok().map(Value)
-}
-
-/// The value of a property: bytes, and the shapes they may have.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Value<'a>(&'a [u8]);
-
-impl<'a> Value<'a> {
-    /// The bytes.
-    #[must_use]
-    pub const fn bytes(&self) -> &'a [u8] {
-        self.0
-    }
-
-    /// Exactly one cell.
-    #[must_use]
-    pub fn u32(&self) -> Option<u32> {
-        Some(u32::from_be_bytes(self.0.try_into().ok()?))
-    }
-
-    /// One cell or two.
-    #[must_use]
-    pub fn u64(&self) -> Option<u64> {
-        match self.0.len() {
-            CELL => self.u32().map(u64::from),
-            _ => Some(u64::from_be_bytes(self.0.try_into().ok()?)),
-        }
-    }
-
-    /// Exactly one string, without its NUL.
-    #[must_use]
-    pub fn string(&self) -> Option<&'a str> {
-        let (nul, text) = self.0.split_last()?;
-        if *nul != 0 || text.contains(&0) {
-            return None;
-        }
-        core::str::from_utf8(text).ok()
-    }
-
-    /// Its strings; the first one that is none ends the list.
-    pub fn strings(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let bytes = self.0.strip_suffix(&[0]).unwrap_or_default();
-        bytes
-            .split(|byte| *byte == 0)
-            .map_while(|text| core::str::from_utf8(text).ok())
-    }
-
-    /// Its cells; bytes beyond the last whole cell are left out.
-    pub fn cells(&self) -> impl Iterator<Item = u32> + Clone + use<'a> {
-        self.0
-            .as_chunks::<CELL>()
-            .0
-            .iter()
-            .map(|cell| u32::from_be_bytes(*cell))
-    }
-
-    /// Tuples of numbers of `widths` cells each (0 to 2; a number of no cells is 0); `None` unless they fill the value.
-    #[must_use]
-    pub fn entries<const N: usize>(&self, widths: [usize; N]) -> Option<Vec<[u64; N]>> {
-        let width: usize = widths.iter().sum();
-        if width == 0 || !self.0.len().is_multiple_of(width * CELL) {
-            return None;
-        }
-        let mut cells = self.cells();
-        let count = self.0.len() / (width * CELL);
-        let mut entries = Vec::with_capacity(count);
-        for _ in 0..count {
-            entries.push(widths.map(|width| {
-                (0..width).fold(0, |number, _| {
-                    (number << 32) | u64::from(cells.next().unwrap_or_default())
-                })
-            }));
-        }
-        Some(entries)
-    }
+    property.value_as::<&'a [u8]>().ok().map(Value::new)
 }

@@ -6,7 +6,6 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
-use faultline::addr::Pa;
 use faultline::board::{Console as Description, ConsoleKind};
 use spin::mutex::SpinMutex;
 use tock_registers::interfaces::Readable;
@@ -35,25 +34,6 @@ impl Uart {
                 Self::Ns16550(unsafe { Ns16550::new(base, reg_shift, io_width == 4) })
             }
         }
-    }
-
-    /// The early console that `make` wrote into the image: `pl011,0x9000000` or `ns16550,0xfe215040`.
-    ///
-    /// # Safety
-    /// As [`Self::new`].
-    pub(super) unsafe fn early(slot: &[u8]) -> Option<(Self, Pa)> {
-        let end = slot.iter().position(|byte| *byte == 0).unwrap_or(slot.len());
-        let (kind, address) = core::str::from_utf8(&slot[..end]).ok()?.split_once(',')?;
-        let base = Pa::new(u64::from_str_radix(address.strip_prefix("0x")?, 16).ok()?);
-        // SAFETY: the caller's promise.
-        let uart = unsafe {
-            match kind {
-                "pl011" => Self::Pl011(Pl011::new(base)),
-                "ns16550" => Self::Ns16550(Ns16550::new(base, 2, true)),
-                _ => return None,
-            }
-        };
-        Some((uart, base))
     }
 
     pub(super) fn put(&self, byte: u8) {

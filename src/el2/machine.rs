@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use faultline::addr::{Gva, PAGE_SIZE, Pa, PaRange};
 use faultline::features::Features;
 use faultline::machine::{AtAborted, Dc, Dsb, El1, Ic, Machine, Tlbi};
+use super::driver::gic::Gic;
 use tock_registers::interfaces::{Readable, Writeable};
 
 unsafe extern "C" {
@@ -19,13 +20,26 @@ unsafe extern "C" {
 
 /// This pCPU.
 pub(super) struct Cpu {
+    pub(super) gic: Gic,
     dcache_line: u64,
     icache_line: u64,
+    /// The guest has made room for console input.
+    pub(super) guest_listens: bool,
 }
 
 impl Cpu {
-    pub(super) const fn new(features: &Features) -> Self {
-        Self { dcache_line: features.dcache_line, icache_line: features.icache_line }
+    pub(super) const fn new(features: &Features, gic: Gic) -> Self {
+        Self { gic, dcache_line: features.dcache_line, icache_line: features.icache_line, guest_listens: false }
+    }
+
+    /// Whether the guest has made room for console input since this was asked last.
+    pub(super) fn take_guest_listens(&mut self) -> bool {
+        core::mem::take(&mut self.guest_listens)
+    }
+
+    /// Waits for a physical interrupt.
+    pub(super) fn wait(&self) {
+        aarch64_cpu::asm::wfi();
     }
 }
 

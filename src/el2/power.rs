@@ -40,16 +40,24 @@ impl fmt::Display for Verdict {
 
 /// What the end needs to know.
 struct Means {
-    nonce: Option<Nonce>,
     psci: Option<Conduit>,
     watchdog: Option<PaRange>,
 }
 
 static MEANS: Once<Means> = Once::new();
 
-/// How this board is switched off, and the nonce of the verdict. Once.
-pub(super) fn prepare(nonce: Option<Nonce>, psci: Option<Conduit>, watchdog: Option<PaRange>) {
-    MEANS.call_once(|| Means { nonce, psci, watchdog });
+static NONCE: Once<Nonce> = Once::new();
+
+/// The nonce of the verdict. Once, as soon as it is known.
+pub(super) fn note_nonce(nonce: Option<Nonce>) {
+    if let Some(nonce) = nonce {
+        NONCE.call_once(|| nonce);
+    }
+}
+
+/// How this board is switched off. Once.
+pub(super) fn prepare(psci: Option<Conduit>, watchdog: Option<PaRange>) {
+    MEANS.call_once(|| Means { psci, watchdog });
 }
 
 /// Ends the machine.
@@ -60,7 +68,7 @@ pub(super) fn end(verdict: Verdict) -> ! {
     if !psci && watchdog.is_none() {
         console::print_in_panic(format_args!("faultline: halted"));
     }
-    match means.and_then(|means| means.nonce.as_ref()) {
+    match NONCE.get() {
         Some(nonce) => console::print_in_panic(format_args!("faultline: verdict={verdict} nonce={nonce}")),
         None => console::print_in_panic(format_args!("faultline: verdict={verdict} nonce=none")),
     }

@@ -1,6 +1,9 @@
 //! The header of an arm64 `Image`.
 //!
-//! Source: Linux `Documentation/arch/arm64/booting.rst`, section 4 "Call the kernel image".
+//! Source: Linux `Documentation/arch/arm64/booting.rst`, section 4 "Call the kernel image"; DDI 0487
+//! "ID_AA64MMFR0_EL1".
+
+use core::fmt;
 
 /// Offset of `text_offset`.
 const TEXT_OFFSET: usize = 8;
@@ -30,6 +33,36 @@ pub enum PageSize {
     Medium,
     /// 64 KiB.
     Large,
+}
+
+/// Position of `ID_AA64MMFR0_EL1.TGran16`, where 0 means that the granule is not there.
+const TGRAN16_SHIFT: u32 = 20;
+/// Position of `ID_AA64MMFR0_EL1.TGran64`, where 15 means that the granule is not there.
+const TGRAN64_SHIFT: u32 = 24;
+/// Position of `ID_AA64MMFR0_EL1.TGran4`, where 15 means that the granule is not there.
+const TGRAN4_SHIFT: u32 = 28;
+
+impl PageSize {
+    /// Whether a CPU with this `ID_AA64MMFR0_EL1` has it at stage 1. A kernel without its granule stops without a word.
+    #[must_use]
+    pub const fn is_offered_by(self, id_aa64mmfr0: u64) -> bool {
+        let (shift, absent) = match self {
+            Self::Small => (TGRAN4_SHIFT, 0xf),
+            Self::Medium => (TGRAN16_SHIFT, 0),
+            Self::Large => (TGRAN64_SHIFT, 0xf),
+        };
+        (id_aa64mmfr0 >> shift) & 0xf != absent
+    }
+}
+
+impl fmt::Display for PageSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Small => "4 KiB",
+            Self::Medium => "16 KiB",
+            Self::Large => "64 KiB",
+        })
+    }
 }
 
 /// The header of an arm64 `Image`, as it stands.

@@ -66,6 +66,24 @@ fn an_image_is_recognised_although_it_is_an_efi_application_too() {
     );
 }
 
+/// Values of the handbook's CPUs: an A72 has 4 and 64 KiB, `max` all three.
+#[test]
+fn a_granule_is_there_if_the_id_register_says_so() {
+    let all = [PageSize::Small, PageSize::Medium, PageSize::Large];
+    assert_eq!(
+        all.map(|size| size.is_offered_by(0x0000_1124)),
+        [true, false, true]
+    );
+    assert_eq!(
+        all.map(|size| size.is_offered_by(0x0010_1122)),
+        [true, true, true]
+    );
+    assert_eq!(
+        all.map(|size| size.is_offered_by(0xff00_0000)),
+        [false, false, false]
+    );
+}
+
 #[test]
 fn a_kernel_needs_the_larger_of_file_and_image_size() {
     assert_eq!(header(0, 100).footprint(40), 100);

@@ -99,7 +99,7 @@ impl Devices {
             GICR => self.vgic.read_redistributor(offset, width),
             UART => {
                 let value = self.uart.read(offset, width);
-                self.uart_changed();
+                self.uart_accessed(host);
                 value
             }
             RTC => self.rtc.as_mut().map_or(0, |rtc| rtc.read(offset, width, seconds(host))),
@@ -117,7 +117,7 @@ impl Devices {
                     self.spoke = true;
                     host.put_console(byte);
                 }
-                self.uart_changed();
+                self.uart_accessed(host);
             }
             RTC => {
                 if let Some(rtc) = &mut self.rtc {
@@ -129,6 +129,13 @@ impl Devices {
         }
         if mmio.device == GICD || mmio.device == GICR {
             self.deactivate_dropped(host);
+        }
+    }
+
+    fn uart_accessed<H: Host>(&mut self, host: &mut H) {
+        self.uart_changed();
+        if self.uart.has_room() {
+            host.guest_listens();
         }
     }
 
