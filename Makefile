@@ -37,8 +37,10 @@ test:
 	@$(HOST)/setup.sh test
 	@$(HOST)/test.sh
 
-# Nothing is left out of `make test` yet but what the QEMU at hand cannot show.
-test-all: test
+# The whole matrix of machines.
+test-all:
+	@$(HOST)/setup.sh test
+	@$(HOST)/test.sh all
 
 build:
 	@$(HOST)/setup.sh

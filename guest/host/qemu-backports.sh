@@ -32,6 +32,7 @@ version=$(APT_CONFIG=$apt_folder/apt.conf apt-cache madison qemu-system-arm | aw
 native=$(uname -m)-linux-gnu
 packages="qemu-system-arm qemu-system-common qemu-system-data"
 [ ! -e "/usr/lib/$native/qemu/ui-opengl.so" ] || packages="$packages qemu-system-modules-opengl"
+[ ! -e "/usr/lib/$native/qemu/ui-spice-core.so" ] || packages="$packages qemu-system-modules-spice"
 install="apt-get -q install -t $codename-backports --download-only --reinstall $packages"
 size=$(APT_CONFIG=$apt_folder/apt.conf $install --print-uris | awk '/^.http|^.[a-z+]*:/ { s += $3 } END { print s + 0 }')
 version=${version%%[+~]*}
