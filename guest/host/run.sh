@@ -17,6 +17,7 @@
 #             ENTRY=el2|el1|el3   el1: no virtualization. el3: the image alone is put at LOAD_AT (0x40200000) and entered
 #                                 at EL3 with x0 = 0; the tree, with bundle and nonce, lies at RAM base as QEMU does it
 #             BUNDLE=no           boots without any VM description
+#             CONSOLE=path        the console on a socket of this path, instead of stdin and stdout
 #             EOF_KEYS="..."      typed when stdin (not a terminal) has ended and the console has been quiet for 3 s
 #
 # stdin may be a terminal, a pipe or /dev/null; stdout is the console and nothing else. On a terminal Ctrl-C goes to
@@ -70,8 +71,10 @@ words="$words${HOST_APPEND:+ $HOST_APPEND}"
 if [ "${BUNDLE:-yes}" = yes ]; then guest/host/bundle.sh "$folder"; fi
 
 # Sets the positional parameters to QEMU's command line.
+console=stdio,mux=on,signal=off
+[ -z "${CONSOLE:-}" ] || console=socket,mux=on,path=$CONSOLE,server=on,wait=off
 set -- -nic none -display none -no-reboot -smp "$SMP" -m "$MEM" \
-    -chardev "stdio,id=con,mux=on,signal=off,logfile=$folder/log" -mon chardev=con
+    -chardev "$console,id=con,logfile=$folder/log" -mon chardev=con
 case $BOARD-$ENTRY in
     virt-el2) set -- "$@" -machine "$(virt_machine)" -cpu "$CPU" -serial chardev:con ;;
     virt-el1) set -- "$@" -machine "virt,gic-version=$GIC" -cpu "$CPU" -serial chardev:con ;;
