@@ -10,6 +10,7 @@
 #             RIGHTS=eager|lazy  REBOOT=restart|stop
 #             VMS=file.dts|.dtb   a whole VM bundle instead of all these
 #   run       SEED=n  EPOCH=seconds since 1970 (now)  TIMEOUT=seconds, 0 for none (none on a terminal, else 600)
+#             EARLYCON=pl011,0x9000000 | ns16550,0xfe215040,2,4   the UART for lines before the device tree is found
 #   tests     IMAGE=file          the hypervisor (target/faultline.img)
 #             LOG=file            keeps the console's bytes (target/console.log)
 #             HOST_APPEND="..."   more words for the host's command line
@@ -55,15 +56,13 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 if [ -t 0 ]; then terminal=$(stty -g); fi
 
-# The early console, for lines before any device tree is understood, is data in the image: 64 bytes at offset 64.
-early_console() {
-    case $BOARD in
-        virt) echo pl011,0x9000000 ;;
-        raspi4b) echo bcm2835aux,0xfe215040 ;;
-    esac
-}
+# The consoles of QEMU's boards, for what is said before any device tree is understood.
+case $BOARD in
+    virt) early=pl011,0x9000000 ;;
+    raspi4b) early=ns16550,0xfe215040,2,4 ;;
+esac
 cp "$IMAGE" "$folder/image"
-early_console | tr -d '\n' | dd of="$folder/image" bs=1 seek=64 conv=notrunc status=none
+put_early_console "$folder/image" "${EARLYCON:-$early}"
 
 nonce=$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')
 words="faultline.nonce=$nonce faultline.epoch=${EPOCH:-$(date +%s)}${SEED:+ faultline.seed=$SEED}"
