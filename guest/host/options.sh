@@ -66,8 +66,8 @@ check_qemu() {
     fi
     "$QEMU" -cpu help | sed 's/^ *//' | grep -qxF "${CPU%%,*}" ||
         refuse "CPU=$CPU: this QEMU has no such CPU; \`$QEMU -cpu help\` lists them"
-    why=$("$QEMU" -machine "$(virt_machine)" -cpu "$CPU" -smp "$SMP" -S \
-        -display none -nic none -serial null -monitor stdio </dev/null 2>&1 >/dev/null) ||
+    why=$(echo quit | "$QEMU" -machine "$(virt_machine)" -cpu "$CPU" -smp "$SMP" -S \
+        -display none -nic none -serial null -monitor stdio 2>&1 >/dev/null) ||
         refuse "QEMU cannot make this machine: $(printf '%s' "$why" | tail -n 1 | sed 's/^[^:]*: //')"
 }
 

@@ -2,6 +2,7 @@
 # Brings what is missing on this machine and chooses the Rust that builds for EL2. Asks nothing; installs nothing twice.
 #
 #   setup.sh [PURPOSE]     test: also the linter, where the chosen toolchain has none
+#                          debug: also a program that speaks to the console's socket
 #
 # Writes target/host/toolchain, a shell fragment for build.sh and test.sh:
 #   toolchain        its name, also the name of its target folder
@@ -90,6 +91,7 @@ if [ "${1:-}" = test ]; then
     if ! chosen || [ "$cargo" = /usr/bin/cargo ]; then want /usr/bin/cargo-clippy rust-web-clippy; fi
     want rustfmt rustfmt-web
 fi
+if [ "${1:-}" = debug ]; then want socat socat; fi
 [ -n "$packages" ] || exit 0
 packages=${packages# }
 

@@ -1,0 +1,112 @@
+#!/bin/sh
+# The gate: `make test`, on a desk and in CI alike. Form, lint, host tests, documentation, then QEMU.
+#
+#   test.sh [all]      all: the whole QEMU matrix
+#
+# Every step runs, whatever the one before it did; what failed is shown when it fails. The last line is
+# `N passed, N failed`, tests and checks added up; before it `left out: ...` when something was. Exit code 0 or 1.
+set -eu
+cd "$(dirname "$0")/../.."
+. guest/host/common.sh
+. target/host/toolchain
+triple=aarch64-unknown-none-softfloat log=target/host/test.log passed=0 failed=0 left_out=
+
+# The tests choose their own machines; of the person's variables only the QEMU counts.
+[ -z "${QEMU:-}" ] || QEMU=$(command -v "$(locate "$QEMU")") || refuse "QEMU=$QEMU: there is no such program"
+for name in BOARD GIC CPU SMP MEM GUEST INITRD APPEND GUEST_MEM VCPUS VMS RIGHTS REBOOT SEED EPOCH TIMEOUT LINUX BUG; do
+    unset $name
+done
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
+
+# check NAME COMMAND...: one step that passes or fails as a whole.
+check() {
+    name=$1
+    shift
+    say check "$name"
+    if "$@" >"$log" 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        head -n 100 "$log" >&2
+        say FAILED "$name"
+    fi
+}
+
+# tests NAME COMMAND...: one step that is many tests and counts them itself.
+tests() {
+    name=$1
+    shift
+    say test "$name"
+    code=0
+    "$@" >"$log" 2>&1 || code=$?
+    good=$(counted passed) bad=$(counted failed)
+    # A run that ended badly, or tested nothing, is a failure even where no test says so.
+    if [ "$bad" = 0 ] && { [ $code != 0 ] || [ "$good" = 0 ]; }; then bad=1; fi
+    passed=$((passed + good)) failed=$((failed + bad))
+    left_out=$left_out$(sed -n 's/^left out: /; /p' "$log")
+    if [ "$bad" != 0 ]; then
+        grep -vE '^test .* ok$|^ *[0-9]+/[0-9]+ .* ok ' "$log" >&2 || true
+        say FAILED "$name"
+    fi
+}
+
+# Sums `N passed` or `N failed` over the result lines of cargo's harness and of ours.
+counted() {
+    awk -v word="$1" '/^test result: |^[0-9]+ passed, [0-9]+ failed$/ {
+        gsub(/[;,.]/, "")
+        for (i = 2; i <= NF; i++) if ($i == word) n += $(i - 1)
+    } END { print n + 0 }' "$log"
+}
+
+# The host's own Rust: what `cargo` is to the person, where it is new enough, else the one that builds for EL2.
+host_rust() {
+    host=cargo
+    [ -n "$build_std" ] || return 0
+    version=$(cargo -V 2>/dev/null | sed -n 's/^cargo \([0-9]*\.[0-9]*\).*/\1/p')
+    [ "$(printf '1.88\n%s\n' "${version:-0}" | sort -V | head -n 1)" = 1.88 ] || as_toolchain
+}
+
+# Everything from the folder of the Rust that builds for EL2.
+as_toolchain() {
+    folder=$(dirname "$(command -v "$cargo")")
+    PATH=$folder:$PATH host=$cargo
+}
+
+# Clippy's own cargo subcommand, on the machine's code, with the library the toolchain builds or has.
+clippy_target() { # FOLDER TARGET_DIR ARGUMENTS...
+    (
+        as_toolchain
+        cd "$1"
+        export CARGO_TARGET_DIR="$2" RUSTC="$rustc"
+        shift 2
+        if [ -n "$build_std" ]; then export RUSTC_BOOTSTRAP=1; fi
+        # shellcheck disable=SC2086  # a list of flags
+        cargo-clippy clippy -q --release --target $triple $build_std "$@" -- -D warnings
+    )
+}
+
+host_rust
+CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/host-tests}
+export CARGO_TARGET_DIR
+
+check "form (rustfmt)" "$host" fmt --check
+check "form of the guests" "$host" fmt --manifest-path guest/Cargo.toml --check
+check "lint (clippy)" "$host" clippy -q --lib --tests -- -D warnings
+check "lint of the machine" clippy_target . "$PWD/target/$toolchain" --bin faultline
+check "lint of the guests" clippy_target guest "$PWD/target/guest-$toolchain" --bins
+tests "on this machine" "$host" test -q --no-fail-fast
+check "documentation" env RUSTDOCFLAGS="-D warnings" "$host" doc -q --no-deps --document-private-items --lib
+
+check "the image, the guests" guest/host/build.sh hypervisor guests
+check "the known-bad image" env BUG=map-on-permission guest/host/build.sh hypervisor
+# Each says in one line why it is not there; the tests then leave out what needs it.
+guest/linux/fetch.sh Image busybox raspi4b.dtb && guest/linux/initramfs.sh || true
+guest/host/qemu-backports.sh || true
+
+if [ "${1:-}" = all ]; then export FAULTLINE_QEMU=all; fi
+tests "under QEMU" "$host" test -q --test qemu
+
+echo
+[ -z "$left_out" ] || echo "left out: ${left_out#; }"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
