@@ -254,14 +254,14 @@ impl Vgic {
 
     /// The input line of `vcpu`'s PPI `intid` takes `level`. Other interrupts than PPIs are ignored.
     ///
-    /// For a PPI that [`Vgic::hardware_interrupt`] made pending, a deasserted line withdraws it unless the guest has
-    /// acknowledged it: the physical interrupt is then to be deactivated ([`Vgic::take_deactivation`]).
+    /// For a PPI that stands for a physical interrupt ([`Vgic::hardware_interrupt`]) a deasserted line withdraws it unless
+    /// the guest has acknowledged it: the physical interrupt is then to be deactivated ([`Vgic::take_deactivation`]).
     pub fn set_private_line(&mut self, vcpu: usize, intid: IntId, level: bool) {
         if (FIRST_PPI..FIRST_SPI).contains(&intid.raw())
             && let Some(place) = self.place(vcpu, intid)
         {
             if !level {
-                self.withdraw_link(vcpu, place.mask());
+                self.withdraw_links(vcpu, place.mask());
             }
             self.drive(place, level);
         }

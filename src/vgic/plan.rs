@@ -286,7 +286,7 @@ impl Vgic {
             let interface = &mut self.vcpus[vcpu];
             interface.sgi.acknowledge(slot.place.bit);
             if slot.is_linked {
-                interface.links.take(mask);
+                interface.take_links(mask);
             }
         }
     }
@@ -296,11 +296,11 @@ impl Vgic {
         let mask = place.mask();
         self.bank_mut(place.bank).active &= !mask;
         if let BankId::Private(_) = place.bank {
-            let links = &mut self.vcpus[vcpu].links;
+            let interface = &mut self.vcpus[vcpu];
             if in_hardware {
-                links.end(mask);
-            } else if links.taken & mask != 0 {
-                links.give_up(mask);
+                interface.end_links(mask);
+            } else if interface.bank.taken & mask != 0 {
+                interface.give_up_links(mask);
                 self.mark(vcpu);
             }
         }
@@ -367,7 +367,7 @@ impl Vgic {
         } else {
             Group::Zero
         };
-        let line_asserted = bank.line & !bank.edge & mask != 0;
+        let line_asserted = bank.asserted() & mask != 0;
         let latched = bank.latch & mask != 0;
 
         let link = self.link_of(place);
@@ -376,7 +376,9 @@ impl Vgic {
             .filter(|link| link.taken == is_active && !is_again_pending)
             .map(|link| link.pintid);
         // A pending interrupt that waits for the end of the active one rather than share a list register with it.
-        let must_wait = is_active && (link.is_some() || self.is_sgi_with_source(place));
+        let goes_elsewhere = self.target(place) != Some(vcpu);
+        let must_wait =
+            is_active && (link.is_some() || self.is_sgi_with_source(place) || goes_elsewhere);
         let state = State::new(is_pending && !must_wait, is_active);
 
         let bank = self.bank_mut(place.bank);
@@ -413,10 +415,10 @@ impl Vgic {
         let BankId::Private(vcpu) = place.bank else {
             return None;
         };
-        let links = &self.vcpus[vcpu].links;
-        (links.linked & place.mask() != 0).then(|| Link {
-            pintid: links.pintid[place.bit as usize],
-            taken: links.taken & place.mask() != 0,
+        let interface = &self.vcpus[vcpu];
+        (interface.bank.linked & place.mask() != 0).then(|| Link {
+            pintid: interface.links.pintid(place.bit),
+            taken: interface.bank.taken & place.mask() != 0,
         })
     }
 

@@ -3,6 +3,7 @@
 
 mod delivery;
 mod guest;
+mod model;
 
 use super::{Affinity, Version, Vgic};
 use crate::device::Width;

@@ -26,6 +26,7 @@ pub(super) struct Guest {
 }
 
 impl Guest {
+    /// vCPU `vcpu` with `count` list registers.
     pub(super) fn new(vcpu: usize, count: usize) -> Self {
         Self {
             vcpu,
@@ -135,11 +136,6 @@ impl Guest {
                 "physical {pintid} was not active"
             );
         }
-    }
-
-    /// Whether the guest has active interrupts.
-    pub(super) fn is_handling(&self) -> bool {
-        !self.running.is_empty()
     }
 
     /// The maintenance interrupt's level.
