@@ -47,7 +47,8 @@ pub struct Plan {
     pub used: usize,
     /// List registers to write, from the first: those in use now or before. The others are free and stay so.
     pub write: usize,
-    /// Underflow: a maintenance interrupt when none or one is valid (UIE). More interrupts wait.
+    /// Underflow: a maintenance interrupt when none or one is valid (UIE). Active interrupts are left outside, and should
+    /// be back in before the guest ends them.
     pub underflow: bool,
     /// No pending: a maintenance interrupt when none is pending (NPIE). More interrupts are pending.
     pub no_pending: bool,
@@ -244,7 +245,7 @@ impl Vgic {
             used: selection.len,
             write: selection.len.max(before),
             // With fewer than two in use it would be raised at once.
-            underflow: has_leftovers && selection.len >= 2,
+            underflow: selection.left_active && selection.len >= 2,
             no_pending: selection.left_pending > 0,
             entry_not_present: selection.left_active,
         }

@@ -23,6 +23,8 @@ pub(super) struct Guest {
     pub(super) physical: BTreeSet<IntId>,
     /// List registers written so far.
     pub(super) writes: usize,
+    /// Ends so far of interrupts that were in no list register.
+    pub(super) ends_outside: usize,
 }
 
 impl Guest {
@@ -38,6 +40,7 @@ impl Guest {
             splits_end: false,
             physical: BTreeSet::new(),
             writes: 0,
+            ends_outside: 0,
         }
     }
 
@@ -127,6 +130,7 @@ impl Guest {
             .find(|register| register.vintid == intid && register.state.is_active());
         let Some(register) = found else {
             self.end_count += 1;
+            self.ends_outside += 1;
             return;
         };
         register.state = State::new(register.state.is_pending(), false);

@@ -200,7 +200,8 @@ impl World {
             Step::Timer(vcpu, level) => {
                 self.timers[vcpu] = level;
                 self.model.get_mut(&(vcpu, TIMER)).unwrap().line = level;
-                if !level {
+                // A guest reprograms a timer it handles without an exit.
+                if !level && !self.model[&(vcpu, TIMER)].active {
                     self.resample(vcpu);
                 }
             }
