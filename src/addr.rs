@@ -176,8 +176,14 @@ macro_rules! range {
             #[must_use]
             pub fn to_pages(&self) -> Self {
                 let start = self.start.page();
-                let end = self.end().align_up(PAGE_SIZE).expect("the last page ends inside the address space");
-                Self { start, size: end.raw() - start.raw() }
+                let end = self
+                    .end()
+                    .align_up(PAGE_SIZE)
+                    .expect("the last page ends inside the address space");
+                Self {
+                    start,
+                    size: end.raw() - start.raw(),
+                }
             }
         }
 
@@ -221,7 +227,13 @@ mod tests {
 
     #[test]
     fn sizes_read_like_a_person_writes_them() {
-        for (bytes, text) in [(0, "0 B"), (4095, "3.9 KiB"), (4096, "4 KiB"), (256 << 20, "256 MiB"), (3 << 29, "1.5 GiB")] {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (4095, "3.9 KiB"),
+            (4096, "4 KiB"),
+            (256 << 20, "256 MiB"),
+            (3 << 29, "1.5 GiB"),
+        ] {
             assert_eq!(std::format!("{}", Size(bytes)), text);
         }
     }

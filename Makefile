@@ -1,0 +1,58 @@
+# Everything a person types. `make help` says what there is; the work is done by the scripts in guest/host.
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run linux test test-all debug image setup setup-raspi4b clean build
+
+# Variables reach the scripts through the environment, byte for byte: neither make nor a shell reads their text.
+VARIABLES := BOARD GIC CPU SMP MEM QEMU GUEST INITRD APPEND GUEST_MEM VCPUS VMS RIGHTS REBOOT SEED EPOCH TIMEOUT LINUX BUG
+$(foreach name,$(VARIABLES),$(eval override export $(name) := $$(value $(name))))
+# Where make was called: relative paths are meant from there.
+override export FROM := $(value PWD)
+
+HOST := guest/host
+
+help:
+	@cat $(HOST)/help.txt
+
+run:
+	@$(HOST)/check.sh run
+	@$(HOST)/setup.sh
+	@$(HOST)/build.sh hypervisor guests
+	@$(HOST)/boot.sh run
+
+linux:
+	@$(HOST)/check.sh linux
+	@$(HOST)/setup.sh
+	@$(HOST)/build.sh hypervisor
+	@$(HOST)/boot.sh linux
+
+debug:
+	@$(HOST)/check.sh run
+	@$(HOST)/setup.sh
+	@$(HOST)/build.sh hypervisor guests
+	@$(HOST)/debug.sh
+
+test:
+	@$(HOST)/setup.sh test
+	@$(HOST)/test.sh
+
+# Nothing is left out of `make test` yet but what the QEMU at hand cannot show.
+test-all: test
+
+build:
+	@$(HOST)/setup.sh
+	@$(HOST)/build.sh hypervisor guests
+
+image:
+	@$(HOST)/image.sh
+
+setup:
+	@$(HOST)/setup.sh test
+	@guest/linux/fetch.sh Image busybox
+
+setup-raspi4b:
+	@$(HOST)/qemu-backports.sh
+
+clean:
+	@$(HOST)/clean.sh

@@ -1,0 +1,79 @@
+#!/bin/sh
+# Writes the VM bundle: one .dtb that describes the VM and carries its bytes (docs/vm-bundle.md has the schema).
+#
+#   bundle.sh FOLDER     writes FOLDER/vms.dtb (and FOLDER/vms.dts, where we made it ourselves)
+#
+# Reads the variables that `options.sh` has checked. A description of the person's own (VMS=) is compiled as it is.
+set -eu
+. guest/host/common.sh
+. guest/host/options.sh
+folder=$1
+check_guest
+
+# DTC's warnings are about buses and addresses; a VM bundle has none. Its errors name file and line.
+compile() { # SOURCE
+    dtc -q -I dts -O dtb -i "$(dirname "$1")" -o "$folder/vms.dtb" "$1"
+}
+
+# A device tree string literal: \ and " escaped.
+quoted() {
+    printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g')"
+}
+
+# The files get fixed names beside the .dts, so that no path has to survive dtc's quoting.
+beside() { # NAME FILE
+    ln -s "$(realpath "$2")" "$folder/$1"
+}
+
+if [ "$guest_kind" = bundle ]; then
+    case $guest_file in
+        *.dtb) cp "$guest_file" "$folder/vms.dtb" ;;
+        *) compile "$guest_file" || refuse "VMS=$VMS: dtc does not understand it (see above)" ;;
+    esac
+    exit 0
+fi
+
+case $guest_kind in
+    built) domain=$GUEST ;;
+    *) domain=${DOMAIN:-guest} ;;
+esac
+beside kernel "$guest_file"
+{
+    cat <<EOF
+/dts-v1/;
+/ {
+    #address-cells = <2>;
+    #size-cells = <2>;
+    chosen {
+        #address-cells = <2>;
+        #size-cells = <2>;
+        $domain {
+            compatible = "xen,domain";
+            #address-cells = <2>;
+            #size-cells = <2>;
+            memory = <0x0 $(printf '0x%x' $((guest_mib * 1024)))>;
+            cpus = <$VCPUS>;
+            vpl011;
+            faultline,rights = "$RIGHTS";
+            faultline,granule = "4k";
+            faultline,reboot = "$REBOOT";
+            module@0 {
+                compatible = "multiboot,kernel", "multiboot,module";
+EOF
+    [ -z "$APPEND" ] || printf '                bootargs = %s;\n' "$(quoted "$APPEND")"
+    cat <<EOF
+                faultline,data = /incbin/("kernel");
+            };
+EOF
+    if [ -n "$initrd_file" ]; then
+        beside ramdisk "$initrd_file"
+        cat <<EOF
+            module@1 {
+                compatible = "multiboot,ramdisk", "multiboot,module";
+                faultline,data = /incbin/("ramdisk");
+            };
+EOF
+    fi
+    printf '        };\n    };\n};\n'
+} >"$folder/vms.dts"
+compile "$folder/vms.dts"

@@ -1,0 +1,93 @@
+//! The CPU a guest sees: what the hypervisor hides reads as absent, and using it is UNDEFINED.
+#![no_std]
+#![no_main]
+
+use core::arch::asm;
+use runtime::hypercall::counter;
+use runtime::trap::{Frame, catch, class};
+use runtime::{cache, check, check_eq, mmio, pages, println, read_sysreg, verdict};
+
+runtime::guest!("id_registers", id_registers);
+
+fn id_registers() {
+    println!("CTR_EL0 = {:#018x}", read_sysreg!("CTR_EL0"));
+    every_encoding_answers();
+    if counter(0).is_none() {
+        verdict::pass_without("nothing beneath hides anything");
+    }
+    let pfr0 = read_sysreg!("ID_AA64PFR0_EL1");
+    absent("SVE", pfr0, 32);
+    absent("MPAM", pfr0, 40);
+    absent("AMU", pfr0, 44);
+    // EL1 and EL0 exist; whatever is said of EL2 and EL3, this program is at EL1.
+    check!(
+        pfr0 & 0xf != 0 && pfr0 >> 4 & 0xf != 0,
+        "ID_AA64PFR0_EL1 {pfr0:#x} has no EL0 or EL1"
+    );
+    let pfr1 = read_sysreg!("ID_AA64PFR1_EL1");
+    absent("MTE", pfr1, 8);
+    absent("SME", pfr1, 24);
+    let dfr0 = read_sysreg!("ID_AA64DFR0_EL1");
+    check!(
+        matches!(dfr0 >> 8 & 0xf, 0 | 0xf),
+        "the PMU shows in ID_AA64DFR0_EL1 {dfr0:#x}"
+    );
+    absent("trace", dfr0, 4);
+    absent("SPE", dfr0, 32);
+    absent("trace filter", dfr0, 40);
+    absent("trace buffer", dfr0, 44);
+    check_eq!(read_sysreg!("S3_0_C0_C4_4"), 0, "ID_AA64ZFR0_EL1");
+    check_eq!(read_sysreg!("S3_0_C0_C4_5"), 0, "ID_AA64SMFR0_EL1");
+    hidden_features_are_undefined();
+}
+
+fn absent(what: &str, register: u64, shift: u32) {
+    check_eq!(register >> shift & 0xf, 0, "{what} in {register:#x}");
+}
+
+/// op0 = 3, op1 = 0, CRn = 0, CRm = 1 to 7: the whole space of ID registers; what is not allocated reads as zero.
+fn every_encoding_answers() {
+    let code = pages::fresh();
+    mmio::write32(code + 4, 0xd65f_03c0);
+    for crm in 1..8 {
+        for op2 in 0..8 {
+            mmio::write32(code, 0xd538_0000 | crm << 8 | op2 << 5);
+            cache::publish_code(code, 8);
+            let (value, caught) = catch(|| pages::call(code));
+            check_eq!(caught.count, 0, "exceptions on MRS S3_0_C0_C{crm}_{op2}");
+            if crm >= 4 && value != 0 {
+                println!("S3_0_C0_C{crm}_{op2} = {value:#018x}");
+            }
+        }
+    }
+}
+
+fn hidden_features_are_undefined() {
+    macro_rules! undefined {
+        ($what:literal, $instruction:literal) => {
+            let ((), caught) = catch(|| {
+                // SAFETY: reads a register that should not be there into one declared as clobbered.
+                unsafe { asm!($instruction, out("x0") _, options(nostack)) };
+            });
+            check_eq!(caught.count, 1, concat!("exceptions on ", $what));
+            let frame: Frame = caught.last.unwrap_or_else(|| unreachable!());
+            check_eq!(frame.class(), class::UNKNOWN, concat!("class of ", $what));
+            check!(frame.il(), concat!("ESR_EL1.IL of ", $what, " is 0"));
+            check_eq!(frame.iss(), 0, concat!("ESR_EL1.ISS of ", $what));
+            check_eq!(frame.vector, 0x200, concat!("vector of ", $what));
+        };
+    }
+    undefined!("PMCR_EL0", "mrs x0, s3_3_c9_c12_0");
+    undefined!("PMCCNTR_EL0", "mrs x0, s3_3_c9_c13_0");
+    undefined!("ZCR_EL1", "mrs x0, s3_0_c1_c2_0");
+    undefined!("SMCR_EL1", "mrs x0, s3_0_c1_c2_6");
+    undefined!("AMCR_EL0", "mrs x0, s3_3_c13_c2_0");
+    undefined!("TRCVICTLR", "mrs x0, s2_1_c0_c0_2");
+    undefined!("a register of EL2", "mrs x0, s3_4_c1_c1_0");
+    undefined!(
+        "an IMPLEMENTATION DEFINED register",
+        "mrs x0, s3_1_c15_c7_7"
+    );
+    // RDVL X0, #1.
+    undefined!("SVE", ".inst 0x04bf5020");
+}

@@ -1,0 +1,40 @@
+#!/bin/sh
+# Brings what the Debian guest is made of into target/linux, once: Image, busybox, raspi4b.dtb.
+#
+#   fetch.sh Image busybox      each asked-for file that is not there yet
+#
+# Image and raspi4b.dtb come from Debian's arm64 kernel package, busybox from busybox-static.
+set -eu
+cd "$(dirname "$0")/../.."
+. guest/host/common.sh
+. guest/host/apt-private.sh
+out=target/linux tree=target/linux/packages
+
+missing=
+for file; do [ -s "$out/$file" ] || missing="$missing $file"; done
+[ -n "$missing" ] || exit 0
+
+say read "Debian's package lists for arm64"
+: >"$(mkdir -p "$out" && echo "$out/no-packages")"
+apt_private target/linux/apt arm64 "$PWD/$out/no-packages"
+
+fetch_kernel() {
+    package=$(apt_show linux-image-arm64 Depends | sed 's/[ ,(].*//')
+    unpack_package "${package:-linux-image-arm64}" "$tree" "Debian's arm64 kernel, $package"
+    cp "$tree"/boot/vmlinuz-* "$out/Image.part"
+    cp "$tree"/usr/lib/linux-image-*/broadcom/bcm2711-rpi-4-b.dtb "$out/raspi4b.dtb"
+    mv "$out/Image.part" "$out/Image"
+}
+
+for file in $missing; do
+    [ ! -s "$out/$file" ] || continue
+    case $file in
+        Image | raspi4b.dtb) fetch_kernel ;;
+        busybox)
+            unpack_package busybox-static "$tree" "BusyBox for arm64"
+            cp "$tree"/bin/busybox "$out/busybox" 2>/dev/null || cp "$tree"/usr/bin/busybox "$out/busybox"
+            ;;
+        *) refuse "fetch.sh: $file: not one of Image, busybox, raspi4b.dtb" ;;
+    esac
+done
+rm -rf "$tree" "$out/apt" "$out/no-packages"

@@ -1,0 +1,191 @@
+//! Runs that must not end well, and ways in that are not the usual one: stopped VMs, crashes of EL2, refusals.
+use crate::cases::{Planner, gives_all_pages_back};
+use crate::entry;
+use crate::run::{Case, Start, code};
+
+/// A VM bundle around its domains.
+const BUNDLE: &str = r#"/dts-v1/;
+/ { #address-cells = <2>; #size-cells = <2>;
+  chosen { #address-cells = <2>; #size-cells = <2>; @domains@ }; };
+"#;
+/// The tour as a module.
+const GUEST_MODULE: &str = r#"module@0 { compatible = "multiboot,kernel", "multiboot,module";
+    faultline,data = /incbin/("../guest/tour.bin"); };"#;
+/// Bundles that must be refused: why, a word of the refusal, the domains.
+const BAD_BUNDLES: &[(&str, &str, &str)] = &[
+    ("a bundle without domains", "domain", ""),
+    (
+        "a bundle with two domains",
+        "domain",
+        r#"a { compatible = "xen,domain"; memory = <0 0x20000>; cpus = <1>; vpl011; @guest@ };
+           b { compatible = "xen,domain"; memory = <0 0x20000>; cpus = <1>; vpl011; @guest@ };"#,
+    ),
+    (
+        "a domain with two CPUs",
+        "cpus",
+        r#"a { compatible = "xen,domain"; memory = <0 0x20000>; cpus = <2>; vpl011; @guest@ };"#,
+    ),
+    (
+        "a domain without kernel",
+        "kernel",
+        r#"a { compatible = "xen,domain"; memory = <0 0x20000>; cpus = <1>; vpl011; };"#,
+    ),
+    (
+        "a domain without memory",
+        "memory",
+        r#"a { compatible = "xen,domain"; cpus = <1>; vpl011; @guest@ };"#,
+    ),
+];
+
+impl Planner<'_> {
+    /// Guests that must be stopped, or say that they failed; and crashes of our own.
+    pub(crate) fn bad_ends(&mut self) {
+        let any = self.any();
+        for guest in ["no_vectors", "vector_loop"] {
+            let case = self
+                .boot(guest, any, code::STOPPED)
+                .says("VBAR_EL1")
+                .says("no exception vectors");
+            self.add(case.never("FAIL"));
+        }
+        self.add(
+            self.boot("exit_code", any, code::FAILED)
+                .says("ending with code 7"),
+        );
+        self.add(self.boot("reset_loop", any, code::STOPPED));
+        let mut case = self
+            .boot("reset_loop", any, code::OK)
+            .with("REBOOT", "stop");
+        case.name.push_str(" REBOOT=stop");
+        self.add(case);
+        let case = self
+            .boot("exhaustion", any, code::STOPPED)
+            .with("MEM", "256M")
+            .with("GUEST_MEM", "512M");
+        self.add(
+            case.says("touching all of 512 MiB")
+                .never("touched all of")
+                .never("panic"),
+        );
+        let mut case = self.boot("exhaustion", any, code::OK);
+        case.name.push_str(" enough memory");
+        self.add(
+            case.says("PASS exhaustion")
+                .examined_by(gives_all_pages_back)
+                .within(120),
+        );
+        for how in ["abort", "panic", "stack"] {
+            let mut case = self
+                .boot("exit_code", any, code::CRASHED)
+                .with("HOST_APPEND", format!("faultline.crash={how}"));
+            case.name = format!("crash of EL2 by {how}");
+            self.add(case.says("ESR_EL2").says("ELR_EL2").says("backtrace"));
+        }
+    }
+
+    /// Ways into the image: EL3, EL1, without a device tree in x0, with a broken one, without VMs.
+    pub(crate) fn entries(&mut self) {
+        let any = self.any();
+        let mut case = self
+            .boot("tour", any, code::OK)
+            .with("ENTRY", "el3")
+            .says("It says 42.");
+        case.name = "entry at EL3 with x0 = 0".into();
+        self.add(case);
+        // At EL1 there is nothing to power off with and no nonce was read: the line is what counts.
+        let mut case = self
+            .boot("tour", any, code::REFUSED)
+            .with("ENTRY", "el1")
+            .says("EL1")
+            .within(5);
+        case.name = "entry at EL1".into();
+        self.add(case.ending_in(&[code::REFUSED, code::NO_VERDICT, code::TIME_LIMIT]));
+        let mut case = self.boot("tour", any, code::REFUSED).with("BUNDLE", "no");
+        case.name = "no VM described".into();
+        self.add(case.ending_in(&[code::REFUSED, code::OK]).says("faultline"));
+        let mut case = self
+            .boot("tour", any, code::REFUSED)
+            .with("MEM", "32M")
+            .with("GUEST_MEM", "16M");
+        case.name = "too little RAM".into();
+        self.add(case.ending_in(&[code::REFUSED, code::OK]));
+        self.trees();
+    }
+
+    /// Device trees that are missing or broken: one line on the early console, not silence.
+    fn trees(&mut self) {
+        let folder = self.lab.root.join("target/qemu-logs");
+        let image = self.lab.root.join("target/faultline.img");
+        let oddities = std::fs::create_dir_all(&folder).map_err(|error| error.to_string());
+        let oddities = match oddities.and_then(|()| entry::oddities(&self.lab.qemu, &folder)) {
+            Ok(oddities) => oddities,
+            Err(why) => return self.leave_out(format!("broken device trees ({why})")),
+        };
+        for (number, oddity) in oddities.iter().enumerate() {
+            match oddity.arguments(number, &image, &folder) {
+                Ok(arguments) => {
+                    let start = Start::Qemu(self.lab.qemu.clone(), arguments);
+                    self.add(
+                        Case::start(&self.lab.root, oddity.name.into(), start)
+                            .says("faultline: ")
+                            .within(10),
+                    );
+                }
+                Err(error) => self.leave_out(format!("{} ({error})", oddity.name)),
+            }
+        }
+    }
+
+    /// What cannot be booted is refused in one line that names the reason.
+    pub(crate) fn refusals(&mut self) {
+        let any = self.any();
+        let mut refuse = |name: &str, words: &str, change: &dyn Fn(Case) -> Case| {
+            let mut case = change(self.boot("tour", any, code::REFUSED)).says(words);
+            case.name = format!("refused: {name}");
+            self.add(case.never("I am a guest"));
+        };
+        refuse("an ELF file", "ELF", &|case| {
+            case.with("GUEST", "./target/guest/tour.elf")
+        });
+        refuse("a kernel larger than its RAM", "MiB", &|case| {
+            case.with("GUEST", "./target/guest/integrity.bin")
+                .with("GUEST_MEM", "1M")
+                .with("INITRD", "target/faultline.img")
+        });
+        for (name, words, source) in BAD_BUNDLES {
+            let file = self
+                .lab
+                .root
+                .join("target/qemu-logs")
+                .join(format!("{}.dts", name.replace(' ', "-")));
+            let source = BUNDLE
+                .replace("@domains@", source)
+                .replace("@guest@", GUEST_MODULE);
+            if let Err(error) = std::fs::create_dir_all(file.with_file_name(""))
+                .and_then(|()| std::fs::write(&file, source))
+            {
+                return self.leave_out(format!("bad bundles ({error})"));
+            }
+            let mut case =
+                Case::new(&self.lab.root, format!("refused: {name}"), code::REFUSED).says(*words);
+            case = case.with("VMS", file.to_string_lossy());
+            self.add(any.apply(case).never("I am a guest"));
+        }
+    }
+
+    pub(crate) fn known_bad_build(&mut self) {
+        if !self.lab.known_bad {
+            return self.leave_out(
+                "the known-bad build (target/faultline-map-on-permission.img is not there)",
+            );
+        }
+        let case = self
+            .boot("founding_bug", self.any(), code::STOPPED)
+            .never("PASS");
+        let mut case = case
+            .with("IMAGE", "target/faultline-map-on-permission.img")
+            .says("permission");
+        case.name = "known-bad build is stopped, and the rule named".into();
+        self.add(case);
+    }
+}

@@ -1,0 +1,118 @@
+//! Debian's Linux: to its shell, a workload that checks itself, and off, on every CPU the project promises.
+use crate::cases::{Machine, Planner, gives_all_pages_back, now};
+use crate::lab::Cpu;
+use crate::run::{Case, code};
+
+impl Planner<'_> {
+    pub(crate) fn linux(&mut self) {
+        if !self.lab.linux {
+            return self.leave_out(
+                "Linux (target/linux has no Image or initramfs.gz; `make setup` fetches)",
+            );
+        }
+        let lab = self.lab;
+        let promised: Vec<&Cpu> = lab.cpus.iter().filter(|cpu| cpu.promised).collect();
+        for (n, cpu) in promised.iter().enumerate() {
+            // Every promised CPU; GIC versions in turn, or both.
+            let gics: &[u32] = if self.everything {
+                &[2, 3]
+            } else {
+                &[[3, 2][n % 2]]
+            };
+            for &gic in gics {
+                let case = self.linux_on(Machine::Virt(cpu, gic)).within(240);
+                let case = case
+                    .types("/root # ", "workload\n")
+                    .types("workload: ", "date +%s\n");
+                let case = case.types("/root # ", "cat /proc/interrupts; poweroff\n");
+                self.add(
+                    case.says("workload: PASS")
+                        .says("arch_timer")
+                        .examined_by(date_is_right)
+                        .examined_by(gives_all_pages_back),
+                );
+            }
+        }
+        let any = self.any();
+        let mut case = self
+            .linux_on(any)
+            .types("/root # ", "reboot\n")
+            .types("/root # ", "poweroff\n")
+            .within(240);
+        case.name = "Linux reboots".into();
+        self.add(case.examined_by(gives_all_pages_back));
+        let mut case = self
+            .linux_on(any)
+            .types("", "ls /\npoweroff\n")
+            .says("sbin")
+            .within(180);
+        case = case.with("EOF_KEYS", r"\nexit\n\004");
+        case.name = "Linux with everything typed ahead".into();
+        self.add(case);
+        let sizes: &[&str] = if self.everything {
+            &["128M", "1G", "3G"]
+        } else {
+            &["128M"]
+        };
+        for size in sizes {
+            let case = self
+                .linux_on(any)
+                .with("GUEST_MEM", *size)
+                .with("MEM", "4G");
+            let mut case = case.types("/root # ", "poweroff\n").within(180);
+            case.name = format!("Linux in {size}");
+            self.add(case);
+        }
+        let case = self
+            .linux_on(any)
+            .with("MEM", "128M")
+            .with("GUEST_MEM", "1G")
+            .within(180);
+        let case = case
+            .types("/root # ", "dd if=/dev/zero of=/tmp/fill bs=1M\n")
+            .ending_in(&[code::STOPPED]);
+        let mut case = case.never("verdict=ok");
+        case.name = "Linux uses up the machine's memory".into();
+        self.add(case);
+        if lab.raspi4b {
+            let case = self
+                .linux_on(Machine::Raspi4b)
+                .within(300)
+                .types("/root # ", "workload\n");
+            self.add(
+                case.types("workload: ", "poweroff\n")
+                    .says("workload: PASS"),
+            );
+        }
+    }
+
+    fn linux_on(&self, machine: Machine) -> Case {
+        let case = self
+            .boot("linux", machine, code::OK)
+            .with("GUEST", "./target/linux/Image");
+        let case = case
+            .with("INITRD", "./target/linux/initramfs.gz")
+            .with("DOMAIN", "linux");
+        let case = case
+            .with("GUEST_MEM", "256M")
+            .with("MEM", "1G")
+            .says("Debian's Linux");
+        case.never("Kernel panic")
+            .never("Call trace")
+            .never("self-detected stall")
+    }
+}
+
+/// `date +%s` was answered within a few seconds of this machine's clock (it was asked some seconds ago).
+fn date_is_right(console: &str) -> Result<(), String> {
+    let now = now();
+    let date = console.lines().find_map(|line| {
+        let seconds: u64 = line.trim().parse().ok()?;
+        (seconds > 1_000_000_000).then_some(seconds)
+    });
+    match date {
+        Some(date) if now.abs_diff(date) <= 30 => Ok(()),
+        Some(date) => Err(format!("`date` said {date}, this machine {now}")),
+        None => Err("`date` said nothing".into()),
+    }
+}

@@ -1,0 +1,59 @@
+//! Text on the PL011, polled.
+use crate::mmio;
+use crate::platform::PL011;
+use core::fmt;
+
+const DR: u64 = PL011;
+const FR: u64 = PL011 + 0x018;
+const CR: u64 = PL011 + 0x030;
+/// UARTCR: enabled, transmit, receive.
+const CR_ENABLED: u32 = 1 | 1 << 8 | 1 << 9;
+const FR_RXFE: u32 = 1 << 4;
+const FR_TXFF: u32 = 1 << 5;
+
+/// The console as a writer: `\n` becomes `\r\n`.
+pub struct Console;
+
+impl fmt::Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                put(b'\r');
+            }
+            put(byte);
+        }
+        Ok(())
+    }
+}
+
+/// Turns the UART on.
+pub fn enable() {
+    mmio::write32(CR, CR_ENABLED);
+}
+
+/// Sends one byte.
+pub fn put(byte: u8) {
+    while mmio::read32(FR) & FR_TXFF != 0 {}
+    mmio::write32(DR, u32::from(byte));
+}
+
+/// The next byte that has arrived, if one has.
+pub fn take() -> Option<u8> {
+    (mmio::read32(FR) & FR_RXFE == 0).then(|| mmio::read32(DR) as u8)
+}
+
+/// Prints on the console.
+#[macro_export]
+macro_rules! print {
+    ($($arg:tt)*) => {{
+        // Writing to the console cannot fail.
+        let _ = core::fmt::Write::write_fmt(&mut $crate::console::Console, format_args!($($arg)*));
+    }};
+}
+
+/// Prints a line on the console.
+#[macro_export]
+macro_rules! println {
+    () => { $crate::print!("\n") };
+    ($($arg:tt)*) => { $crate::print!("{}\n", format_args!($($arg)*)) };
+}

@@ -1,0 +1,182 @@
+//! Interrupt numbers, and how a device tree names them.
+//!
+//! Sources: IHI 0069 "INTIDs"; the `arm,gic` and `arm,gic-v3` device tree bindings for three-cell specifiers; Devicetree
+//! Specification 0.4, "Interrupts and Interrupt Mapping".
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::gic;
+use super::tree::{Node, Tree};
+
+/// An interrupt number of the GIC that a device can have: 16 to 31 are PPIs, 32 to 1019 SPIs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IntId(u32);
+
+/// The first INTID that is a PPI.
+const PPI_BASE: u32 = 16;
+/// The first INTID that is an SPI.
+const SPI_BASE: u32 = 32;
+/// The first INTID past the SPIs: those above have special meanings.
+const SPI_END: u32 = 1020;
+
+impl IntId {
+    /// The `n`th private peripheral interrupt, 0 to 15; `None` beyond.
+    #[must_use]
+    pub const fn ppi(n: u32) -> Option<Self> {
+        if n < SPI_BASE - PPI_BASE {
+            Some(Self(PPI_BASE + n))
+        } else {
+            None
+        }
+    }
+
+    /// The `n`th shared peripheral interrupt, 0 to 987; `None` beyond.
+    #[must_use]
+    pub const fn spi(n: u32) -> Option<Self> {
+        if n < SPI_END - SPI_BASE {
+            Some(Self(SPI_BASE + n))
+        } else {
+            None
+        }
+    }
+
+    /// The INTID as the GIC's registers hold it.
+    #[must_use]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+
+    /// The three cells by which a device tree names the interrupt.
+    #[must_use]
+    pub const fn specifier(self, flags: u32) -> [u32; 3] {
+        if self.is_private() {
+            [TYPE_PPI, self.0 - PPI_BASE, flags]
+        } else {
+            [TYPE_SPI, self.0 - SPI_BASE, flags]
+        }
+    }
+
+    /// Whether each CPU has one of its own.
+    #[must_use]
+    pub const fn is_private(self) -> bool {
+        self.0 < SPI_BASE
+    }
+}
+
+impl fmt::Display for IntId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ..SPI_BASE => write!(f, "PPI {}", self.0 - PPI_BASE),
+            _ => write!(f, "SPI {}", self.0 - SPI_BASE),
+        }
+    }
+}
+
+/// When a line means an interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trigger {
+    /// Each rising edge.
+    Edge,
+    /// As long as it is asserted.
+    Level,
+}
+
+/// An interrupt of a device on the board.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Interrupt {
+    /// Its number.
+    pub id: IntId,
+    /// How its line is to be configured.
+    pub trigger: Trigger,
+}
+
+/// Specifier cell 0: shared.
+const TYPE_SPI: u32 = 0;
+/// Specifier cell 0: private.
+const TYPE_PPI: u32 = 1;
+/// Specifier cell 2: rising or falling edge.
+const FLAG_EDGES: u32 = 0b0011;
+
+/// No device we know has more interrupts than this; further ones are left out.
+const MAX_INTERRUPTS: usize = 16;
+
+/// All interrupts of a node, in its order; one that does not go to the GIC, or that we cannot read, is `None`.
+///
+/// `interrupts-extended` wins over `interrupts`; `interrupt-parent` is inherited.
+#[must_use]
+pub fn interrupts(tree: &Tree<'_>, node: &Node<'_>) -> Vec<Option<Interrupt>> {
+    if let Some(list) = node.property("interrupts-extended") {
+        return extended(tree, list.cells());
+    }
+    let Some(list) = node.property("interrupts") else {
+        return Vec::new();
+    };
+    let parent = node
+        .inherited("interrupt-parent")
+        .and_then(|parent| tree.by_phandle(parent.u32()?));
+    let Some((parent, width)) =
+        parent.and_then(|parent| Some((parent.clone(), interrupt_cells(&parent)?)))
+    else {
+        return Vec::new();
+    };
+    let cells: Vec<u32> = list.cells().collect();
+    cells
+        .chunks_exact(width)
+        .take(MAX_INTERRUPTS)
+        .map(|specifier| decode(&parent, specifier))
+        .collect()
+}
+
+/// Like [`interrupts`], but only the first.
+#[must_use]
+pub fn first(tree: &Tree<'_>, node: &Node<'_>) -> Option<Interrupt> {
+    interrupts(tree, node).into_iter().next().flatten()
+}
+
+/// A list in which every specifier names its controller; it ends where a controller is unknown.
+fn extended(tree: &Tree<'_>, mut cells: impl Iterator<Item = u32>) -> Vec<Option<Interrupt>> {
+    let mut list = Vec::new();
+    while list.len() < MAX_INTERRUPTS {
+        let Some(phandle) = cells.next() else { break };
+        let Some(parent) = tree.by_phandle(phandle) else {
+            break;
+        };
+        let Some(width) = interrupt_cells(&parent) else {
+            break;
+        };
+        let specifier: Vec<u32> = cells.by_ref().take(width).collect();
+        if specifier.len() < width {
+            break;
+        }
+        list.push(decode(&parent, &specifier));
+    }
+    list
+}
+
+/// Cells of a specifier of this controller; none has more than a few.
+fn interrupt_cells(controller: &Node<'_>) -> Option<usize> {
+    let cells = controller.property("#interrupt-cells")?.u32()?;
+    (1..=8).contains(&cells).then_some(cells as usize)
+}
+
+/// A specifier of the GIC; the extended ranges of GICv3.1 (types 2 and 3) are not for us.
+fn decode(controller: &Node<'_>, specifier: &[u32]) -> Option<Interrupt> {
+    if !controller.is_compatible(gic::V2) && !controller.is_compatible(gic::V3) {
+        return None;
+    }
+    let [kind, number, flags, ..] = *specifier else {
+        return None;
+    };
+    let id = match kind {
+        TYPE_SPI => IntId::spi(number)?,
+        TYPE_PPI => IntId::ppi(number)?,
+        _ => return None,
+    };
+    let trigger = if flags & FLAG_EDGES != 0 {
+        Trigger::Edge
+    } else {
+        Trigger::Level
+    };
+    Some(Interrupt { id, trigger })
+}

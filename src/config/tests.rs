@@ -1,0 +1,450 @@
+//! Descriptions: the documented example, QEMU's `guest-loader`, and trees built here to be wrong in one way each.
+
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+use proptest::prelude::*;
+
+use super::*;
+use crate::addr::{Pa, PaRange};
+
+const EXAMPLE: &[u8] = include_bytes!("testdata/example.dtb");
+const EXAMPLE_SOURCE: &str = include_str!("testdata/example.dts");
+const GUEST_LOADER: &[u8] = include_bytes!("testdata/guest-loader.dtb");
+const KERNEL_BYTES: &[u8] = b"the bytes of a kernel";
+const RAMDISK_BYTES: &[u8] = b"a ramdisk";
+
+/// A node with these properties and children.
+fn node(name: &str, properties: &[(&str, &[u8])], children: Vec<DeviceTreeNode>) -> DeviceTreeNode {
+    let mut node = DeviceTreeNode::new(name).unwrap();
+    for (name, value) in properties {
+        node.add_property(DeviceTreeProperty::new(*name, *value).unwrap());
+    }
+    for child in children {
+        node.add_child(child);
+    }
+    node
+}
+
+fn blob(chosen: DeviceTreeNode) -> Vec<u8> {
+    let mut tree = DeviceTree::new();
+    tree.root.add_child(chosen);
+    tree.to_dtb()
+}
+
+fn kernel() -> DeviceTreeNode {
+    node(
+        "module@0",
+        &[
+            ("compatible", b"multiboot,module\0multiboot,kernel\0"),
+            ("faultline,data", b"kernel"),
+        ],
+        Vec::new(),
+    )
+}
+
+fn ramdisk() -> DeviceTreeNode {
+    node(
+        "module@1",
+        &[
+            ("compatible", b"multiboot,ramdisk\0multiboot,module\0"),
+            ("faultline,data", b"disk"),
+        ],
+        Vec::new(),
+    )
+}
+
+const DOMAIN: (&str, &[u8]) = ("compatible", b"xen,domain\0");
+const MEMORY: (&str, &[u8]) = ("memory", &[0, 0, 0, 0, 0, 2, 0, 0]);
+const CONSOLE: (&str, &[u8]) = ("vpl011", b"");
+
+/// A bundle of one domain that is sound but for what is added to it.
+fn domain_with(properties: &[(&str, &[u8])], children: Vec<DeviceTreeNode>) -> Vec<u8> {
+    let mut all = std::vec![DOMAIN, MEMORY, CONSOLE];
+    all.extend(properties);
+    blob(node("chosen", &[], std::vec![node("vm", &all, children)]))
+}
+
+fn read(blob: &[u8]) -> Result<Config, ConfigError> {
+    parse(&Tree::parse(blob).unwrap(), Origin::Bundle)
+}
+
+fn complaint(blob: &[u8]) -> String {
+    read(blob)
+        .expect_err("this description is wrong")
+        .to_string()
+}
+
+/// The bytes of a module that lies in its tree.
+fn bytes_of<'b>(module: &Module, blob: &'b [u8]) -> &'b [u8] {
+    let Module::Inside(place) = module else {
+        panic!("the module has an address")
+    };
+    &blob[place.clone()]
+}
+
+#[test]
+fn the_documented_example_means_what_the_document_says() {
+    let config = read(EXAMPLE).unwrap();
+    assert_eq!(config.warnings, [""; 0]);
+    let [tour] = &config.domains[..] else {
+        panic!("one domain")
+    };
+    assert_eq!(
+        (tour.name.as_str(), tour.memory, tour.vcpus, tour.console),
+        ("tour", 256 << 20, 1, true)
+    );
+    assert_eq!(tour.bootargs, "console=ttyAMA0 quiet");
+    assert_eq!(bytes_of(&tour.kernel, EXAMPLE), KERNEL_BYTES);
+    assert_eq!(
+        bytes_of(tour.ramdisk.as_ref().unwrap(), EXAMPLE),
+        RAMDISK_BYTES
+    );
+    assert_eq!(
+        (tour.rights, tour.granule),
+        (RightsPolicy::Lazy, GranulePolicy::Page)
+    );
+    assert_eq!(tour.reboot, RebootPolicy::Restart);
+}
+
+#[test]
+fn the_document_shows_the_example_that_is_tested() {
+    let document = include_str!("../../docs/vm-bundle.md");
+    assert!(
+        document.contains(&format!("```dts\n{EXAMPLE_SOURCE}```")),
+        "docs/vm-bundle.md and example.dts differ"
+    );
+}
+
+/// Where there is a device tree compiler, the committed blob is compared with what it makes of the source.
+#[test]
+fn the_example_compiles_to_the_blob_that_is_tested() {
+    use std::process::Command;
+    if Command::new("dtc").arg("--version").output().is_err() {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("faultline-example-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("Image"), KERNEL_BYTES).unwrap();
+    std::fs::write(folder.join("initrd"), RAMDISK_BYTES).unwrap();
+    std::fs::write(folder.join("example.dts"), EXAMPLE_SOURCE).unwrap();
+    let made = Command::new("dtc")
+        .current_dir(&folder)
+        .args(["-q", "-O", "dtb", "example.dts"])
+        .output()
+        .unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(read(&made.stdout), read(EXAMPLE));
+    assert!(made.stdout == EXAMPLE, "example.dtb is out of date");
+}
+
+#[test]
+fn qemus_guest_loader_gives_a_guest_with_a_console() {
+    let tree = Tree::parse(GUEST_LOADER).unwrap();
+    let config = parse(&tree, Origin::HostTree).unwrap();
+    assert_eq!(config.warnings, [""; 0]);
+    let [guest] = &config.domains[..] else {
+        panic!("one guest")
+    };
+    let at = |start, size| Module::At(PaRange::new(Pa::new(start), size).unwrap());
+    assert_eq!(guest.kernel, at(0x4900_0000, 0x1000));
+    assert_eq!(
+        guest.ramdisk,
+        Some(at(0x4a00_0000, 0x1_0000)),
+        "listed first, but at the higher address"
+    );
+    assert_eq!(
+        (guest.console, guest.memory, guest.bootargs.as_str()),
+        (true, DEFAULT_MEMORY, "hi")
+    );
+}
+
+#[test]
+fn a_module_in_a_bundle_has_the_address_of_the_bundle_plus_its_offset() {
+    let config = read(EXAMPLE).unwrap();
+    let Module::Inside(place) = config.domains[0].kernel.clone() else {
+        panic!("bytes in the bundle")
+    };
+    let range = config.domains[0]
+        .kernel
+        .range(Pa::new(0x4800_0000))
+        .unwrap();
+    assert_eq!(
+        (range.start.raw(), range.size),
+        (0x4800_0000 + place.start as u64, KERNEL_BYTES.len() as u64)
+    );
+    assert_eq!(config.domains[0].kernel.range(Pa::new(u64::MAX)), None);
+}
+
+#[test]
+fn compatible_strings_may_come_in_any_order_and_policies_have_defaults() {
+    let blob = domain_with(&[], std::vec![ramdisk(), kernel()]);
+    let config = read(&blob).unwrap();
+    let vm = &config.domains[0];
+    assert_eq!(
+        (
+            bytes_of(&vm.kernel, &blob),
+            bytes_of(vm.ramdisk.as_ref().unwrap(), &blob)
+        ),
+        (&b"kernel"[..], &b"disk"[..])
+    );
+    assert_eq!((vm.rights, vm.granule, vm.reboot), Default::default());
+    assert_eq!((vm.vcpus, vm.memory), (1, 128 << 20));
+}
+
+#[test]
+fn an_addressed_module_uses_the_cells_of_its_domain() {
+    let cells: Vec<u8> = [0x4900_0000u32, 0x1234].map(u32::to_be_bytes).concat();
+    let module = node(
+        "module@49000000",
+        &[("compatible", b"multiboot,kernel\0"), ("reg", &cells)],
+        Vec::new(),
+    );
+    let one = 1u32.to_be_bytes();
+    let blob = domain_with(
+        &[("#address-cells", &one), ("#size-cells", &one)],
+        std::vec![module],
+    );
+    let range = PaRange::new(Pa::new(0x4900_0000), 0x1234).unwrap();
+    assert_eq!(read(&blob).unwrap().domains[0].kernel, Module::At(range));
+}
+
+#[test]
+fn a_domain_without_vpl011_has_no_console_and_a_warning_says_so() {
+    let blob = blob(node(
+        "chosen",
+        &[],
+        std::vec![node("mute", &[DOMAIN, MEMORY], std::vec![kernel()])],
+    ));
+    let config = read(&blob).unwrap();
+    assert!(!config.domains[0].console);
+    assert_eq!(
+        config.warnings,
+        ["VM bundle: mute: no `vpl011`: it has no console"]
+    );
+}
+
+#[test]
+fn what_is_not_understood_shares_one_warning() {
+    let flask = node(
+        "module@2",
+        &[("compatible", b"xen,xsm-policy\0multiboot,module\0")],
+        Vec::new(),
+    );
+    let blob = domain_with(
+        &[("xen,static-mem", b"\0\0\0\0"), ("nr_spis", b"\0\0\0\0")],
+        std::vec![kernel(), flask],
+    );
+    let warnings = read(&blob).unwrap().warnings;
+    assert_eq!(
+        warnings,
+        ["VM bundle: vm: not understood and ignored: xen,static-mem, nr_spis, module@2"]
+    );
+}
+
+#[test]
+fn each_mistake_has_its_own_line() {
+    let two = 2u32.to_be_bytes();
+    let zero = [0; 8];
+    let cases: [(&str, Vec<u8>, &str); 13] = [
+        (
+            "cpus",
+            domain_with(&[("cpus", &two)], std::vec![kernel()]),
+            "vm: 2 vCPUs; this version gives a VM one",
+        ),
+        (
+            "no cpus",
+            domain_with(&[("cpus", &[0; 4])], std::vec![kernel()]),
+            "vm: 0 vCPUs; this version gives a VM one",
+        ),
+        (
+            "memory",
+            domain_with(&[("memory", &zero)], std::vec![kernel()]),
+            "vm: 0 B of RAM; it has to be whole pages, at least one, at most 63 GiB",
+        ),
+        (
+            "pages",
+            domain_with(&[("memory", &5u32.to_be_bytes())], std::vec![kernel()]),
+            "vm: 5 KiB of RAM; it has to be whole pages, at least one, at most 63 GiB",
+        ),
+        (
+            "memory shape",
+            domain_with(&[("memory", b"128M\0")], std::vec![kernel()]),
+            "vm: `memory` cannot be read",
+        ),
+        (
+            "rights",
+            domain_with(&[("faultline,rights", b"lazzy\0")], std::vec![kernel()]),
+            "vm: `faultline,rights` is \"lazzy\"; it can be \"eager\" or \"lazy\"",
+        ),
+        (
+            "granule",
+            domain_with(&[("faultline,granule", b"64k\0")], std::vec![kernel()]),
+            "vm: `faultline,granule` is \"64k\"; it can be \"4k\" in this version",
+        ),
+        (
+            "reboot",
+            domain_with(&[("faultline,reboot", b"halt\0")], std::vec![kernel()]),
+            "vm: `faultline,reboot` is \"halt\"; it can be \"restart\" or \"stop\"",
+        ),
+        (
+            "no kernel",
+            domain_with(&[], std::vec![ramdisk()]),
+            "vm: no `multiboot,kernel` module",
+        ),
+        (
+            "empty",
+            blob(node("chosen", &[], Vec::new())),
+            "/chosen: no VM here: no `xen,domain` node and no `multiboot,kernel` module",
+        ),
+        (
+            "nothing",
+            DeviceTree::new().to_dtb(),
+            "/chosen: no VM here: no `xen,domain` node and no `multiboot,kernel` module",
+        ),
+        (
+            "passthrough",
+            domain_with(
+                &[],
+                std::vec![
+                    kernel(),
+                    node(
+                        "module@2",
+                        &[("compatible", b"multiboot,device-tree\0multiboot,module\0")],
+                        Vec::new()
+                    )
+                ],
+            ),
+            "module@2: `multiboot,device-tree` describes passthrough, which this version does not have",
+        ),
+        (
+            "no bytes",
+            domain_with(
+                &[],
+                std::vec![node(
+                    "module@0",
+                    &[("compatible", b"multiboot,kernel\0")],
+                    Vec::new()
+                )],
+            ),
+            "module@0: a module has either its bytes in `faultline,data` or their address in `reg`",
+        ),
+    ];
+    for (what, blob, line) in cases {
+        assert_eq!(complaint(&blob), format!("VM bundle: {line}"), "{what}");
+    }
+    let missing = blob(node(
+        "chosen",
+        &[],
+        std::vec![node("vm", &[DOMAIN, CONSOLE], std::vec![kernel()])],
+    ));
+    assert_eq!(complaint(&missing), "VM bundle: vm: `memory` is missing");
+}
+
+#[test]
+fn more_than_one_vm_is_refused_however_they_are_described() {
+    let vm = |name| node(name, &[DOMAIN, MEMORY, CONSOLE], std::vec![kernel()]);
+    let two = blob(node("chosen", &[], std::vec![vm("one"), vm("two")]));
+    assert_eq!(
+        complaint(&two),
+        "VM bundle: /chosen: 2 VMs; this version runs one"
+    );
+    let mixed = blob(node("chosen", &[], std::vec![vm("one"), kernel()]));
+    assert_eq!(
+        complaint(&mixed),
+        "VM bundle: /chosen: 2 VMs; this version runs one"
+    );
+    let mut off = vm("two");
+    off.add_property(DeviceTreeProperty::new("status", "disabled").unwrap());
+    let one = blob(node("chosen", &[], std::vec![vm("one"), off]));
+    assert_eq!(
+        read(&one).unwrap().domains.len(),
+        1,
+        "a disabled domain does not count"
+    );
+}
+
+#[test]
+fn two_kernels_or_two_ramdisks_in_one_domain_are_refused() {
+    let mut second = kernel();
+    second = node(
+        "module@5",
+        &[
+            ("compatible", b"multiboot,kernel\0"),
+            ("faultline,data", b"k2"),
+        ],
+        {
+            drop(second.remove_property("reg"));
+            Vec::new()
+        },
+    );
+    let kernels = domain_with(&[], std::vec![kernel(), second]);
+    assert_eq!(
+        complaint(&kernels),
+        "VM bundle: vm: 2 `multiboot,kernel` modules; there can be one"
+    );
+    let disk = node(
+        "module@6",
+        &[
+            ("compatible", b"multiboot,ramdisk\0"),
+            ("faultline,data", b"d2"),
+        ],
+        Vec::new(),
+    );
+    let ramdisks = domain_with(&[], std::vec![kernel(), ramdisk(), disk]);
+    assert_eq!(
+        complaint(&ramdisks),
+        "VM bundle: vm: 2 `multiboot,ramdisk` modules; there can be one"
+    );
+}
+
+#[test]
+fn a_flat_ramdisk_below_every_kernel_is_refused() {
+    let flat = blob(node("chosen", &[], std::vec![ramdisk(), kernel()]));
+    assert_eq!(
+        complaint(&flat),
+        "VM bundle: module@1: a ramdisk belongs to the kernel below it, and there is none"
+    );
+}
+
+#[test]
+fn the_domains_own_command_line_serves_a_kernel_without_one() {
+    let blob = domain_with(&[("bootargs", b"from the domain\0")], std::vec![kernel()]);
+    assert_eq!(read(&blob).unwrap().domains[0].bootargs, "from the domain");
+}
+
+#[test]
+fn a_bundle_is_told_from_a_ramdisk_by_its_first_word() {
+    assert!(is_bundle(EXAMPLE));
+    for ramdisk in [&b"\x1f\x8b\x08"[..], b"070701", b"\xd0\x0d\xfe", b""] {
+        assert!(!is_bundle(ramdisk));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
+    #[test]
+    fn damaged_bundles_give_vms_or_one_line_and_never_a_panic(
+        which in 0..2usize,
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+    ) {
+        let mut blob = [EXAMPLE, GUEST_LOADER][which].to_vec();
+        for (at, byte) in damage {
+            let at = at.index(blob.len());
+            blob[at] = byte;
+        }
+        let Ok(tree) = Tree::parse(&blob) else { return Ok(()) };
+        match parse(&tree, Origin::Bundle) {
+            Ok(config) => for domain in config.domains {
+                for module in core::iter::once(&domain.kernel).chain(&domain.ramdisk) {
+                    if let Module::Inside(place) = module {
+                        prop_assert!(blob.get(place.clone()).is_some());
+                    }
+                }
+            },
+            Err(error) => prop_assert!(!error.to_string().contains('\n')),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The machine: everything that is unsafe, and nothing that decides.
+//!
+//! Reading order: entry.S (reset) ─► [`start`] (boot, a list of calls) ─► [`run`] (enter the guest, decode its exit, let the
+//! library handle it) ─► [`power`] (the end). Beside the road: [`machine`] (the seam's instructions), [`hyp_map`] (EL2's own
+//! stage 1), [`exception`] (EL2's own faults), [`interrupts`], [`guest_state`] (EL1's registers), and the drivers.
+//!
+//! True throughout: one pCPU, DAIF masked except while it waits, MMU and caches on from [`start`] on.
+
+mod boot;
+mod console;
+mod driver;
+mod exception;
+mod guest_state;
+mod heap;
+mod host;
+mod hyp_map;
+mod ids;
+mod interrupts;
+mod machine;
+mod percpu;
+mod power;
+mod refuse;
+mod run;
+mod sysreg;
+
+use core::arch::global_asm;
+use core::mem::{offset_of, size_of};
+
+use faultline::addr::Pa;
+use faultline::registers::Registers;
+
+/// `SCTLR_EL2`'s RES1 bits.
+const SCTLR_RES1: u64 = 1 << 4 | 1 << 5 | 1 << 11 | 1 << 16 | 1 << 18 | 1 << 22 | 1 << 23 | 1 << 28 | 1 << 29;
+/// M, C, SA, I, WXN: MMU and caches, stack alignment, and nothing writable is executable.
+const SCTLR_ON: u64 = SCTLR_RES1 | 1 << 0 | 1 << 2 | 1 << 3 | 1 << 12 | 1 << 19;
+
+global_asm!(
+    include_str!("el2/entry.S"),
+    SCTLR_OFF = const SCTLR_RES1,
+    SCTLR_ON = const SCTLR_ON,
+    MAIR = const hyp_map::MAIR,
+    build_map = sym hyp_map::build,
+    start = sym start,
+    refuse_el1 = sym refuse::entered_at_el1,
+);
+
+global_asm!(
+    include_str!("el2/vectors.S"),
+    PC = const offset_of!(Registers, pc),
+    FRAME_SIZE = const size_of::<exception::Frame>(),
+    STACK_BIT = const 16,
+    OVERFLOW = const exception::OVERFLOW,
+    exception = sym exception::exception,
+);
+
+/// EL2's first Rust with MMU and caches on: boot, then run. `x0` is what firmware passed.
+extern "C" fn start(x0: u64) -> ! {
+    heap::init();
+    let machine = boot::boot(Pa::new(x0));
+    run::run(machine)
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    exception::report_panic(info)
+}

@@ -1,0 +1,148 @@
+//! The board's interrupt controller: its physical side, and the list registers that make a guest's interrupts.
+//!
+//! Priority drop and deactivation are split (EOImode 1): EL2 drops the priority of every interrupt at once, deactivates its
+//! own itself, and leaves a guest's timer active until the guest's own end of interrupt deactivates it through the list
+//! register.
+
+mod v2;
+mod v3;
+
+use faultline::board::Gic as Description;
+use faultline::vgic::{ListRegister, MAX_LIST_REGISTERS, Plan, Version};
+
+use crate::el2::hyp_map::TooRagged;
+
+/// INTIDs from here on mean "nothing to acknowledge".
+const SPECIAL: u32 = 1020;
+/// SGIs and PPIs lie below.
+const FIRST_SPI: u32 = 32;
+/// The priority of all of EL2's interrupts: none preempts another.
+const PRIORITY: u8 = 0xa0;
+
+/// An acknowledged interrupt: what to write to end it.
+#[derive(Clone, Copy)]
+pub(in crate::el2) struct Acknowledged(u32);
+
+impl Acknowledged {
+    /// Its number.
+    pub(in crate::el2) const fn intid(self) -> u32 {
+        // A GICv2 reports the source of an SGI above the number.
+        self.0 & 0x3ff
+    }
+}
+
+/// The controller.
+pub(in crate::el2) enum Gic {
+    V2(v2::GicV2),
+    V3(v3::GicV3),
+}
+
+impl Gic {
+    /// Sets up distributor, this CPU's interface and the virtual interface, all interrupts disabled.
+    pub(in crate::el2) fn new(description: &Description) -> Result<Self, TooRagged> {
+        Ok(match description {
+            Description::V2 { distributor, cpu_interface, hyp_interface, .. } => {
+                Self::V2(v2::GicV2::new(*distributor, *cpu_interface, *hyp_interface)?)
+            }
+            Description::V3 { distributor, redistributors, .. } => {
+                Self::V3(v3::GicV3::new(*distributor, redistributors)?)
+            }
+        })
+    }
+
+    /// Its version, which is the guest's as well.
+    pub(in crate::el2) const fn version(&self) -> Version {
+        match self {
+            Self::V2(_) => Version::V2,
+            Self::V3(_) => Version::V3,
+        }
+    }
+
+    /// Delivers `intid` to this CPU.
+    pub(in crate::el2) fn enable(&self, intid: u32) {
+        match self {
+            Self::V2(gic) => gic.enable(intid),
+            Self::V3(gic) => gic.enable(intid),
+        }
+    }
+
+    /// Takes the most urgent interrupt and drops its priority; it stays active. `None` if there is none.
+    pub(in crate::el2) fn acknowledge(&self) -> Option<Acknowledged> {
+        let taken = Acknowledged(match self {
+            Self::V2(gic) => gic.acknowledge(),
+            Self::V3(gic) => gic.acknowledge(),
+        });
+        if taken.intid() >= SPECIAL {
+            return None;
+        }
+        match self {
+            Self::V2(gic) => gic.drop_priority(taken.0),
+            Self::V3(gic) => gic.drop_priority(taken.0),
+        }
+        Some(taken)
+    }
+
+    /// Deactivates an interrupt that was acknowledged here.
+    pub(in crate::el2) fn deactivate(&self, taken: Acknowledged) {
+        match self {
+            Self::V2(gic) => gic.deactivate(taken.0),
+            Self::V3(gic) => gic.deactivate(taken.0),
+        }
+    }
+
+    /// Deactivates an interrupt by its number.
+    pub(in crate::el2) fn deactivate_intid(&self, intid: u32) {
+        self.deactivate(Acknowledged(intid));
+    }
+
+    /// List registers there are, of those we use.
+    pub(in crate::el2) fn list_register_count(&self) -> usize {
+        let count = match self {
+            Self::V2(gic) => gic.list_register_count(),
+            Self::V3(gic) => gic.list_register_count(),
+        };
+        count.min(MAX_LIST_REGISTERS)
+    }
+
+    /// Reads the first `count` list registers.
+    pub(in crate::el2) fn read_list(&self, registers: &mut [ListRegister; MAX_LIST_REGISTERS], count: usize) {
+        for (n, register) in registers.iter_mut().enumerate().take(count) {
+            *register = match self {
+                Self::V2(gic) => ListRegister::from_gich(gic.list_register(n)),
+                Self::V3(gic) => ListRegister::from_ich(gic.list_register(n)),
+            };
+        }
+    }
+
+    /// Writes the list registers of a plan, and what is to interrupt us.
+    pub(in crate::el2) fn write_list(&self, registers: &[ListRegister; MAX_LIST_REGISTERS], plan: Plan) {
+        for (n, register) in registers.iter().enumerate().take(plan.write) {
+            match self {
+                Self::V2(gic) => gic.set_list_register(n, register.to_gich()),
+                Self::V3(gic) => gic.set_list_register(n, register.to_ich()),
+            }
+        }
+        match self {
+            Self::V2(gic) => gic.set_control(plan.hcr()),
+            Self::V3(gic) => gic.set_control(plan.hcr()),
+        }
+    }
+
+    /// Ends of interrupts in no list register since the last plan (EOIcount).
+    pub(in crate::el2) fn ended_outside(&self) -> u32 {
+        const EOI_COUNT_SHIFT: u32 = 27;
+        let control = match self {
+            Self::V2(gic) => gic.control(),
+            Self::V3(gic) => gic.control(),
+        };
+        control >> EOI_COUNT_SHIFT
+    }
+
+    /// The guest's CPU interface as at reset: nothing in the list registers, nothing active, everything masked.
+    pub(in crate::el2) fn reset_virtual(&self) {
+        match self {
+            Self::V2(gic) => gic.reset_virtual(),
+            Self::V3(gic) => gic.reset_virtual(),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! GICv2 with virtualization extensions: GICD, GICC, GICH.
+//!
+//! Source: IHI 0048B "Programmers' Model", "GIC Support for Virtualization".
+
+use faultline::addr::{Pa, PaRange};
+
+use super::{FIRST_SPI, PRIORITY};
+use crate::el2::driver::{read32, write8, write32};
+use crate::el2::hyp_map::{self, TooRagged, Use};
+
+const GICD_CTLR: u64 = 0x000;
+const GICD_TYPER: u64 = 0x004;
+const GICD_ISENABLER: u64 = 0x100;
+const GICD_ICENABLER: u64 = 0x180;
+const GICD_ICPENDR: u64 = 0x280;
+const GICD_ICACTIVER: u64 = 0x380;
+const GICD_IPRIORITYR: u64 = 0x400;
+const GICD_ITARGETSR: u64 = 0x800;
+
+const GICC_CTLR: u64 = 0x000;
+const GICC_PMR: u64 = 0x004;
+const GICC_IAR: u64 = 0x00c;
+const GICC_EOIR: u64 = 0x010;
+const GICC_DIR: u64 = 0x1000;
+
+const GICH_HCR: u64 = 0x000;
+const GICH_VTR: u64 = 0x004;
+const GICH_VMCR: u64 = 0x008;
+const GICH_APR: u64 = 0x0f0;
+const GICH_LR: u64 = 0x100;
+
+const CTLR_ENABLE: u32 = 1 << 0;
+/// Non-secure view; also the bit of a GIC without security.
+const CTLR_EOI_MODE: u32 = 1 << 9;
+
+/// The controller.
+pub(in crate::el2) struct GicV2 {
+    distributor: Pa,
+    cpu: Pa,
+    hyp: Pa,
+}
+
+impl GicV2 {
+    pub(super) fn new(distributor: PaRange, cpu: PaRange, hyp: PaRange) -> Result<Self, TooRagged> {
+        for range in [distributor, cpu, hyp] {
+            hyp_map::map(range, Use::Device)?;
+        }
+        let gic = Self { distributor: distributor.start, cpu: cpu.start, hyp: hyp.start };
+        gic.init_distributor();
+        // SAFETY: GICC, mapped above.
+        unsafe {
+            write32(gic.cpu, GICC_PMR, 0xff);
+            write32(gic.cpu, GICC_CTLR, CTLR_ENABLE | CTLR_EOI_MODE);
+        }
+        gic.reset_virtual();
+        Ok(gic)
+    }
+
+    fn init_distributor(&self) {
+        // SAFETY: GICD, mapped by `new`; every interrupt is disabled, idle, of one priority and for this CPU.
+        unsafe {
+            let lines = (u64::from(read32(self.distributor, GICD_TYPER)) & 0x1f) + 1;
+            // The private interrupts' targets are read-only and say which CPU this is.
+            let this_cpu = read32(self.distributor, GICD_ITARGETSR) as u8;
+            write32(self.distributor, GICD_CTLR, 0);
+            for line in 0..lines {
+                write32(self.distributor, GICD_ICENABLER + 4 * line, u32::MAX);
+                write32(self.distributor, GICD_ICPENDR + 4 * line, u32::MAX);
+                write32(self.distributor, GICD_ICACTIVER + 4 * line, u32::MAX);
+            }
+            for intid in 0..32 * lines {
+                write8(self.distributor, GICD_IPRIORITYR + intid, PRIORITY);
+                if intid >= u64::from(FIRST_SPI) {
+                    write8(self.distributor, GICD_ITARGETSR + intid, this_cpu);
+                }
+            }
+            write32(self.distributor, GICD_CTLR, CTLR_ENABLE);
+        }
+    }
+
+    pub(super) fn enable(&self, intid: u32) {
+        let (register, bit) = (u64::from(intid / 32) * 4, 1 << (intid % 32));
+        // SAFETY: GICD; the interrupt has a handler (interrupts.rs).
+        unsafe { write32(self.distributor, GICD_ISENABLER + register, bit) };
+    }
+
+    pub(super) fn acknowledge(&self) -> u32 {
+        // SAFETY: GICC; who acknowledges ends it.
+        unsafe { read32(self.cpu, GICC_IAR) }
+    }
+
+    pub(super) fn drop_priority(&self, iar: u32) {
+        // SAFETY: GICC; `iar` was read from it.
+        unsafe { write32(self.cpu, GICC_EOIR, iar) };
+    }
+
+    pub(super) fn deactivate(&self, iar: u32) {
+        // SAFETY: GICC; `iar` was read from it, or is a private interrupt's number.
+        unsafe { write32(self.cpu, GICC_DIR, iar) };
+    }
+
+    pub(super) fn list_register_count(&self) -> usize {
+        // SAFETY: GICH.
+        (unsafe { read32(self.hyp, GICH_VTR) } & 0x3f) as usize + 1
+    }
+
+    pub(super) fn list_register(&self, n: usize) -> u32 {
+        // SAFETY: GICH; `n` is below the count.
+        unsafe { read32(self.hyp, GICH_LR + 4 * n as u64) }
+    }
+
+    pub(super) fn set_list_register(&self, n: usize, value: u32) {
+        // SAFETY: GICH; `n` is below the count.
+        unsafe { write32(self.hyp, GICH_LR + 4 * n as u64, value) };
+    }
+
+    pub(super) fn control(&self) -> u32 {
+        // SAFETY: GICH.
+        unsafe { read32(self.hyp, GICH_HCR) }
+    }
+
+    pub(super) fn set_control(&self, value: u32) {
+        // SAFETY: GICH.
+        unsafe { write32(self.hyp, GICH_HCR, value) };
+    }
+
+    pub(super) fn reset_virtual(&self) {
+        (0..self.list_register_count()).for_each(|n| self.set_list_register(n, 0));
+        // SAFETY: GICH.
+        unsafe {
+            write32(self.hyp, GICH_APR, 0);
+            write32(self.hyp, GICH_VMCR, 0);
+        }
+        self.set_control(1);
+    }
+}

@@ -1,0 +1,201 @@
+//! Exceptions of EL2's own: a few are expected and stepped over, all others are the end, and are told as well as possible.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use faultline::addr::{Pa, PaRange};
+use faultline::exit::Syndrome;
+use faultline::registers::Registers;
+
+use super::console::print_in_panic;
+use super::{hyp_map, power};
+
+/// What `el2_exception` in vectors.S saves, in its order.
+#[repr(C)]
+pub(super) struct Frame {
+    x: [u64; 31],
+    sp: u64,
+    elr: u64,
+    spsr: u64,
+    esr: u64,
+    far: u64,
+}
+
+/// The vector number of a stack that ran over.
+pub(super) const OVERFLOW: u64 = 4;
+
+const EC_DATA_ABORT_SAME: u64 = 0x25;
+/// Frames a backtrace shows at most.
+const BACKTRACE: usize = 24;
+
+unsafe extern "C" {
+    static probe_access: u8;
+    static probe_failed: u8;
+    static translate_s1e1r: u8;
+    static at_failed: u8;
+    fn probe_read(address: u64) -> Probed;
+}
+
+#[repr(C)]
+struct Probed {
+    value: u64,
+    failed: u64,
+}
+
+/// Reads a word that may not be there; `None` if the access was answered with an abort.
+pub(super) fn probe(address: Pa) -> Option<u32> {
+    // SAFETY: the address is mapped as memory; that nothing may answer is what this is for, and the fix-up catches it.
+    let probed = unsafe { probe_read(address.raw()) };
+    (probed.failed == 0).then_some(probed.value as u32)
+}
+
+/// Where an abort at EL2 is expected, and where to go on then.
+fn fix_up(frame: &Frame, vector: u64) -> Option<u64> {
+    if vector != 0 || frame.esr >> 26 & 0x3f != EC_DATA_ABORT_SAME {
+        return None;
+    }
+    let places = [
+        (&raw const probe_access as u64, &raw const probe_failed as u64),
+        (&raw const translate_s1e1r as u64, &raw const at_failed as u64),
+    ];
+    places.into_iter().find(|(fault, _)| *fault == frame.elr).map(|(_, go_on)| go_on)
+}
+
+/// Called from vectors.S. Comes back only where the fix-up table says so.
+pub(super) extern "C" fn exception(frame: &mut Frame, vector: u64) {
+    if let Some(go_on) = fix_up(frame, vector) {
+        frame.elr = go_on;
+        return;
+    }
+    if first_crash() {
+        let what = match vector {
+            0 => class_name(frame.esr >> 26 & 0x3f),
+            1 => "an interrupt that should have been masked",
+            2 => "a fast interrupt that should have been masked",
+            3 => "a system error (SError)",
+            _ => "the stack ran into its guard page",
+        };
+        print_in_panic(format_args!("\nfaultline: EL2 crashed: {what}"));
+        dump(frame);
+        backtrace(frame.x[29], Some(frame.elr));
+        last_exit();
+    }
+    power::end(power::Verdict::Crashed)
+}
+
+/// Prints where EL2 panicked; called by the panic handler.
+pub(super) fn report_panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    if first_crash() {
+        print_in_panic(format_args!("\nfaultline: EL2 panicked: {}", info.message()));
+        if let Some(place) = info.location() {
+            print_in_panic(format_args!("  at {}:{}", place.file(), place.line()));
+        }
+        let fp: u64;
+        // SAFETY: reads a register.
+        unsafe { core::arch::asm!("mov {}, x29", out(reg) fp, options(nomem, nostack)) };
+        backtrace(fp, None);
+        last_exit();
+    }
+    power::end(power::Verdict::Crashed)
+}
+
+/// True once: a crash in the report of a crash must not start over.
+fn first_crash() -> bool {
+    static CRASHED: AtomicBool = AtomicBool::new(false);
+    !CRASHED.swap(true, Ordering::Relaxed)
+}
+
+fn class_name(class: u64) -> &'static str {
+    match class {
+        0x00 => "an instruction unknown to this CPU",
+        0x0e => "an illegal execution state",
+        0x15..=0x17 => "a call that nobody answers (HVC or SMC)",
+        0x18 => "a trapped system register",
+        0x21 => "an instruction abort",
+        0x22 => "a misaligned PC",
+        0x25 => "a data abort",
+        0x26 => "a misaligned stack pointer",
+        0x3c => "a breakpoint instruction",
+        _ => "a synchronous exception",
+    }
+}
+
+fn dump(frame: &Frame) {
+    print_in_panic(format_args!(
+        "  ELR {:#018x}  ESR {:#010x}  FAR {:#018x}  SPSR {:#010x}",
+        frame.elr, frame.esr, frame.far, frame.spsr
+    ));
+    for row in 0..8 {
+        let n = row * 4;
+        let x = |n: usize| frame.x.get(n).copied().unwrap_or(frame.sp);
+        let last = if row == 7 { "sp " } else { "x" };
+        let number = |n| format_number(n, last);
+        print_in_panic(format_args!(
+            "  x{:<2} {:016x}  x{:<2} {:016x}  x{:<2} {:016x}  {} {:016x}",
+            n,
+            x(n),
+            n + 1,
+            x(n + 1),
+            n + 2,
+            x(n + 2),
+            number(n + 3),
+            x(n + 3)
+        ));
+    }
+}
+
+/// "x3 " … "x27", or "sp " for the register after x30.
+fn format_number(n: usize, name: &'static str) -> impl core::fmt::Display {
+    struct Name(usize, &'static str);
+    impl core::fmt::Display for Name {
+        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            if self.0 == 31 { f.write_str(self.1) } else { write!(f, "x{:<2}", self.0) }
+        }
+    }
+    Name(n, name)
+}
+
+/// Follows the frame pointers. Addresses are also shown relative to the image, as the symbol table has them.
+fn backtrace(mut fp: u64, pc: Option<u64>) {
+    let image = hyp_map::image();
+    let show = |address: u64| match address.checked_sub(image.start.raw()) {
+        Some(offset) if offset < image.size => print_in_panic(format_args!("  {address:#018x}  faultline+{offset:#x}")),
+        _ => print_in_panic(format_args!("  {address:#018x}")),
+    };
+    print_in_panic(format_args!("  backtrace (addr2line -e faultline.elf -f ADDRESS, with what follows the +):"));
+    pc.into_iter().for_each(show);
+    for _ in 0..BACKTRACE {
+        let Some(record) = frame_record(fp, image) else { return };
+        show(record.1.wrapping_sub(4));
+        // Frames lie ever higher on the stack: anything else is not a stack.
+        if record.0 <= fp {
+            return;
+        }
+        fp = record.0;
+    }
+}
+
+fn frame_record(fp: u64, image: PaRange) -> Option<(u64, u64)> {
+    if fp % 8 != 0 || !image.contains(Pa::new(fp)) || !image.contains(Pa::new(fp).add(15)) {
+        return None;
+    }
+    let word = |at| Some(u64::from(probe(Pa::new(at))?) | u64::from(probe(Pa::new(at + 4))?) << 32);
+    let record = (word(fp)?, word(fp + 8)?);
+    (record.1 != 0).then_some(record)
+}
+
+/// The last exit, kept for this page only: PC, then the syndrome.
+static LAST_EXIT: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+
+/// Takes note of an exit.
+pub(super) fn note_exit(registers: &Registers, syndrome: &Syndrome) {
+    for (place, value) in LAST_EXIT.iter().zip([registers.pc, syndrome.esr, syndrome.far, syndrome.hpfar]) {
+        place.store(value, Ordering::Relaxed);
+    }
+}
+
+fn last_exit() {
+    let [pc, esr, far, hpfar] = LAST_EXIT.each_ref().map(|place| place.load(Ordering::Relaxed));
+    print_in_panic(format_args!(
+        "  last guest exit: PC {pc:#x}  ESR_EL2 {esr:#x}  FAR_EL2 {far:#x}  HPFAR_EL2 {hpfar:#x}"
+    ));
+}

@@ -1,0 +1,102 @@
+//! Physical interrupts: who they are for, and what is done.
+
+use aarch64_cpu::registers::{CNTP_CTL_EL0, CNTV_CTL_EL0};
+use faultline::board::Board;
+use faultline::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS};
+use faultline::vm::{PHYSICAL_TIMER, VIRTUAL_TIMER, Vm};
+use tock_registers::interfaces::Readable;
+
+use super::console;
+use super::driver::gic::Gic;
+use super::machine::Cpu;
+
+/// The numbers of the interrupts EL2 handles.
+#[derive(Clone, Copy)]
+pub(super) struct Sources {
+    virtual_timer: u32,
+    physical_timer: u32,
+    maintenance: u32,
+    console: Option<u32>,
+}
+
+impl Sources {
+    /// As the board has them.
+    pub(super) fn of(board: &Board) -> Self {
+        Self {
+            virtual_timer: board.timer.virt.raw(),
+            physical_timer: board.timer.physical.raw(),
+            maintenance: board.gic.maintenance().raw(),
+            console: board.console.interrupt.map(|id| id.raw()),
+        }
+    }
+
+    /// Ends what an earlier guest left of its timers' interrupts.
+    pub(super) fn quieten(&self, gic: &Gic) {
+        gic.deactivate_intid(self.virtual_timer);
+        gic.deactivate_intid(self.physical_timer);
+    }
+
+    /// Lets them all through.
+    pub(super) fn enable(&self, gic: &Gic) {
+        for intid in [Some(self.virtual_timer), Some(self.physical_timer), Some(self.maintenance), self.console] {
+            intid.into_iter().for_each(|intid| gic.enable(intid));
+        }
+    }
+}
+
+/// Takes all interrupts that wait.
+pub(super) fn handle(vm: &Vm, sources: &Sources, host: &mut Cpu) {
+    while let Some(taken) = host.gic.acknowledge() {
+        let intid = taken.intid();
+        let guest_timer = match intid {
+            id if id == sources.virtual_timer => Some(VIRTUAL_TIMER),
+            id if id == sources.physical_timer => Some(PHYSICAL_TIMER),
+            _ => None,
+        };
+        if let Some(timer) = guest_timer {
+            // Left active: the guest's end of interrupt deactivates it.
+            vm.devices().timer_interrupt(timer, IntId::new(intid), host);
+            continue;
+        }
+        if intid == sources.maintenance {
+            vm.devices().maintenance(host);
+            // It asks until the list registers are written, which is done before the guest is entered.
+            write_list(vm, host);
+        } else if Some(intid) == sources.console {
+            console_input(vm);
+        }
+        host.gic.deactivate(taken);
+    }
+}
+
+/// Gives the guest what was typed, as far as it has room. What it has none for stays in the UART, and the UART is asked
+/// again when the guest has read.
+pub(super) fn console_input(vm: &Vm) {
+    let mut devices = vm.devices();
+    while vm.has_console() && devices.has_room() {
+        let Some(byte) = console::get() else {
+            console::interrupt_on_input(true);
+            return;
+        };
+        devices.receive(byte);
+    }
+    console::interrupt_on_input(false);
+}
+
+/// Writes the list registers, if what they shall hold has changed.
+pub(super) fn write_list(vm: &Vm, host: &mut Cpu) {
+    let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
+    let count = host.gic.list_register_count();
+    let plan = vm.devices().plan(&mut registers, count, host);
+    if let Some(plan) = plan {
+        host.gic.write_list(&registers, plan);
+    }
+}
+
+/// Whether the guest's timers assert their lines: enabled, not masked, condition met. Virtual, physical.
+pub(super) fn timer_lines() -> (bool, bool) {
+    const ENABLE_AND_STATUS: u64 = 0b101;
+    const MASK: u64 = 0b010;
+    let asserts = |control: u64| control & (ENABLE_AND_STATUS | MASK) == ENABLE_AND_STATUS;
+    (asserts(CNTV_CTL_EL0.get()), asserts(CNTP_CTL_EL0.get()))
+}

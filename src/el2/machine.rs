@@ -1,0 +1,199 @@
+//! The seam, implemented: single instructions. Everything that composes them is in the library.
+
+use core::arch::asm;
+
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::{
+    ELR_EL1, ESR_EL1, FAR_EL1, PAR_EL1, SCTLR_EL1, SPSR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, VTTBR_EL2,
+};
+use core::sync::atomic::{AtomicU64, Ordering};
+use faultline::addr::{Gva, PAGE_SIZE, Pa, PaRange};
+use faultline::features::Features;
+use faultline::machine::{AtAborted, Dc, Dsb, El1, Ic, Machine, Tlbi};
+use super::driver::gic::Gic;
+use tock_registers::interfaces::{Readable, Writeable};
+
+unsafe extern "C" {
+    /// vectors.S.
+    fn translate_s1e1r(va: u64) -> u64;
+}
+
+/// This pCPU.
+pub(super) struct Cpu {
+    pub(super) gic: Gic,
+    dcache_line: u64,
+    icache_line: u64,
+    /// The guest has made room for console input.
+    pub(super) guest_listens: bool,
+}
+
+impl Cpu {
+    pub(super) const fn new(features: &Features, gic: Gic) -> Self {
+        Self { gic, dcache_line: features.dcache_line, icache_line: features.icache_line, guest_listens: false }
+    }
+
+    /// Whether the guest has made room for console input since this was asked last.
+    pub(super) fn take_guest_listens(&mut self) -> bool {
+        core::mem::take(&mut self.guest_listens)
+    }
+
+    /// Waits for a physical interrupt.
+    pub(super) fn wait(&self) {
+        aarch64_cpu::asm::wfi();
+    }
+}
+
+/// The one place where a physical address becomes a pointer: EL2 maps RAM at its own address.
+pub(super) const fn identity<T>(pa: Pa) -> *mut T {
+    pa.raw() as *mut T
+}
+
+fn descriptor(table: Pa, index: usize) -> *mut u64 {
+    assert!(index < 512, "a table has 512 entries");
+    identity::<u64>(table).wrapping_add(index)
+}
+
+macro_rules! instruction {
+    ($text:literal $(, $operand:expr)?) => {
+        // SAFETY: maintenance of caches and TLBs, which changes no memory EL2 relies on; no `nomem`, so that the compiler
+        // keeps it in order with the stores around it.
+        unsafe { asm!($text, $(in(reg) $operand,)? options(nostack, preserves_flags)) }
+    };
+}
+
+impl Machine for Cpu {
+    fn load(&mut self, table: Pa, index: usize) -> u64 {
+        // SAFETY: `table` is a page of the pool that a stage-2 tree owns: mapped, aligned, and only accessed atomically.
+        unsafe { AtomicU64::from_ptr(descriptor(table, index)) }.load(Ordering::Acquire)
+    }
+
+    fn publish(&mut self, table: Pa, index: usize, current: u64, new: u64) -> Result<(), u64> {
+        // SAFETY: as in `load`.
+        let place = unsafe { AtomicU64::from_ptr(descriptor(table, index)) };
+        place.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire).map(drop)
+    }
+
+    fn zero(&mut self, page: Pa) {
+        // SAFETY: the caller owns the page; it is mapped, and nothing refers to it yet.
+        unsafe { core::ptr::write_bytes(identity::<u64>(page), 0, PAGE_SIZE as usize / 8) };
+    }
+
+    fn read(&mut self, at: Pa, bytes: &mut [u8]) {
+        // SAFETY: `at` lies in a page that a VM of ours owns; a racing guest store tears bytes, and bytes are all we take.
+        unsafe { core::ptr::copy_nonoverlapping(identity::<u8>(at), bytes.as_mut_ptr(), bytes.len()) };
+    }
+
+    fn write(&mut self, at: Pa, bytes: &[u8]) {
+        // SAFETY: the caller owns the page `at` lies in and stays inside it.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), identity::<u8>(at), bytes.len()) };
+    }
+
+    fn copy(&mut self, from: PaRange, to: Pa) {
+        // SAFETY: `from` is module memory nobody writes, mapped at boot; the caller owns the page `to` lies in.
+        unsafe {
+            core::ptr::copy_nonoverlapping(identity::<u8>(from.start), identity::<u8>(to), from.size as usize);
+        }
+    }
+
+    fn dsb(&mut self, kind: Dsb) {
+        match kind {
+            Dsb::IshSt => barrier::dsb(barrier::ISHST),
+            Dsb::Ish => barrier::dsb(barrier::ISH),
+            Dsb::NshSt => barrier::dsb(barrier::NSHST),
+            Dsb::Nsh => barrier::dsb(barrier::NSH),
+            Dsb::Sy => barrier::dsb(barrier::SY),
+        }
+    }
+
+    fn isb(&mut self) {
+        barrier::isb(barrier::SY);
+    }
+
+    fn tlbi(&mut self, op: Tlbi) {
+        match op {
+            Tlbi::Ipas2e1(ipa) => instruction!("tlbi ipas2e1, {}", ipa.raw() >> 12),
+            Tlbi::Ipas2e1Is(ipa) => instruction!("tlbi ipas2e1is, {}", ipa.raw() >> 12),
+            Tlbi::Vmalle1 => instruction!("tlbi vmalle1"),
+            Tlbi::Vmalle1Is => instruction!("tlbi vmalle1is"),
+            Tlbi::Vmalls12e1Is => instruction!("tlbi vmalls12e1is"),
+            Tlbi::RepeatVale2Is => instruction!("tlbi vale2is, xzr"),
+        }
+    }
+
+    fn dc(&mut self, op: Dc, range: PaRange) {
+        let mut line = range.start.raw() & !(self.dcache_line - 1);
+        while line < range.end().raw() {
+            match op {
+                Dc::CleanInvalidateToPoc => instruction!("dc civac, {}", line),
+                Dc::CleanToPou => instruction!("dc cvau, {}", line),
+            }
+            line += self.dcache_line;
+        }
+    }
+
+    fn ic(&mut self, op: Ic) {
+        match op {
+            Ic::AllInnerShareable => instruction!("ic ialluis"),
+            Ic::Range(range) => {
+                let mut line = range.start.raw() & !(self.icache_line - 1);
+                while line < range.end().raw() {
+                    instruction!("ic ivau, {}", line);
+                    line += self.icache_line;
+                }
+            }
+        }
+    }
+
+    fn vttbr(&mut self) -> u64 {
+        VTTBR_EL2.get()
+    }
+
+    fn set_vttbr(&mut self, value: u64) {
+        // As one value: the crate's `set_baddr` would clear the VMID.
+        VTTBR_EL2.set(value);
+    }
+
+    fn at_s1e1r(&mut self, va: Gva) -> Result<(), AtAborted> {
+        // SAFETY: AT reads the guest's tables and writes PAR_EL1; an abort on it is in the fix-up table (exception.rs).
+        match unsafe { translate_s1e1r(va.raw()) } {
+            0 => Ok(()),
+            _ => Err(AtAborted),
+        }
+    }
+
+    fn par(&mut self) -> u64 {
+        PAR_EL1.get()
+    }
+
+    fn set_par(&mut self, value: u64) {
+        PAR_EL1.set(value);
+    }
+
+    fn el1(&mut self, register: El1) -> u64 {
+        match register {
+            El1::Vbar => VBAR_EL1.get(),
+            El1::Sctlr => SCTLR_EL1.get(),
+            El1::Esr => ESR_EL1.get(),
+            El1::Far => FAR_EL1.get(),
+            El1::Elr => ELR_EL1.get(),
+            El1::Spsr => SPSR_EL1.get(),
+            El1::Ttbr0 => TTBR0_EL1.get(),
+            El1::Ttbr1 => TTBR1_EL1.get(),
+            El1::Tcr => TCR_EL1.get(),
+        }
+    }
+
+    fn set_el1(&mut self, register: El1, value: u64) {
+        match register {
+            El1::Vbar => VBAR_EL1.set(value),
+            El1::Sctlr => SCTLR_EL1.set(value),
+            El1::Esr => ESR_EL1.set(value),
+            El1::Far => FAR_EL1.set(value),
+            El1::Elr => ELR_EL1.set(value),
+            El1::Spsr => SPSR_EL1.set(value),
+            El1::Ttbr0 => TTBR0_EL1.set(value),
+            El1::Ttbr1 => TTBR1_EL1.set(value),
+            El1::Tcr => TCR_EL1.set(value),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The heart: enter the guest, read the syndrome once, decode, let the library handle it. And around it the life of a VM:
+//! made, run, summed up, taken apart, and made again when it resets.
+
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, ESR_EL2, FAR_EL2, HPFAR_EL2, VTTBR_EL2};
+use faultline::addr::{PAGE_SIZE, Size};
+use faultline::config::RebootPolicy;
+use faultline::exit::{Exit, Syndrome, Vector};
+use faultline::guest_tree::{self, GicVersion, GuestTree};
+use faultline::options::Crash;
+use faultline::page_pool::Account;
+use faultline::stage2::maintenance;
+use faultline::vgic::Version;
+use faultline::vm::{Devices, End, Ground, Loaded, Next, Summary, Vcpu, Vm};
+use faultline::{platform, vm};
+use tock_registers::interfaces::{Readable, Writeable};
+
+use super::boot::Machine;
+use super::console::{self, log};
+use super::interrupts::{self, Sources};
+use super::machine::Cpu;
+use super::power::{self, Verdict, refuse};
+use super::{exception, guest_state, percpu};
+
+/// Resets within a second of the VM's own time, without a word, after which it is stopped.
+const SILENT_RESETS: u32 = 3;
+
+/// Runs the machine's VM to its end, and ends the machine.
+pub(super) fn run(mut machine: Machine) -> ! {
+    let loaded = vm::load(&machine.domain, &machine.modules, &machine.pool, &mut machine.cpu);
+    let mut loaded = loaded.unwrap_or_else(|error| refuse(format_args!("VM '{}': {error}", machine.domain.name)));
+    let before = machine.pool.account();
+    let mut silent_resets = 0;
+    let verdict = loop {
+        let boot_number = silent_resets;
+        let life = one_life(&mut machine, loaded, boot_number);
+        loaded = life.loaded;
+        audit(before, machine.pool.account());
+        if let Some(crash) = machine.crash {
+            crash_on_purpose(crash);
+        }
+        match life.end {
+            End::Reset if machine.domain.reboot == RebootPolicy::Restart => {
+                silent_resets = if life.was_silent { silent_resets + 1 } else { 0 };
+                if silent_resets == SILENT_RESETS {
+                    log!("vm", "'{}' stopped: it reset {SILENT_RESETS} times in a row within a second each, and never printed a word",
+                        machine.domain.name);
+                    break Verdict::Stopped;
+                }
+                log!("vm", "'{}' resets", machine.domain.name);
+            }
+            End::Off | End::Reset | End::Exit(0) => break Verdict::Ok,
+            End::Exit(_) => break Verdict::Failed,
+            End::Stopped(_) => break Verdict::Stopped,
+        }
+    };
+    power::end(verdict)
+}
+
+/// How one life of a VM went.
+struct Life {
+    end: End,
+    loaded: Loaded,
+    /// Shorter than a second, and nothing printed.
+    was_silent: bool,
+}
+
+fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life {
+    let name = machine.domain.name.clone();
+    loaded.set_tree(tree(machine, &loaded, boot_number));
+    let gic = machine.cpu.gic.version();
+    let devices = Devices::new(gic, machine.clock).unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error:?}")));
+    announce(machine, &loaded);
+    let ground = Ground {
+        pool: &machine.pool,
+        features: &machine.features,
+        ids: &machine.ids,
+        gic,
+        vcpu_interface: machine.vcpu_interface,
+        mitigations: machine.mitigations,
+        clock: machine.clock,
+    };
+    let vm = Vm::new(&machine.domain, &ground, loaded, devices, &mut machine.cpu)
+        .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error}")));
+    let mut vcpu = vm.boot_vcpu();
+    prepare(&vm, machine);
+    let start = CNTPCT_EL0.get();
+    let end = run_vcpu(&vm, &mut vcpu, &machine.pool, &machine.sources, &mut machine.cpu);
+    let milliseconds = (CNTPCT_EL0.get() - start) * 1000 / CNTFRQ_EL0.get();
+    console::interrupt_on_input(false);
+    report(&vm, &vcpu, end, milliseconds);
+    let was_silent = milliseconds < 1000 && !vm.devices().spoke();
+    park();
+    Life { end, loaded: vm.destroy(&machine.pool, &mut machine.cpu), was_silent }
+}
+
+/// The VM's device tree, with new seeds at each of its starts.
+fn tree(machine: &Machine, loaded: &Loaded, boot_number: u32) -> alloc::vec::Vec<u8> {
+    let seed = machine.seed.as_ref().map(|seed| seed.for_boot(0, boot_number));
+    let tree = GuestTree {
+        memory: faultline::addr::IpaRange { start: platform::RAM_BASE, size: machine.domain.memory },
+        vcpus: machine.domain.vcpus,
+        gic: match machine.cpu.gic.version() {
+            Version::V2 => GicVersion::V2,
+            Version::V3 => GicVersion::V3,
+        },
+        console: machine.domain.console,
+        rtc: machine.clock.is_some(),
+        bootargs: &machine.domain.bootargs,
+        ramdisk: loaded.ramdisk(),
+        seed: seed.as_ref(),
+    };
+    guest_tree::build(&tree).unwrap_or_else(|error| refuse(format_args!("VM '{}': {error}", machine.domain.name)))
+}
+
+fn announce(machine: &Machine, loaded: &Loaded) {
+    let domain = &machine.domain;
+    log!("vm", "'{}': {}, {} vCPU, rights {:?}, {} at {}; not a page is mapped", domain.name, Size(domain.memory),
+        domain.vcpus, domain.rights, loaded.format(), loaded.entry());
+}
+
+/// Puts the vCPU's state into this pCPU.
+fn prepare(vm: &Vm, machine: &mut Machine) {
+    guest_state::set_traps(&machine.features, vm.stage2());
+    guest_state::reset_el1();
+    machine.cpu.gic.reset_virtual();
+    machine.sources.quieten(&machine.cpu.gic);
+    VTTBR_EL2.set(vm.stage2().vttbr());
+    // Control bits may be cached in TLBs, and an earlier VM had this VMID.
+    maintenance::invalidate_vmid(&mut machine.cpu);
+    interrupts::console_input(vm);
+}
+
+/// No VM: nothing walks the tables of the one that ended.
+fn park() {
+    guest_state::disable_stage1();
+    VTTBR_EL2.set(0);
+    aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
+}
+
+/// Runs a vCPU until its VM ends.
+fn run_vcpu(vm: &Vm, vcpu: &mut Vcpu, pool: &faultline::page_pool::PagePool, sources: &Sources, cpu: &mut Cpu) -> End {
+    loop {
+        interrupts::write_list(vm, cpu);
+        let vector = percpu::enter(&mut vcpu.registers);
+        let syndrome = Syndrome { esr: ESR_EL2.get(), far: FAR_EL2.get(), hpfar: HPFAR_EL2.get() };
+        exception::note_exit(&vcpu.registers, &syndrome);
+        let exit = Exit::decode(vector_of(vector), &syndrome);
+        match vm.handle_exit(vcpu, &exit, pool, cpu) {
+            Next::Resume => {}
+            Next::Interrupt => interrupts::handle(vm, sources, cpu),
+            Next::Wait => {
+                if !vm.devices().is_pending() {
+                    cpu.wait();
+                }
+                interrupts::handle(vm, sources, cpu);
+            }
+            Next::End(end) => return end,
+        }
+        if cpu.take_guest_listens() {
+            interrupts::console_input(vm);
+        }
+    }
+}
+
+fn vector_of(number: u64) -> Vector {
+    match number {
+        0 => Vector::Synchronous,
+        1 => Vector::Irq,
+        2 => Vector::Fiq,
+        _ => Vector::SError,
+    }
+}
+
+fn report(vm: &Vm, vcpu: &Vcpu, end: End, milliseconds: u64) {
+    match end {
+        End::Off => log!("vm", "'{}' is off", vm.name()),
+        End::Reset => log!("vm", "'{}' asks for a reset", vm.name()),
+        End::Exit(0) => log!("vm", "'{}' is done and content", vm.name()),
+        End::Exit(code) => log!("vm", "'{}' reports failure: code {code}", vm.name()),
+        End::Stopped(why) => log!("vm", "'{}' stopped: {why}", vm.name()),
+    }
+    console::print(format_args!("{}", Summary { vm, counters: &vcpu.counters, milliseconds }));
+}
+
+/// Every page the VM took came back.
+fn audit(before: Account, after: Account) {
+    let leaked = after.taken - before.taken;
+    log!("memory", "{leaked} pages leaked; {} of {} in use, {} at most", Size(after.taken * PAGE_SIZE), Size(after.total * PAGE_SIZE),
+        Size(after.peak * PAGE_SIZE));
+    assert_eq!(leaked, 0, "the VM's pages all came back");
+}
+
+/// `faultline.crash=`: shows what a crash of EL2 looks like.
+fn crash_on_purpose(crash: Crash) {
+    match crash {
+        Crash::Panic => panic!("on purpose: faultline.crash=panic"),
+        Crash::Abort => {
+            // SAFETY: nothing is mapped at the top of the address space, which is the point.
+            unsafe { core::ptr::read_volatile(0x0000_ffff_ffff_f000 as *const u64) };
+        }
+        Crash::Stack => {
+            run_over(0);
+        }
+    }
+}
+
+/// Calls itself until the stack is used up.
+#[allow(unconditional_recursion, reason = "it is what a stack overflow is made of")]
+#[inline(never)]
+fn run_over(depth: u64) -> u64 {
+    let frame = core::hint::black_box([depth; 32]);
+    run_over(depth + 1) + frame[0]
+}

@@ -1,0 +1,144 @@
+//! System registers that `aarch64-cpu` lacks, in the style of those it has: a name, `get`, `set`.
+//!
+//! As there, the accessors do not order memory: around shared memory a barrier stands between.
+
+/// Defines readable and writable registers by the name the assembler knows.
+macro_rules! system_registers {
+    ($($(#[$doc:meta])* $name:ident = $asm:literal;)*) => {$(
+        $(#[$doc])*
+        #[allow(non_camel_case_types, reason = "the manual's spelling")]
+        pub(super) struct $name;
+
+        #[allow(dead_code, reason = "every register has both, whichever is needed")]
+        impl $name {
+            /// Reads it.
+            pub(super) fn get(&self) -> u64 {
+                let value: u64;
+                // SAFETY: reading this register has no side effect on memory.
+                unsafe { core::arch::asm!(concat!("mrs {}, ", $asm), out(reg) value, options(nomem, nostack)) };
+                value
+            }
+
+            /// Writes it.
+            pub(super) fn set(&self, value: u64) {
+                // SAFETY: it configures the guest's regime or the interrupt interface, never EL2's own memory.
+                unsafe { core::arch::asm!(concat!("msr ", $asm, ", {}"), in(reg) value, options(nomem, nostack)) };
+            }
+        }
+    )*};
+}
+
+system_registers! {
+    /// Virtualization Processor ID: what the guest reads as MIDR_EL1.
+    VPIDR_EL2 = "vpidr_el2";
+    /// Hypervisor System Trap.
+    HSTR_EL2 = "hstr_el2";
+    /// Architectural Feature Trap (the crate has one field of it).
+    CPTR_EL2 = "cptr_el2";
+    /// Monitor Debug Configuration.
+    MDCR_EL2 = "mdcr_el2";
+    /// Extended Hypervisor Configuration (FEAT_HCX).
+    HCRX_EL2 = "S3_4_C1_C2_2";
+    /// Fine-grained read traps (FEAT_FGT).
+    HFGRTR_EL2 = "S3_4_C1_C1_4";
+    /// Fine-grained write traps.
+    HFGWTR_EL2 = "S3_4_C1_C1_5";
+    /// Fine-grained instruction traps.
+    HFGITR_EL2 = "S3_4_C1_C1_6";
+    /// Fine-grained debug read traps.
+    HDFGRTR_EL2 = "S3_4_C3_C1_4";
+    /// Fine-grained debug write traps.
+    HDFGWTR_EL2 = "S3_4_C3_C1_5";
+    /// Cache Type.
+    CTR_EL0 = "ctr_el0";
+    /// Memory Model Features 3.
+    ID_AA64MMFR3_EL1 = "S3_0_C0_C7_3";
+    /// Instruction Set Attributes 2.
+    ID_AA64ISAR2_EL1 = "S3_0_C0_C6_2";
+    /// SVE Features.
+    ID_AA64ZFR0_EL1 = "S3_0_C0_C4_4";
+    /// Random number (FEAT_RNG).
+    RNDR = "S3_3_C2_C4_0";
+    /// Performance Monitors Control.
+    PMCR_EL0 = "pmcr_el0";
+    /// Performance Monitors User Enable.
+    PMUSERENR_EL0 = "pmuserenr_el0";
+    /// Interrupt Status.
+    ISR_EL1 = "isr_el1";
+    /// Floating-point Control.
+    FPCR = "fpcr";
+    /// Floating-point Status.
+    FPSR = "fpsr";
+
+    /// GICv3 CPU interface: priority mask.
+    ICC_PMR_EL1 = "S3_0_C4_C6_0";
+    /// Acknowledge, group 1.
+    ICC_IAR1_EL1 = "S3_0_C12_C12_0";
+    /// End of interrupt, group 1: priority drop.
+    ICC_EOIR1_EL1 = "S3_0_C12_C12_1";
+    /// Deactivate.
+    ICC_DIR_EL1 = "S3_0_C12_C11_1";
+    /// Binary point, group 1.
+    ICC_BPR1_EL1 = "S3_0_C12_C12_3";
+    /// Control (the crate's is read-only).
+    ICC_CTLR_EL1 = "S3_0_C12_C12_4";
+    /// System register enable, EL1.
+    ICC_SRE_EL1 = "S3_0_C12_C12_5";
+    /// Group 1 enable.
+    ICC_IGRPEN1_EL1 = "S3_0_C12_C12_7";
+
+    /// Hypervisor control.
+    ICH_HCR_EL2 = "S3_4_C12_C11_0";
+    /// VGIC type.
+    ICH_VTR_EL2 = "S3_4_C12_C11_1";
+    /// Maintenance interrupt status.
+    ICH_MISR_EL2 = "S3_4_C12_C11_2";
+    /// Virtual machine control.
+    ICH_VMCR_EL2 = "S3_4_C12_C11_7";
+    /// Active priorities, group 0.
+    ICH_AP0R0_EL2 = "S3_4_C12_C8_0";
+    /// Active priorities, group 1.
+    ICH_AP1R0_EL2 = "S3_4_C12_C9_0";
+}
+
+/// Reads ICH_LR<n>_EL2; 0 past the last.
+pub(super) fn list_register(n: usize) -> u64 {
+    macro_rules! read {
+        ($($n:literal $asm:literal)*) => {
+            match n {
+                $($n => {
+                    let value: u64;
+                    // SAFETY: reading a list register has no side effect.
+                    unsafe { core::arch::asm!(concat!("mrs {}, ", $asm), out(reg) value, options(nomem, nostack)) };
+                    value
+                })*
+                _ => 0,
+            }
+        };
+    }
+    read! {
+        0 "S3_4_C12_C12_0" 1 "S3_4_C12_C12_1" 2 "S3_4_C12_C12_2" 3 "S3_4_C12_C12_3"
+        4 "S3_4_C12_C12_4" 5 "S3_4_C12_C12_5" 6 "S3_4_C12_C12_6" 7 "S3_4_C12_C12_7"
+        8 "S3_4_C12_C13_0" 9 "S3_4_C12_C13_1" 10 "S3_4_C12_C13_2" 11 "S3_4_C12_C13_3"
+        12 "S3_4_C12_C13_4" 13 "S3_4_C12_C13_5" 14 "S3_4_C12_C13_6" 15 "S3_4_C12_C13_7"
+    }
+}
+
+/// Writes ICH_LR<n>_EL2; nothing past the last.
+pub(super) fn set_list_register(n: usize, value: u64) {
+    macro_rules! write {
+        ($($n:literal $asm:literal)*) => {
+            match n {
+                // SAFETY: a list register is read by the virtual CPU interface only.
+                $($n => unsafe { core::arch::asm!(concat!("msr ", $asm, ", {}"), in(reg) value, options(nomem, nostack)) },)*
+                _ => {}
+            }
+        };
+    }
+    write! {
+        0 "S3_4_C12_C12_0" 1 "S3_4_C12_C12_1" 2 "S3_4_C12_C12_2" 3 "S3_4_C12_C12_3"
+        4 "S3_4_C12_C12_4" 5 "S3_4_C12_C12_5" 6 "S3_4_C12_C12_6" 7 "S3_4_C12_C12_7"
+        8 "S3_4_C12_C13_0" 9 "S3_4_C12_C13_1" 10 "S3_4_C12_C13_2" 11 "S3_4_C12_C13_3"
+        12 "S3_4_C12_C13_4" 13 "S3_4_C12_C13_5" 14 "S3_4_C12_C13_6" 15 "S3_4_C12_C13_7"
+    }
+}

@@ -1,0 +1,219 @@
+//! Data and instruction aborts from a guest.
+//!
+//! Source: DDI 0487 "ISS encoding for an exception from a Data Abort", "… from an Instruction Abort",
+//! "HPFAR_EL2, Hypervisor IPA Fault Address Register".
+
+use crate::addr::{Gva, Ipa};
+use crate::device::Width;
+use crate::exit::syndrome::{EC, ESR, Esr, HPFAR, Syndrome};
+use crate::stage2::Rights;
+use tock_registers::LocalRegisterCopy;
+
+/// The fault status code (DFSC, IFSC), its class and level. The level is that of stage 2's walk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultStatus {
+    /// An address beyond the sizes the tables were set up for.
+    AddressSize(i8),
+    /// Nothing is mapped.
+    Translation(i8),
+    /// Mapped, access flag clear.
+    AccessFlag(i8),
+    /// Mapped, with too few rights.
+    Permission(i8),
+    /// Synchronous external abort, not on a walk.
+    External,
+    /// Synchronous external abort on a walk.
+    ExternalOnWalk(i8),
+    /// Parity or ECC error, on a walk or not.
+    Parity,
+    /// Alignment fault.
+    Alignment,
+    /// Two entries for one address in a TLB.
+    TlbConflict,
+    /// The hardware could not update a descriptor: table memory of the wrong type.
+    UnsupportedUpdate,
+    /// An exclusive or atomic access to memory that cannot do it.
+    UnsupportedExclusive,
+    /// Anything else: tag check, granule protection, implementation defined, or not allocated.
+    Other(u8),
+}
+
+impl FaultStatus {
+    fn decode(code: u64) -> Self {
+        let level = (code & 3) as i8;
+        match code {
+            0x00..=0x03 => Self::AddressSize(level),
+            0x04..=0x07 => Self::Translation(level),
+            0x08..=0x0b => Self::AccessFlag(level),
+            0x0c..=0x0f => Self::Permission(level),
+            0x10 => Self::External,
+            0x12 => Self::ExternalOnWalk(-2),
+            0x13 => Self::ExternalOnWalk(-1),
+            0x14..=0x17 => Self::ExternalOnWalk(level),
+            0x18 | 0x1b..=0x1f => Self::Parity,
+            0x21 => Self::Alignment,
+            // Not of the form base + level: masking with 0x3c would take them for something else.
+            0x29 => Self::AddressSize(-1),
+            0x2a => Self::Translation(-2),
+            0x2b => Self::Translation(-1),
+            0x2c => Self::AddressSize(-2),
+            0x30 => Self::TlbConflict,
+            0x31 => Self::UnsupportedUpdate,
+            0x35 => Self::UnsupportedExclusive,
+            _ => Self::Other(code as u8),
+        }
+    }
+}
+
+/// What the access that faulted wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Need {
+    /// A load, or a walk's read of a stage-1 descriptor.
+    Read = 0,
+    /// A store, or a walk's update of a stage-1 descriptor.
+    Write = 1,
+    /// An instruction fetch.
+    Execute = 2,
+}
+
+impl Need {
+    /// As rights of a leaf.
+    #[must_use]
+    pub const fn rights(self) -> Rights {
+        match self {
+            Self::Read => Rights::READ,
+            Self::Write => Rights::WRITE,
+            Self::Execute => Rights::EXECUTE,
+        }
+    }
+}
+
+/// How a single load or store moves its value: the ISS of a data abort with `ISV` = 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transfer {
+    /// `SAS`
+    pub width: Width,
+    /// `SSE`: loads sign-extend.
+    pub sign_extend: bool,
+    /// `SRT`: the general-purpose register; 31 is the zero register, never SP.
+    pub register: u8,
+    /// `SF`: the register is 64 bits wide.
+    pub is_64_bit: bool,
+    /// `AR`: acquire or release.
+    pub is_ordered: bool,
+}
+
+impl Transfer {
+    /// What a load of `value` leaves in the register.
+    #[must_use]
+    pub const fn extend(&self, value: u64) -> u64 {
+        let value = value & self.width.mask();
+        let unused = 64 - 8 * self.width.bytes() as u32;
+        let value = if self.sign_extend {
+            ((value << unused) as i64 >> unused) as u64
+        } else {
+            value
+        };
+        if self.is_64_bit {
+            value
+        } else {
+            value & 0xffff_ffff
+        }
+    }
+}
+
+/// An abort from a guest, with everything the syndrome says of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Abort {
+    /// An instruction abort.
+    pub is_fetch: bool,
+    /// Class and level.
+    pub status: FaultStatus,
+    /// `S1PTW`: the fault is on a stage-1 walk's access to its tables, not on the access itself.
+    pub s1ptw: bool,
+    /// `CM`: a cache maintenance or address translation instruction.
+    pub is_maintenance: bool,
+    /// `WnR` of a data abort; see [`Self::need`] before using it.
+    pub wnr: bool,
+    /// `FAR_EL2`, where `FnV` says it is valid.
+    pub far: Option<Gva>,
+    /// What to move, where `ISV` says it is known.
+    pub transfer: Option<Transfer>,
+    /// `HPFAR_EL2` as it was found, believed or not.
+    hpfar: u64,
+    /// `ESR_EL2`, for the log.
+    pub esr: u64,
+}
+
+impl Abort {
+    pub(super) fn decode(syndrome: &Syndrome) -> Self {
+        let esr = Esr::new(syndrome.esr);
+        let is_fetch = esr.read(ESR::EC) == EC::INSTRUCTION_ABORT_LOWER;
+        let status = FaultStatus::decode(esr.read(ESR::FSC));
+        let s1ptw = esr.is_set(ESR::S1PTW);
+        let far_valid = !(status == FaultStatus::External && esr.is_set(ESR::FNV));
+        // LST tells the 64-byte accesses of FEAT_LS64, which set ISV but move eight registers.
+        let is_single = esr.is_set(ESR::ISV) && esr.read(ESR::LST) == 0;
+        let transfer = (!is_fetch && !s1ptw && is_single).then(|| Transfer {
+            width: Width::from_sas(esr.read(ESR::SAS)),
+            sign_extend: esr.is_set(ESR::SSE),
+            register: esr.read(ESR::SRT) as u8,
+            is_64_bit: esr.is_set(ESR::SF),
+            is_ordered: esr.is_set(ESR::AR),
+        });
+        Self {
+            is_fetch,
+            status,
+            s1ptw,
+            // RES0 in an instruction abort, but RES0 is not a promise.
+            is_maintenance: !is_fetch && esr.is_set(ESR::CM),
+            wnr: !is_fetch && esr.is_set(ESR::WNR),
+            far: far_valid.then_some(Gva::new(syndrome.far)),
+            transfer,
+            hpfar: syndrome.hpfar,
+            esr: syndrome.esr,
+        }
+    }
+
+    /// What the guest, or the walk on its behalf, wanted.
+    ///
+    /// S1PTW before WnR: the syndrome tells of the original access, not of the walk's. A walk that faults for want of a
+    /// right wanted to write (a hardware update of the access flag or dirty state); any other read a descriptor. Cache
+    /// maintenance always reports WnR; it, too, needs no more than to read where nothing is mapped yet.
+    #[must_use]
+    pub const fn need(&self) -> Need {
+        let by_permission = matches!(self.status, FaultStatus::Permission(_));
+        match (self.s1ptw, self.is_fetch, self.is_maintenance) {
+            (true, _, _) | (false, false, true) => {
+                if by_permission {
+                    Need::Write
+                } else {
+                    Need::Read
+                }
+            }
+            (false, true, _) => Need::Execute,
+            (false, false, false) => {
+                if self.wnr {
+                    Need::Write
+                } else {
+                    Need::Read
+                }
+            }
+        }
+    }
+
+    /// The page of the IPA that faulted, from `HPFAR_EL2`, where the architecture says that it was written: translation,
+    /// access flag and address size faults, and permission faults on a stage-1 walk. For any other permission fault the
+    /// register is UNKNOWN. On CPUs with erratum 834220 a translation fault may not be one, so it is not believed either.
+    #[must_use]
+    pub fn ipa_from_hpfar(&self, erratum_834220: bool) -> Option<Ipa> {
+        let is_written = match self.status {
+            FaultStatus::Translation(_) => self.s1ptw || !erratum_834220,
+            FaultStatus::AccessFlag(_) | FaultStatus::AddressSize(_) => true,
+            FaultStatus::Permission(_) => self.s1ptw,
+            _ => false,
+        };
+        let hpfar = LocalRegisterCopy::<u64, HPFAR::Register>::new(self.hpfar);
+        is_written.then(|| Ipa::new(hpfar.read(HPFAR::FIPA) << 12))
+    }
+}

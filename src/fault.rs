@@ -1,0 +1,325 @@
+//! A stage-2 abort, from syndrome to what is done about it.
+//!
+//! [`resolve`] is the order of decisions; the two kinds of fault part at the live leaf. [`translation`] maps where nothing
+//! is, [`permission`] relaxes what is there, and neither can do the other's work. The fault status is only a hint that is
+//! cross-checked: between the fault and now another vCPU may have been here.
+//!
+//! Nothing in here knows of VMs or devices. What somebody else must do is answered as a [`Resolution`].
+//!
+//! Source: DDI 0487 "Stage 2 translation", "Abort exceptions"; handbook for the bugs behind each rule.
+
+pub mod inject;
+mod ipa;
+mod permission;
+pub mod progress;
+mod stage1;
+pub mod stop;
+mod translation;
+
+pub use stop::Stop;
+
+use alloc::vec::Vec;
+
+use crate::addr::{Gva, Ipa, IpaRange, PAGE_SIZE};
+use crate::content::Content;
+use crate::exit::{Abort, FaultStatus, Need, Transfer};
+use crate::machine::Machine;
+use crate::page_pool::PagePool;
+use crate::slot::{Kind, Slots};
+use crate::stage2::{Leaf, Rights, Stage2};
+use crate::stats::Counters;
+use inject::Exception;
+use ipa::Located;
+use progress::{Attempt, Escalation, Progress};
+
+/// How fast RAM gets its rights.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum RightsPolicy {
+    /// R and W on any first touch; X at once where the CPU has DIC = 1, else on the first fetch.
+    #[default]
+    Eager,
+    /// R, then W, then X, each when it is first wanted.
+    Lazy,
+}
+
+/// The memory of a VM, as a fault sees it.
+pub struct GuestMemory<'a> {
+    /// What lies where.
+    pub slots: &'a Slots,
+    /// What is mapped.
+    pub stage2: &'a Stage2,
+    /// Where pages come from.
+    pub pool: &'a PagePool,
+    /// What pages hold at first.
+    pub contents: &'a [Content],
+    /// How fast rights grow.
+    pub rights: RightsPolicy,
+    /// The CPUs have erratum 834220.
+    pub erratum_834220: bool,
+}
+
+/// The vCPU's part in it.
+pub struct FaultingVcpu<'a> {
+    /// PC of the access.
+    pub pc: u64,
+    /// Its progress detector.
+    pub progress: &'a mut Progress,
+    /// Its counters.
+    pub counters: &'a mut Counters,
+}
+
+/// What is to be done now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resolution {
+    /// Enter the guest at the same PC: the cause was removed.
+    Retry,
+    /// A device must answer the access.
+    Mmio(Mmio),
+    /// Step over the instruction: cache maintenance of nothing.
+    Skip,
+    /// The guest takes this exception.
+    Inject(Exception),
+    /// The VM cannot go on.
+    Stop(Stop),
+}
+
+/// One access for a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mmio {
+    /// Which, by the VM's number.
+    pub device: u8,
+    /// Offset from the start of its slot.
+    pub offset: u64,
+    /// Store, not load.
+    pub is_write: bool,
+    /// How the value moves.
+    pub transfer: Transfer,
+}
+
+/// A located fault: the abort, where it hit, and what it wanted.
+#[derive(Clone, Copy)]
+struct Fault<'a> {
+    abort: &'a Abort,
+    far: Gva,
+    ipa: Ipa,
+    need: Need,
+}
+
+/// Decides what to do about `abort`, and does it where it is stage 2's to do.
+pub fn resolve<M: Machine>(
+    memory: &GuestMemory<'_>,
+    vcpu: &mut FaultingVcpu<'_>,
+    abort: &Abort,
+    m: &mut M,
+) -> Resolution {
+    if let Some(answer) = refuse_status(abort, vcpu.pc) {
+        return answer;
+    }
+    // Every status that is left comes with a valid FAR_EL2.
+    let far = abort.far.unwrap_or_default();
+    let need = abort.need();
+    let located = ipa::locate(abort, far, memory.erratum_834220, m);
+    let ipa = match located {
+        Located::ByHpfar(ipa) => ipa,
+        Located::ByAt(ipa) => {
+            vcpu.counters.translated_by_at += 1;
+            ipa
+        }
+        // The guest changed its stage 1 meanwhile: let it fault again, but not for ever.
+        Located::Nowhere => {
+            let attempt = Attempt {
+                pc: vcpu.pc,
+                far,
+                ipa: None,
+                need,
+                status: abort.status,
+                descriptor: 0,
+            };
+            return match vcpu.progress.note(&attempt) {
+                Escalation::Stop { repeats } => {
+                    Resolution::Stop(Stop::NoProgress { attempt, repeats })
+                }
+                _ => Resolution::Retry,
+            };
+        }
+    };
+    if abort.s1ptw {
+        vcpu.counters.stage1_walk += 1;
+    }
+    let fault = Fault {
+        abort,
+        far,
+        ipa: Ipa::new(ipa.raw() | far.page_offset()),
+        need,
+    };
+    by_slot(memory, vcpu, &fault, m)
+}
+
+/// Statuses that are not about what is mapped.
+fn refuse_status(abort: &Abort, pc: u64) -> Option<Resolution> {
+    match abort.status {
+        FaultStatus::Translation(_) | FaultStatus::AccessFlag(_) | FaultStatus::Permission(_) => {
+            None
+        }
+        // Beyond the sizes VTCR_EL2 promises; the guest's own sizes never come here.
+        FaultStatus::AddressSize(_) => None,
+        FaultStatus::Alignment | FaultStatus::UnsupportedExclusive => {
+            Some(Resolution::Inject(Exception::same_status(abort)))
+        }
+        FaultStatus::TlbConflict => {
+            Some(Resolution::Stop(Stop::TlbConflict { pc, esr: abort.esr }))
+        }
+        FaultStatus::External
+        | FaultStatus::ExternalOnWalk(_)
+        | FaultStatus::Parity
+        | FaultStatus::UnsupportedUpdate
+        | FaultStatus::Other(_) => Some(Resolution::Stop(Stop::Hardware { pc, esr: abort.esr })),
+    }
+}
+
+fn by_slot<M: Machine>(
+    memory: &GuestMemory<'_>,
+    vcpu: &mut FaultingVcpu<'_>,
+    fault: &Fault<'_>,
+    m: &mut M,
+) -> Resolution {
+    if fault.ipa.raw() >= memory.stage2.config().limit() {
+        // More bits than the guest's PARange says that there are.
+        return Resolution::Inject(Exception::address_size(fault.abort, fault.far, fault.ipa));
+    }
+    match memory
+        .slots
+        .find(fault.ipa)
+        .map(|slot| (slot.kind, slot.range))
+    {
+        Some((Kind::Ram, _)) => by_leaf(memory, vcpu, fault, m),
+        Some((Kind::Window(base), range)) if !fault.abort.is_fetch && !fault.abort.s1ptw => {
+            let page = base.add(fault.ipa.page().raw() - range.start.raw());
+            translation::map_window(memory, vcpu, fault, page, m)
+        }
+        Some((Kind::Device(device), range))
+            if fault.abort.transfer.is_some() && !fault.abort.is_maintenance =>
+        {
+            let offset = fault.ipa.raw() - range.start.raw();
+            mmio(fault, device, offset, range)
+        }
+        Some(_) | None => not_memory(memory, vcpu, fault, m),
+    }
+}
+
+/// The heart: what is mapped decides, and the status is cross-checked against it.
+fn by_leaf<M: Machine>(
+    memory: &GuestMemory<'_>,
+    vcpu: &mut FaultingVcpu<'_>,
+    fault: &Fault<'_>,
+    m: &mut M,
+) -> Resolution {
+    let leaf = memory.stage2.walk().leaf(m, fault.ipa);
+    let descriptor = match &leaf {
+        Leaf::Absent(absent) => absent.descriptor(),
+        Leaf::Present(present) => present.descriptor(),
+    };
+    let attempt = Attempt {
+        pc: vcpu.pc,
+        far: fault.far,
+        ipa: Some(fault.ipa.page()),
+        need: fault.need,
+        status: fault.abort.status,
+        descriptor: descriptor.raw(),
+    };
+    let escalation = vcpu.progress.note(&attempt);
+    if let Escalation::Stop { repeats } = escalation {
+        return Resolution::Stop(Stop::NoProgress { attempt, repeats });
+    }
+    let is_translation = matches!(fault.abort.status, FaultStatus::Translation(_));
+    let answer = match leaf {
+        Leaf::Absent(absent) => {
+            vcpu.counters.cross_check += u64::from(!is_translation);
+            translation::resolve(memory, vcpu, fault, absent, m)
+        }
+        Leaf::Present(present) => {
+            vcpu.counters.cross_check += u64::from(is_translation);
+            permission::resolve(memory, vcpu, fault, present, m)
+        }
+    };
+    progress::escalate(escalation, memory.stage2, fault.ipa, m);
+    answer
+}
+
+fn mmio(fault: &Fault<'_>, device: u8, offset: u64, range: IpaRange) -> Resolution {
+    let Some(transfer) = fault.abort.transfer else {
+        return external(fault);
+    };
+    // An unaligned access may report the second page it touched, or reach out of the slot: then FAR is not where it began.
+    let size = transfer.width.bytes();
+    if fault.far.raw() % size != 0 || offset + size > range.size {
+        return external(fault);
+    }
+    Resolution::Mmio(Mmio {
+        device,
+        offset,
+        is_write: fault.need == Need::Write,
+        transfer,
+    })
+}
+
+/// Nothing there that the access could mean.
+fn not_memory<M: Machine>(
+    memory: &GuestMemory<'_>,
+    vcpu: &mut FaultingVcpu<'_>,
+    fault: &Fault<'_>,
+    m: &mut M,
+) -> Resolution {
+    if fault.abort.s1ptw {
+        // The guest's tables lie in nothing. Its own walk says at which of its levels.
+        return match stage1::level_of_table(memory.stage2, fault.far, fault.ipa, m) {
+            Some(level) => Resolution::Inject(Exception::external_on_walk(
+                fault.abort,
+                fault.far,
+                fault.ipa,
+                level,
+            )),
+            None => Resolution::Retry,
+        };
+    }
+    if fault.abort.is_maintenance {
+        vcpu.counters.skipped += 1;
+        return Resolution::Skip;
+    }
+    external(fault)
+}
+
+fn external(fault: &Fault<'_>) -> Resolution {
+    Resolution::Inject(Exception::external(fault.abort, fault.far, fault.ipa))
+}
+
+/// The rights a first touch gets, X aside.
+fn data_rights(policy: RightsPolicy, need: Need) -> Rights {
+    match (policy, need) {
+        (RightsPolicy::Eager, _) | (RightsPolicy::Lazy, Need::Write) => {
+            Rights::READ.with(Rights::WRITE)
+        }
+        (RightsPolicy::Lazy, Need::Read | Need::Execute) => Rights::READ,
+    }
+}
+
+/// The contents that touch the page at `ipa`.
+fn contents_of<'a>(contents: &'a [Content], ipa: Ipa) -> impl Iterator<Item = &'a Content> {
+    let page = page_of(ipa);
+    contents
+        .iter()
+        .filter(move |content| content.range().overlaps(&page))
+}
+
+const fn page_of(ipa: Ipa) -> IpaRange {
+    IpaRange {
+        start: ipa.page(),
+        size: PAGE_SIZE,
+    }
+}
+
+/// Contents are kept in a plain list: a VM has a handful.
+pub type Contents = Vec<Content>;
+
+#[cfg(test)]
+mod tests;

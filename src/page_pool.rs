@@ -1,0 +1,228 @@
+//! The page pool: who owns each page of free RAM.
+//!
+//! Pages leave as linear tokens and come back as tokens, so a double free cannot be written. `FrameAllocator` deals in
+//! chunks of 2 MiB; single pages are cut from a chunk by a bitmap. The pool therefore needs a bounded amount of heap per
+//! GiB whatever order pages come back in (a buddy tree over single pages would need megabytes when every second one is
+//! free), taking and giving a page on the hot path touches no tree, and whole chunks stay whole for block mappings.
+//!
+//! A page says what is known of its contents by its type: [`RawPage`] (nothing) becomes [`CleanPage`] (zeroed or filled,
+//! and visible to a guest that runs with its caches off) and only that can be mapped.
+//!
+//! Lock order: the pool's lock is innermost but for the heap's. The heap never grows from the pool.
+
+mod chunk;
+mod pages;
+
+pub use pages::{CleanPage, OwnedPage, RawPage};
+
+use alloc::vec::Vec;
+use buddy_system_allocator::FrameAllocator;
+use chunk::{CHUNK_PAGES, CHUNK_SHIFT, Chunk};
+use spin::mutex::SpinMutex;
+
+use crate::addr::{PAGE_SIZE, Pa, PaRange};
+
+/// log2 of the largest run of chunks the buddy allocator keeps together: 2^19 chunks of 2 MiB are 1 TiB.
+const CHUNK_ORDERS: usize = 20;
+
+/// All free RAM, shared by every pCPU.
+#[derive(Default)]
+pub struct PagePool {
+    inner: SpinMutex<Inner>,
+}
+
+/// The pool's account, in pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Account {
+    /// Pages the pool was given at boot.
+    pub total: u64,
+    /// Pages out as tokens or in tables.
+    pub taken: u64,
+    /// The most that was ever out at once.
+    pub peak: u64,
+}
+
+#[derive(Default)]
+struct Inner {
+    frames: FrameAllocator<CHUNK_ORDERS>,
+    banks: Vec<Bank>,
+    /// Chunk in use for single pages; `None` before the first and after it ran empty.
+    open: Option<(usize, usize)>,
+    account: Account,
+}
+
+/// The chunks that cover one range of RAM.
+struct Bank {
+    first_chunk: u64,
+    chunks: Vec<Chunk>,
+}
+
+impl PagePool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds free RAM: the whole pages inside `range`.
+    ///
+    /// # Panics
+    /// If it overlaps RAM the pool has: two owners for one page is a bug of ours.
+    pub fn add(&self, range: PaRange) {
+        let Some(first) = range.start.align_up(PAGE_SIZE) else {
+            return;
+        };
+        let end = range.end().page();
+        let Some(bytes) = end.offset_from(first).filter(|bytes| *bytes != 0) else {
+            return;
+        };
+        let mut inner = self.inner.lock();
+        let first_chunk = first.raw() >> CHUNK_SHIFT;
+        let last_chunk = (end.raw() - 1) >> CHUNK_SHIFT;
+        let mut bank = Bank {
+            first_chunk,
+            chunks: Vec::new(),
+        };
+        for number in first_chunk..=last_chunk {
+            let start = (number << CHUNK_SHIFT).max(first.raw());
+            let stop = ((number + 1) << CHUNK_SHIFT).min(end.raw());
+            if stop - start == 1 << CHUNK_SHIFT {
+                bank.chunks.push(Chunk::whole());
+                let frame = usize::try_from(number).expect("chunk numbers fit a usize");
+                inner.frames.insert(frame..frame + 1);
+            } else {
+                let page = (start >> 12) as usize % CHUNK_PAGES;
+                bank.chunks
+                    .push(Chunk::part(page, ((stop - start) >> 12) as usize));
+            }
+        }
+        inner.add_bank(bank);
+        inner.account.total += bytes / PAGE_SIZE;
+    }
+
+    /// Takes one page; `None` when the pool is dry.
+    #[must_use]
+    pub fn take(&self) -> Option<RawPage> {
+        self.take_run(1).map(|pa| RawPage::new(OwnedPage::new(pa)))
+    }
+
+    /// Takes `count` pages in a row (a power of two up to 512), aligned to their size; `None` when there is no such run.
+    #[must_use]
+    pub fn take_aligned(&self, count: usize) -> Option<Vec<RawPage>> {
+        let start = self.take_run(count)?;
+        let page = |i| RawPage::new(OwnedPage::new(start.add(i as u64 * PAGE_SIZE)));
+        Some((0..count).map(page).collect())
+    }
+
+    /// Gives a page back.
+    ///
+    /// # Panics
+    /// If the page is not the pool's or is free already: a bug of ours.
+    pub fn give(&self, page: OwnedPage) {
+        self.inner.lock().give(page.into_pa());
+    }
+
+    /// What the pool has and what is out.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        self.inner.lock().account
+    }
+
+    fn take_run(&self, count: usize) -> Option<Pa> {
+        assert!(
+            count.is_power_of_two() && count <= CHUNK_PAGES,
+            "a run is a power of two of at most 512 pages"
+        );
+        self.inner.lock().take(count)
+    }
+}
+
+impl Inner {
+    fn add_bank(&mut self, bank: Bank) {
+        // Two ranges may meet inside one chunk (a hole in RAM smaller than 2 MiB): then the chunk takes both parts.
+        let mut bank = bank;
+        for known in &mut self.banks {
+            let last = known.first_chunk + known.chunks.len() as u64;
+            if bank.first_chunk < last
+                && known.first_chunk < bank.first_chunk + bank.chunks.len() as u64
+            {
+                assert!(
+                    bank.first_chunk + 1 == last,
+                    "RAM is added in ascending order and only once"
+                );
+                known
+                    .chunks
+                    .last_mut()
+                    .expect("a bank has chunks")
+                    .join(&bank.chunks.remove(0));
+                bank.first_chunk += 1;
+            }
+        }
+        if !bank.chunks.is_empty() {
+            self.banks.push(bank);
+        }
+    }
+
+    fn take(&mut self, count: usize) -> Option<Pa> {
+        let found = self.take_from_open(count).or_else(|| {
+            self.open = self.open_chunk(count);
+            self.take_from_open(count)
+        })?;
+        self.account.taken += count as u64;
+        self.account.peak = self.account.peak.max(self.account.taken);
+        Some(found)
+    }
+
+    fn take_from_open(&mut self, count: usize) -> Option<Pa> {
+        let (bank, index) = self.open?;
+        let bank = &mut self.banks[bank];
+        let page = bank.chunks[index].take(count)?;
+        let base = (bank.first_chunk + index as u64) << CHUNK_SHIFT;
+        Some(Pa::new(base + page as u64 * PAGE_SIZE))
+    }
+
+    /// A chunk that is in part free, else a whole one from the buddy allocator.
+    fn open_chunk(&mut self, count: usize) -> Option<(usize, usize)> {
+        for (b, bank) in self.banks.iter().enumerate() {
+            for (c, chunk) in bank.chunks.iter().enumerate() {
+                if chunk.is_partly_free() && chunk.has_run(count) {
+                    return Some((b, c));
+                }
+            }
+        }
+        let number = self.frames.alloc(1)? as u64;
+        let place = self.place(number)?;
+        self.banks[place.0].chunks[place.1].open();
+        Some(place)
+    }
+
+    fn place(&self, chunk: u64) -> Option<(usize, usize)> {
+        self.banks.iter().enumerate().find_map(|(b, bank)| {
+            let index = usize::try_from(chunk.checked_sub(bank.first_chunk)?).ok()?;
+            (index < bank.chunks.len()).then_some((b, index))
+        })
+    }
+
+    fn give(&mut self, pa: Pa) {
+        let number = pa.raw() >> CHUNK_SHIFT;
+        let place = self
+            .place(number)
+            .expect("a page given back lies in the pool's RAM");
+        let chunk = &mut self.banks[place.0].chunks[place.1];
+        chunk.give((pa.raw() >> 12) as usize % CHUNK_PAGES);
+        self.account.taken -= 1;
+        if chunk.is_whole_again() {
+            chunk.close();
+            if self.open == Some(place) {
+                self.open = None;
+            }
+            self.frames.dealloc(
+                usize::try_from(number).expect("chunk numbers fit a usize"),
+                1,
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

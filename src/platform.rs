@@ -1,0 +1,135 @@
+//! The platform a guest sees: QEMU `virt`'s map, on every board.
+//!
+//! The one table of guest addresses and interrupt numbers: the guest's device tree, the devices, the vGIC and the loader
+//! take them from here. `docs/guest-platform.md` shows the same table to people, and a test keeps the two equal.
+//! Intermediate physical addresses throughout; where the board has its own devices does not matter here.
+
+use crate::addr::{Ipa, IpaRange};
+use crate::board::interrupt::IntId;
+
+/// The first byte of a guest's RAM, which has no hole.
+pub const RAM_BASE: Ipa = Ipa::new(0x4000_0000);
+
+/// Most RAM a guest may have: what keeps every address of the platform below 2^36.
+pub const RAM_MAX: u64 = 63 << 30;
+
+/// GIC distributor (GICD).
+pub const GICD: IpaRange = window(0x0800_0000, 0x1_0000);
+
+/// GICv2 CPU interface (GICC): the hardware's GICV lies behind it.
+pub const GICC: IpaRange = window(0x0801_0000, 0x2000);
+
+/// GICv3 redistributor (GICR) of vCPU 0; those of the others follow.
+pub const GICR: IpaRange = window(0x080a_0000, 0x2_0000);
+
+/// Console: PL011.
+pub const UART: IpaRange = window(0x0900_0000, 0x1000);
+
+/// Interrupt of [`UART`].
+pub const UART_INTERRUPT: IntId = spi(1);
+
+/// Frequency of the console's clock, in Hz; nothing depends on it but what a guest computes from it.
+pub const UART_CLOCK_HZ: u32 = 24_000_000;
+
+/// Real-time clock: PL031.
+pub const RTC: IpaRange = window(0x0901_0000, 0x1000);
+
+/// Interrupt of [`RTC`].
+pub const RTC_INTERRUPT: IntId = spi(2);
+
+/// The first of the windows kept for virtio-mmio devices; there is no device in any of them.
+pub const VIRTIO: IpaRange = window(0x0a00_0000, 0x200);
+
+/// How many virtio-mmio windows are kept.
+pub const VIRTIO_COUNT: u32 = 32;
+
+/// Interrupt of the first virtio-mmio window; the others follow.
+pub const VIRTIO_INTERRUPT: IntId = spi(16);
+
+/// Timer interrupt: EL3's physical timer, which no guest has.
+pub const TIMER_SECURE: IntId = ppi(13);
+/// Timer interrupt: EL1's physical timer.
+pub const TIMER_PHYSICAL: IntId = ppi(14);
+/// Timer interrupt: EL1's virtual timer.
+pub const TIMER_VIRT: IntId = ppi(11);
+/// Timer interrupt: EL2's physical timer, which no guest has.
+pub const TIMER_HYP: IntId = ppi(10);
+
+const fn window(start: u64, size: u64) -> IpaRange {
+    IpaRange {
+        start: Ipa::new(start),
+        size,
+    }
+}
+
+const fn spi(n: u32) -> IntId {
+    IntId::spi(n).expect("the platform's SPIs exist")
+}
+
+const fn ppi(n: u32) -> IntId {
+    IntId::ppi(n).expect("the platform's PPIs exist")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+    use std::string::String;
+
+    /// The document is the oracle: whoever changes one has to change the other.
+    #[test]
+    fn the_table_people_read_says_the_same() {
+        let document = include_str!("../docs/guest-platform.md");
+        let row = |name: &str, range: IpaRange, interrupt: Option<IntId>| {
+            let (high, low) = (range.start.raw() >> 16, range.start.raw() & 0xffff);
+            let address = format!("0x{high:04x}_{low:04x}");
+            let interrupt = interrupt.map_or(String::from("none"), |id| {
+                format!("{id} (INTID {})", id.raw())
+            });
+            format!(
+                "| {name} | `{address}` | {} | {interrupt} |",
+                crate::addr::Size(range.size)
+            )
+        };
+        for line in [
+            row("GICD", GICD, None),
+            row("GICC (GICv2)", GICC, None),
+            row("GICR (GICv3)", GICR, None),
+            row("PL011", UART, Some(UART_INTERRUPT)),
+            row("PL031", RTC, Some(RTC_INTERRUPT)),
+            row("virtio-mmio", VIRTIO, Some(VIRTIO_INTERRUPT)),
+        ] {
+            assert!(
+                document.contains(&line),
+                "docs/guest-platform.md has no line\n{line}"
+            );
+        }
+        let timers = [TIMER_SECURE, TIMER_PHYSICAL, TIMER_VIRT, TIMER_HYP]
+            .map(|id| format!("{id} (INTID {})", id.raw()));
+        for timer in timers {
+            assert!(
+                document.contains(&timer),
+                "docs/guest-platform.md does not name {timer}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_two_windows_overlap_and_none_lies_in_ram() {
+        let virtio = window(VIRTIO.start.raw(), VIRTIO.size * u64::from(VIRTIO_COUNT));
+        let ram = IpaRange {
+            start: RAM_BASE,
+            size: RAM_MAX,
+        };
+        let windows = [GICD, GICC, GICR, UART, RTC, virtio, ram];
+        for (index, one) in windows.iter().enumerate() {
+            assert!(
+                windows
+                    .iter()
+                    .skip(index + 1)
+                    .all(|other| !one.overlaps(other)),
+                "{one}"
+            );
+        }
+    }
+}

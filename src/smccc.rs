@@ -1,0 +1,274 @@
+//! Calls a guest makes with `HVC #0` or `SMC #0`, decoded into values.
+//!
+//! [`Call::decode`] is total: registers in, a [`Call`] out; [`Call::action`] says what is to be done about it. What is not
+//! implemented is answered −1, never success and never an UNDEFINED exception. Function identifiers are the low 32 bits of
+//! `x0`; calls of the 32-bit convention have 32-bit arguments. `docs/guest-abi.md` tells guests' authors the same, and a
+//! test keeps the identifiers there equal. PSCI is next door.
+//!
+//! Does not do: conduits (both are answered alike; the caller advances the PC of a trapped SMC), immediates other than 0,
+//! TRNG and PV time, and firmware workarounds: a CPU that needs one shows to the guest as "not known".
+//!
+//! Source: DEN 0028 "SMC Calling Convention", version 1.1 and later.
+
+use crate::board::Mpidr;
+use crate::psci;
+
+/// `SMCCC_VERSION`.
+pub const VERSION: u32 = 0x8000_0000;
+/// `SMCCC_ARCH_FEATURES`.
+pub const ARCH_FEATURES: u32 = 0x8000_0001;
+/// `SMCCC_ARCH_WORKAROUND_1`: branch target injection.
+pub const ARCH_WORKAROUND_1: u32 = 0x8000_8000;
+/// `SMCCC_ARCH_WORKAROUND_2`: speculative store bypass.
+pub const ARCH_WORKAROUND_2: u32 = 0x8000_7fff;
+/// `SMCCC_ARCH_WORKAROUND_3`: branch history injection.
+pub const ARCH_WORKAROUND_3: u32 = 0x8000_3fff;
+/// Call UID query of the vendor-specific hypervisor service: who we are.
+pub const CALL_UID: u32 = 0x8600_ff01;
+/// Our own: the guest is done, with a code.
+pub const EXIT: u32 = 0xc600_0000;
+/// Our own: one of the VM's counters.
+pub const COUNTER: u32 = 0xc600_0001;
+
+/// SMCCC 1.1: what `SMCCC_VERSION` answers.
+const SMCCC_1_1: u64 = 0x1_0001;
+
+/// `SUCCESS`.
+const SUCCESS: u64 = 0;
+/// `NOT_SUPPORTED`, −1 in any width.
+const NOT_SUPPORTED: u64 = u64::MAX;
+/// `NOT_REQUIRED`, −2: what `SMCCC_ARCH_WORKAROUND_2` answers where nothing has to be done.
+const NOT_REQUIRED: u64 = u64::MAX - 1;
+/// What the other workarounds answer there.
+const UNAFFECTED: u64 = 1;
+
+/// Our UID, d9c5e6a4-5a8f-4f0e-9a57-0f4c1e2b7a10, in the order it is written.
+pub const UID: [u8; 16] = [
+    0xd9, 0xc5, 0xe6, 0xa4, 0x5a, 0x8f, 0x4f, 0x0e, 0x9a, 0x57, 0x0f, 0x4c, 0x1e, 0x2b, 0x7a, 0x10,
+];
+
+/// A call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Call {
+    /// One of PSCI's functions.
+    Psci(psci::Call),
+    /// Which version of the convention is this?
+    Version,
+    /// Is this function of the architecture there?
+    ArchFeatures(u32),
+    /// One of the workarounds.
+    Workaround(Workaround),
+    /// Who are you?
+    Uid,
+    /// The guest is done.
+    Exit {
+        /// 0: content.
+        code: u64,
+    },
+    /// What does this counter read?
+    Counter {
+        /// Its number: see `docs/guest-abi.md`.
+        id: u64,
+    },
+    /// Anything else.
+    Unknown {
+        /// Its function identifier.
+        function: u32,
+    },
+}
+
+/// What is to be done about a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// `x0` to `x3` get these values and the guest goes on.
+    Return([u64; 4]),
+    /// The vCPU waits for an interrupt as in WFI; then `x0` to `x3` are 0 and the guest goes on.
+    Wait,
+    /// The vCPU is off and does not come back by itself. The last one takes the VM with it.
+    CpuOff,
+    /// The VM is off.
+    SystemOff,
+    /// The VM starts again, or ends: as its policy says.
+    SystemReset,
+    /// The VM is done, with a code: 0 is content.
+    Exit {
+        /// The code.
+        code: u64,
+    },
+    /// `x0` to `x3` get [`counter`] of the VM's counter of this number and the guest goes on.
+    Counter {
+        /// The number; there may be no such counter.
+        id: u64,
+    },
+}
+
+impl Action {
+    /// `x0` gets this value; `x1` to `x3` are cleared.
+    pub(crate) const fn answer(x0: u64) -> Self {
+        Self::Return([x0, 0, 0, 0])
+    }
+
+    /// The convention's refusal.
+    pub(crate) const NOT_SUPPORTED: Self = Self::answer(NOT_SUPPORTED);
+}
+
+/// `x0` to `x3` after `COUNTER`, for the counter's value or for a counter that does not exist.
+#[must_use]
+pub const fn counter(value: Option<u64>) -> [u64; 4] {
+    match value {
+        Some(value) => [SUCCESS, value, 0, 0],
+        None => [NOT_SUPPORTED, 0, 0, 0],
+    }
+}
+
+impl Call {
+    /// The call that `x0` to `x3` make.
+    #[must_use]
+    pub fn decode(x: [u64; 4]) -> Self {
+        let [x0, x1, ..] = x;
+        let function = low(x0);
+        if let Some(call) = psci::Call::decode(x) {
+            return Self::Psci(call);
+        }
+        match function {
+            VERSION => Self::Version,
+            ARCH_FEATURES => Self::ArchFeatures(low(x1)),
+            CALL_UID => Self::Uid,
+            EXIT => Self::Exit { code: x1 },
+            COUNTER => Self::Counter { id: x1 },
+            _ => match Workaround::from_function(function) {
+                Some(workaround) => Self::Workaround(workaround),
+                None => Self::Unknown { function },
+            },
+        }
+    }
+
+    /// What is to be done about it, for a vCPU of this affinity in a VM that has no other.
+    #[must_use]
+    pub fn action(&self, caller: Mpidr, mitigations: Mitigations) -> Action {
+        match *self {
+            Self::Psci(call) => call.action(caller),
+            Self::Version => Action::answer(SMCCC_1_1),
+            Self::ArchFeatures(function) => arch_features(function, mitigations),
+            Self::Workaround(workaround) => match mitigations.of(workaround) {
+                Mitigation::NotRequired => Action::answer(SUCCESS),
+                Mitigation::Unknown => Action::NOT_SUPPORTED,
+            },
+            Self::Uid => Action::Return(uid_words()),
+            Self::Exit { code } => Action::Exit { code },
+            Self::Counter { id } => Action::Counter { id },
+            Self::Unknown { .. } => Action::NOT_SUPPORTED,
+        }
+    }
+}
+
+/// The low 32 bits of a register: `Wn`.
+pub(crate) const fn low(x: u64) -> u32 {
+    (x & u32::MAX as u64) as u32
+}
+
+fn arch_features(function: u32, mitigations: Mitigations) -> Action {
+    if matches!(function, VERSION | ARCH_FEATURES) {
+        return Action::answer(SUCCESS);
+    }
+    let Some(workaround) = Workaround::from_function(function) else {
+        return Action::NOT_SUPPORTED;
+    };
+    match (mitigations.of(workaround), workaround) {
+        (Mitigation::Unknown, _) => Action::NOT_SUPPORTED,
+        (Mitigation::NotRequired, Workaround::SpeculativeStore) => Action::answer(NOT_REQUIRED),
+        (Mitigation::NotRequired, _) => Action::answer(UNAFFECTED),
+    }
+}
+
+/// Our UID as the convention returns it: four words, the first byte in the lowest bits of the first.
+fn uid_words() -> [u64; 4] {
+    let (words, _) = UID.as_chunks::<4>();
+    let mut x = [0; 4];
+    for (register, word) in x.iter_mut().zip(words) {
+        *register = u64::from(u32::from_le_bytes(*word));
+    }
+    x
+}
+
+/// A weakness of CPUs that firmware can work around.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Workaround {
+    /// `SMCCC_ARCH_WORKAROUND_1`.
+    BranchTarget,
+    /// `SMCCC_ARCH_WORKAROUND_2`.
+    SpeculativeStore,
+    /// `SMCCC_ARCH_WORKAROUND_3`.
+    BranchHistory,
+}
+
+impl Workaround {
+    const fn from_function(function: u32) -> Option<Self> {
+        match function {
+            ARCH_WORKAROUND_1 => Some(Self::BranchTarget),
+            ARCH_WORKAROUND_2 => Some(Self::SpeculativeStore),
+            ARCH_WORKAROUND_3 => Some(Self::BranchHistory),
+            _ => None,
+        }
+    }
+}
+
+/// What is known about a weakness on this CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mitigation {
+    /// The CPU does not have it.
+    NotRequired,
+    /// We do not know, or it has it and we do nothing: the guest is told that it is on its own.
+    #[default]
+    Unknown,
+}
+
+/// What is known about all of them. The default claims nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mitigations {
+    /// Branch target injection (Spectre variant 2).
+    pub branch_target: Mitigation,
+    /// Speculative store bypass (variant 4).
+    pub speculative_store: Mitigation,
+    /// Branch history injection.
+    pub branch_history: Mitigation,
+}
+
+/// Position of `ID_AA64PFR0_EL1.CSV2`, four bits.
+const CSV2_SHIFT: u32 = 56;
+/// `CSV2` from here on: branch targets do not leak between contexts.
+const CSV2_BRANCH_TARGETS: u64 = 1;
+/// `CSV2` from here on (`FEAT_CSV2_3`): nor does branch history.
+const CSV2_BRANCH_HISTORY: u64 = 3;
+
+impl Mitigations {
+    /// What `ID_AA64PFR0_EL1` proves; the AND over all CPUs a vCPU may run on is the caller's.
+    #[must_use]
+    pub const fn from_pfr0(id_aa64pfr0: u64) -> Self {
+        let csv2 = (id_aa64pfr0 >> CSV2_SHIFT) & 0xf;
+        Self {
+            branch_target: proved(csv2 >= CSV2_BRANCH_TARGETS),
+            speculative_store: Mitigation::Unknown,
+            branch_history: proved(csv2 >= CSV2_BRANCH_HISTORY),
+        }
+    }
+
+    const fn of(self, workaround: Workaround) -> Mitigation {
+        match workaround {
+            Workaround::BranchTarget => self.branch_target,
+            Workaround::SpeculativeStore => self.speculative_store,
+            Workaround::BranchHistory => self.branch_history,
+        }
+    }
+}
+
+const fn proved(unaffected: bool) -> Mitigation {
+    if unaffected {
+        Mitigation::NotRequired
+    } else {
+        Mitigation::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! Stage 2: a VM's own translation from IPA to PA, and the only way to change it.
+//!
+//! The tree starts empty and grows by fault. It knows nothing of VMs, slots or faults; it is handed pages and told what to
+//! do with them. [`walk`] has the verbs, [`maintenance`] the barrier, TLB and cache sequences, [`descriptor`] the bits,
+//! [`config`] the shape.
+//!
+//! Guarantees: a verb does all of its work or none; a page in the tree is owned by its descriptor; rights only grow by
+//! `relax`; X is granted only with the proof that fetches are coherent.
+//!
+//! Source: DDI 0487 "The AArch64 Virtual Memory System Architecture", stage 2.
+
+pub mod config;
+pub mod descriptor;
+pub mod maintenance;
+pub mod walk;
+
+pub use config::{Config, ConfigError};
+pub use descriptor::{Descriptor, Level, Memory, Rights, View};
+pub use walk::{Absent, Grant, Leaf, Mapped, Present, Relaxed, Walk};
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::addr::{PAGE_SIZE, Pa};
+use crate::features::Coherence;
+use crate::machine::Machine;
+use crate::page_pool::{OwnedPage, PagePool};
+
+/// A Virtual Machine Identifier: the tag of a VM's TLB entries. 0 is reserved for "no VM".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vmid(pub u16);
+
+/// The value of `VTTBR_EL2`: root and VMID as one, never written by halves.
+#[must_use]
+pub const fn vttbr(root: Pa, vmid: Vmid) -> u64 {
+    (vmid.0 as u64) << 48 | root.raw()
+}
+
+/// A VM's stage-2 tree.
+pub struct Stage2 {
+    root: Pa,
+    config: Config,
+    vmid: Vmid,
+    coherence: Coherence,
+    pages: AtomicU64,
+    tables: AtomicU64,
+}
+
+/// The pool has not enough pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutOfPages;
+
+impl Stage2 {
+    /// An empty tree: root tables of invalid descriptors.
+    ///
+    /// # Errors
+    /// [`OutOfPages`] if the pool has no aligned run for the root.
+    pub fn new<M: Machine>(
+        m: &mut M,
+        pool: &PagePool,
+        config: Config,
+        vmid: Vmid,
+        coherence: Coherence,
+    ) -> Result<Self, OutOfPages> {
+        let mut roots = pool
+            .take_aligned(config.root_tables)
+            .ok_or(OutOfPages)?
+            .into_iter();
+        let first = roots.next().ok_or(OutOfPages)?.into_table(m).into_pa();
+        roots.for_each(|page| {
+            page.into_table(m).into_pa();
+        });
+        maintenance::after_map(m);
+        let tables = AtomicU64::new(config.root_tables as u64);
+        Ok(Self {
+            root: first,
+            config,
+            vmid,
+            coherence,
+            pages: AtomicU64::new(0),
+            tables,
+        })
+    }
+
+    /// Its shape.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The first root table.
+    #[must_use]
+    pub const fn root(&self) -> Pa {
+        self.root
+    }
+
+    /// `VTTBR_EL2` for a vCPU of this VM.
+    #[must_use]
+    pub const fn vttbr(&self) -> u64 {
+        vttbr(self.root, self.vmid)
+    }
+
+    /// The cache rules of the CPUs that run it.
+    #[must_use]
+    pub const fn coherence(&self) -> &Coherence {
+        &self.coherence
+    }
+
+    /// Pages of guest memory in the tree.
+    #[must_use]
+    pub fn page_count(&self) -> u64 {
+        self.pages.load(Ordering::Relaxed)
+    }
+
+    /// Table pages, the root's among them.
+    #[must_use]
+    pub fn table_count(&self) -> u64 {
+        self.tables.load(Ordering::Relaxed)
+    }
+
+    const fn memory(&self) -> Memory {
+        Memory::Normal {
+            forced: self.coherence.fwb,
+        }
+    }
+
+    fn note_page(&self, page: OwnedPage) {
+        page.into_pa();
+        self.pages.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn note_table(&self, table: OwnedPage) -> Pa {
+        self.tables.fetch_add(1, Ordering::Relaxed);
+        table.into_pa()
+    }
+
+    /// Takes the tree apart and gives every page back to `pool`: guest pages it owns and tables. No vCPU of the VM runs,
+    /// none will, and this PE's `VTTBR_EL2` points elsewhere, so that no walk can start in it.
+    ///
+    /// # Panics
+    /// If it finds another number of pages than it was given: the account must close.
+    pub fn destroy<M: Machine>(self, m: &mut M, pool: &PagePool) {
+        maintenance::under_vttbr(
+            m,
+            vttbr(Pa::new(0), self.vmid),
+            maintenance::invalidate_vmid,
+        );
+        let mut freed = Freed::default();
+        for table in 0..self.config.root_tables as u64 {
+            free_table(
+                m,
+                pool,
+                self.root.add(table * PAGE_SIZE),
+                self.config.start_level,
+                &mut freed,
+            );
+        }
+        assert_eq!(
+            freed.pages,
+            self.page_count(),
+            "every page that was mapped came back"
+        );
+        assert_eq!(
+            freed.tables,
+            self.table_count(),
+            "every table that was linked came back"
+        );
+    }
+}
+
+#[derive(Default)]
+struct Freed {
+    pages: u64,
+    tables: u64,
+}
+
+/// Gives back a table and what hangs below it. Bounded: as deep as the levels, as wide as the tables.
+fn free_table<M: Machine>(m: &mut M, pool: &PagePool, table: Pa, level: Level, freed: &mut Freed) {
+    for index in 0..512 {
+        let desc = Descriptor::from_raw(m.load(table, index));
+        match desc.view(level) {
+            View::Table(next) => free_table(m, pool, next, level.next(), freed),
+            View::Leaf(oa, _) if desc.is_owned() => {
+                freed.pages += 1;
+                pool.give(OwnedPage::from_descriptor(oa));
+            }
+            View::Leaf(..) | View::Invalid => {}
+        }
+    }
+    freed.tables += 1;
+    pool.give(OwnedPage::from_descriptor(table));
+}
+
+/// Table pages taken before a mapping is made, so that making it cannot fail: prepare, then commit.
+#[derive(Default)]
+pub struct Tables {
+    pages: [Option<OwnedPage>; 3],
+}
+
+impl Tables {
+    /// Takes `count` (at most 3) zeroed pages.
+    ///
+    /// # Errors
+    /// [`OutOfPages`]; nothing is taken then.
+    pub fn prepare<M: Machine>(
+        m: &mut M,
+        pool: &PagePool,
+        count: usize,
+    ) -> Result<Self, OutOfPages> {
+        let mut tables = Self::default();
+        for slot in tables.pages.iter_mut().take(count) {
+            *slot = pool.take().map(|page| page.into_table(m));
+        }
+        if tables.pages.iter().flatten().count() == count {
+            Ok(tables)
+        } else {
+            tables.give_back(pool);
+            Err(OutOfPages)
+        }
+    }
+
+    /// Gives what was not used back.
+    pub fn give_back(self, pool: &PagePool) {
+        self.pages
+            .into_iter()
+            .flatten()
+            .for_each(|page| pool.give(page));
+    }
+
+    fn take(&mut self) -> OwnedPage {
+        let page = self.pages.iter_mut().find_map(Option::take);
+        page.expect("as many table pages were prepared as the walk needs")
+    }
+
+    fn put_back(&mut self, page: OwnedPage) {
+        let slot = self.pages.iter_mut().find(|slot| slot.is_none());
+        *slot.expect("a page is put back where it was taken") = Some(page);
+    }
+}
+
+#[cfg(test)]
+mod tests;

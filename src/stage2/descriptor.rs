@@ -1,0 +1,373 @@
+//! One 64-bit stage-2 descriptor, as the hardware sees it and as a value with names.
+//!
+//! Source: DDI 0487 "VMSAv8-64 translation table format descriptors", "Stage 2 attribute fields in Block and Page
+//! descriptors".
+
+use core::fmt;
+
+use tock_registers::LocalRegisterCopy;
+
+use crate::addr::Pa;
+
+/// Bit positions, named as in the manual.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "generated; the names are the manual's"
+)]
+mod bits {
+    use tock_registers::register_bitfields;
+
+    register_bitfields! { u64,
+        /// A descriptor of stage 2, 4 KiB granule.
+        pub STAGE2 [
+            VALID OFFSET(0) NUMBITS(1) [],
+            TABLE_OR_PAGE OFFSET(1) NUMBITS(1) [],
+            MEMATTR OFFSET(2) NUMBITS(4) [
+                DeviceNGnRE = 0b0001,
+                // FEAT_S2FWB off: outer and inner Write-Back. On: 0b0110 forces Write-Back whatever stage 1 says.
+                NormalWriteBack = 0b1111,
+                ForcedWriteBack = 0b0110
+            ],
+            S2AP_READ OFFSET(6) NUMBITS(1) [],
+            S2AP_WRITE OFFSET(7) NUMBITS(1) [],
+            SH OFFSET(8) NUMBITS(2) [InnerShareable = 3],
+            AF OFFSET(10) NUMBITS(1) [],
+            OA OFFSET(12) NUMBITS(36) [],
+            // One bit does for both exception levels, with FEAT_XNX and without: 0b00 executes, 0b10 does not.
+            XN OFFSET(53) NUMBITS(2) [ExecuteAll = 0b00, ExecuteNone = 0b10],
+            /// Software: the page belongs to this tree and goes back to the pool when it is destroyed.
+            OWNED OFFSET(55) NUMBITS(1) []
+        ]
+    }
+}
+use bits::STAGE2;
+
+/// A level of the walk, as the Arm ARM counts: 0 is the largest, 3 holds pages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Level(u8);
+
+impl Level {
+    /// The last level.
+    pub const LAST: Self = Self(3);
+
+    /// Level `number`.
+    ///
+    /// # Panics
+    /// Above 3.
+    #[must_use]
+    pub const fn new(number: u8) -> Self {
+        assert!(number <= 3, "levels are 0 to 3");
+        Self(number)
+    }
+
+    /// 0 to 3.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Whether descriptors here are pages or nothing.
+    #[must_use]
+    pub const fn is_last(self) -> bool {
+        self.0 == 3
+    }
+
+    /// The next level down.
+    ///
+    /// # Panics
+    /// On the last.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self::new(self.0 + 1)
+    }
+
+    /// log2 of the bytes that one descriptor of this level stands for.
+    #[must_use]
+    pub const fn shift(self) -> u32 {
+        12 + 9 * (3 - self.0 as u32)
+    }
+}
+
+/// What a guest may do to a page.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rights(u8);
+
+impl Rights {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// Loads.
+    pub const READ: Self = Self(1);
+    /// Stores.
+    pub const WRITE: Self = Self(2);
+    /// Instruction fetches at EL1 and EL0.
+    pub const EXECUTE: Self = Self(4);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What is in `self` and not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether all of `need` is there.
+    #[must_use]
+    pub const fn allows(self, need: Self) -> bool {
+        need.0 & !self.0 == 0
+    }
+}
+
+impl fmt::Display for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letter = |right, letter| if self.allows(right) { letter } else { '-' };
+        write!(
+            f,
+            "{}{}{}",
+            letter(Self::READ, 'R'),
+            letter(Self::WRITE, 'W'),
+            letter(Self::EXECUTE, 'X')
+        )
+    }
+}
+
+impl fmt::Debug for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The memory type of a leaf.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// Normal, Write-Back, Inner Shareable. With `forced`, stage 1 cannot weaken it (FEAT_S2FWB).
+    Normal {
+        /// FEAT_S2FWB is on.
+        forced: bool,
+    },
+    /// Device-nGnRE: a hardware window the guest may touch directly.
+    Device,
+}
+
+/// What a descriptor is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum View {
+    /// Valid bit clear.
+    Invalid,
+    /// Points to the next level's table.
+    Table(Pa),
+    /// A page or a block.
+    Leaf(Pa, Rights),
+}
+
+/// A descriptor's 64 bits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Descriptor(u64);
+
+type Bits = LocalRegisterCopy<u64, STAGE2::Register>;
+
+impl Descriptor {
+    /// All zero: nothing is mapped.
+    pub const INVALID: Self = Self(0);
+    /// Invalid for the hardware, taken for the software: a leaf is being broken and made again.
+    pub const LOCKED: Self = Self(1 << 56);
+
+    /// The descriptor with these bits.
+    #[must_use]
+    pub const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// Its bits.
+    #[must_use]
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// A table descriptor. At stage 2 it carries no rights.
+    #[must_use]
+    pub fn table(table: Pa) -> Self {
+        Self((STAGE2::VALID::SET + STAGE2::TABLE_OR_PAGE::SET).value | address_bits(table))
+    }
+
+    /// A level-3 page descriptor, access flag set. `owned`: the page goes back to the pool with the tree.
+    #[must_use]
+    pub fn page(oa: Pa, rights: Rights, memory: Memory, owned: bool) -> Self {
+        let attributes = match memory {
+            Memory::Normal { forced: false } => {
+                STAGE2::MEMATTR::NormalWriteBack + STAGE2::SH::InnerShareable
+            }
+            Memory::Normal { forced: true } => {
+                STAGE2::MEMATTR::ForcedWriteBack + STAGE2::SH::InnerShareable
+            }
+            Memory::Device => STAGE2::MEMATTR::DeviceNGnRE + STAGE2::SH.val(0),
+        };
+        let shape = STAGE2::VALID::SET + STAGE2::TABLE_OR_PAGE::SET + STAGE2::AF::SET;
+        let owner = STAGE2::OWNED.val(u64::from(owned));
+        Self((shape + attributes + owner + rights_field(rights)).value | address_bits(oa))
+    }
+
+    fn bits(self) -> Bits {
+        Bits::new(self.0)
+    }
+
+    /// What it is at `level`.
+    #[must_use]
+    pub fn view(self, level: Level) -> View {
+        let bits = self.bits();
+        match (
+            bits.is_set(STAGE2::VALID),
+            bits.is_set(STAGE2::TABLE_OR_PAGE),
+            level.is_last(),
+        ) {
+            (false, _, _) | (true, false, true) => View::Invalid,
+            (true, true, false) => View::Table(self.address()),
+            (true, true, true) | (true, false, false) => View::Leaf(self.address(), self.rights()),
+        }
+    }
+
+    /// The output address, or the next table's.
+    #[must_use]
+    pub fn address(self) -> Pa {
+        Pa::new(self.bits().read(STAGE2::OA) << 12)
+    }
+
+    /// The rights of a leaf.
+    #[must_use]
+    pub fn rights(self) -> Rights {
+        let bits = self.bits();
+        let one = |set: bool, right| if set { right } else { Rights::NONE };
+        one(bits.is_set(STAGE2::S2AP_READ), Rights::READ)
+            .with(one(bits.is_set(STAGE2::S2AP_WRITE), Rights::WRITE))
+            .with(one(
+                bits.matches_all(STAGE2::XN::ExecuteAll),
+                Rights::EXECUTE,
+            ))
+    }
+
+    /// Whether the page goes back to the pool with the tree.
+    #[must_use]
+    pub fn is_owned(self) -> bool {
+        self.bits().is_set(STAGE2::OWNED)
+    }
+
+    /// Whether it is [`Self::LOCKED`].
+    #[must_use]
+    pub fn is_locked(self) -> bool {
+        self == Self::LOCKED
+    }
+
+    /// The same leaf with `more` rights besides its own. Rights only grow: a write fault never strips X.
+    #[must_use]
+    pub fn with_rights(self, more: Rights) -> Self {
+        let mut bits = self.bits();
+        bits.modify(rights_field(self.rights().with(more)));
+        Self(bits.get())
+    }
+
+    /// Whether the two differ in nothing but what the hardware may write by itself: access flag and S2AP write.
+    #[must_use]
+    pub fn differs_only_by_hardware(self, other: Self) -> bool {
+        let hardware = (STAGE2::AF::SET + STAGE2::S2AP_WRITE::SET).value;
+        (self.0 ^ other.0) & !hardware == 0
+    }
+}
+
+impl fmt::Debug for Descriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Descriptor({:#018x})", self.0)
+    }
+}
+
+fn rights_field(rights: Rights) -> tock_registers::fields::FieldValue<u64, STAGE2::Register> {
+    let xn = if rights.allows(Rights::EXECUTE) {
+        STAGE2::XN::ExecuteAll
+    } else {
+        STAGE2::XN::ExecuteNone
+    };
+    STAGE2::S2AP_READ.val(u64::from(rights.allows(Rights::READ)))
+        + STAGE2::S2AP_WRITE.val(u64::from(rights.allows(Rights::WRITE)))
+        + xn
+}
+
+fn address_bits(pa: Pa) -> u64 {
+    assert!(
+        pa.page_offset() == 0 && pa.raw() >> 48 == 0,
+        "output addresses are pages of a 48-bit space"
+    );
+    pa.raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const RWX: Rights = Rights::READ.with(Rights::WRITE).with(Rights::EXECUTE);
+
+    /// Bits spelled out from the figure in the Arm ARM, not from this module's names.
+    #[test]
+    fn pages_are_the_literals_of_the_manual() {
+        let normal = Memory::Normal { forced: false };
+        let oa = Pa::new(0x1234_5678_9000);
+        // valid | page | MemAttr 0xf<<2 | S2AP RW 3<<6 | SH 3<<8 | AF 1<<10 | XN 0 | software owned 1<<55
+        assert_eq!(
+            Descriptor::page(oa, RWX, normal, true).raw(),
+            1 << 55 | 0x1234_5678_9000 | 0x7ff
+        );
+        // read only, execute never 0b10<<53
+        assert_eq!(
+            Descriptor::page(oa, Rights::READ, normal, false).raw(),
+            1 << 54 | 0x1234_5678_9000 | 0x77f
+        );
+        // forced write-back 0b0110<<2
+        let forced = Memory::Normal { forced: true };
+        assert_eq!(
+            Descriptor::page(oa, Rights::READ, forced, false).raw(),
+            1 << 54 | 0x1234_5678_9000 | 0x75b
+        );
+        // Device-nGnRE 0b0001<<2, not shareable by encoding
+        let window = Rights::READ.with(Rights::WRITE);
+        assert_eq!(
+            Descriptor::page(oa, window, Memory::Device, false).raw(),
+            1 << 54 | 0x1234_5678_9000 | 0x4c7
+        );
+        assert_eq!(Descriptor::table(oa).raw(), 0x1234_5678_9003);
+    }
+
+    #[test]
+    fn xn_is_never_an_encoding_that_needs_xnx() {
+        for rights in 0..8 {
+            let raw = Descriptor::page(Pa::new(0x1000), Rights(rights), Memory::Device, true).raw();
+            assert!(matches!(raw >> 53 & 3, 0b00 | 0b10));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_page_decodes_to_what_was_encoded(page in 0u64..1 << 36, rights in 0u8..8, owned: bool, forced: bool) {
+            let oa = Pa::new(page << 12);
+            let desc = Descriptor::page(oa, Rights(rights), Memory::Normal { forced }, owned);
+            prop_assert_eq!(desc.view(Level::LAST), View::Leaf(oa, Rights(rights)));
+            prop_assert_eq!(desc.is_owned(), owned);
+        }
+
+        #[test]
+        fn rights_only_grow_and_nothing_else_changes(raw: u64, more in 0u8..8) {
+            let desc = Descriptor::from_raw(raw & !(1 << 53));
+            let after = desc.with_rights(Rights(more));
+            prop_assert_eq!(after.rights(), desc.rights().with(Rights(more)));
+            let rights_bits = 3 << 6 | 3 << 53;
+            prop_assert_eq!(after.raw() & !rights_bits, desc.raw() & !rights_bits);
+        }
+
+        #[test]
+        fn any_bits_have_a_view(raw: u64, level in 0u8..4) {
+            let _ = Descriptor::from_raw(raw).view(Level::new(level));
+        }
+    }
+}

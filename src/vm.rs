@@ -1,0 +1,365 @@
+//! A virtual machine: its memory, its devices, its vCPU, and what happens on each of its exits.
+//!
+//! [`Vm::handle_exit`] is the one match on [`Exit`]; each arm is a call. Everything the machine beneath must do besides
+//! stage 2 is in [`Host`]. State that a vCPU owns is in [`Vcpu`] and has one owner; what others may touch is behind the
+//! lock of the devices.
+//!
+//! Lock order: devices, then page pool, then heap. None is held while a guest runs.
+
+mod calls;
+mod devices;
+mod load;
+mod summary;
+mod vcpu;
+
+pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER};
+pub use load::{Bytes, LoadError, Loaded, Modules, load};
+pub use summary::Summary;
+pub use vcpu::Vcpu;
+
+use alloc::string::String;
+use core::fmt;
+use spin::mutex::TicketMutex;
+
+use crate::addr::{IpaRange, Pa};
+use crate::config::{DomainConfig, RebootPolicy};
+use crate::exit::{Exit, SysRegAccess};
+use crate::fault::inject::Exception;
+use crate::fault::{self, FaultingVcpu, GuestMemory, Resolution, RightsPolicy, Stop};
+use crate::features::Features;
+use crate::machine::Machine;
+use crate::page_pool::PagePool;
+use crate::platform;
+use crate::slot::{Kind, Slot, SlotError, Slots};
+use crate::smccc::Mitigations;
+use crate::stage2::{Config, ConfigError, OutOfPages, Stage2, Vmid};
+use crate::sysreg::id::{IdTable, RawIds};
+use crate::sysreg::{self, Answer};
+use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Version};
+
+/// What a VM asks of the machine besides [`Machine`].
+pub trait Host: Machine {
+    /// A byte the guest sent.
+    fn put_console(&mut self, byte: u8);
+
+    /// The guest reads its console and has room for more.
+    fn guest_listens(&mut self);
+
+    /// The physical counter, in ticks.
+    fn counter(&mut self) -> u64;
+
+    /// Ticks of the counter per second; not 0.
+    fn counter_hz(&mut self) -> u64;
+
+    /// Reads this CPU's first `count` list registers.
+    fn read_list(&mut self, registers: &mut [ListRegister; MAX_LIST_REGISTERS], count: usize);
+
+    /// Ends of interrupts that were in no list register, since the list registers were written last.
+    fn ended_outside(&mut self) -> u32;
+
+    /// Deactivates a physical interrupt that was left active for the guest.
+    fn deactivate(&mut self, intid: u32);
+
+    /// Whether a timer of the guest asserts its line: virtual, physical.
+    fn timer_lines(&mut self) -> (bool, bool);
+
+    /// One line for the log.
+    fn warn(&mut self, text: fmt::Arguments<'_>);
+}
+
+/// How a VM ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// PSCI SYSTEM_OFF.
+    Off,
+    /// PSCI SYSTEM_RESET.
+    Reset,
+    /// The guest said how it went: EXIT(code).
+    Exit(u64),
+    /// The hypervisor stopped it.
+    Stopped(Stop),
+}
+
+/// What the run loop does next with a vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Enter the guest.
+    Resume,
+    /// Wait until an interrupt is there, then enter it.
+    Wait,
+    /// A physical interrupt must be seen to, then enter it.
+    Interrupt,
+    /// The VM has ended.
+    End(End),
+}
+
+/// What a VM is made on.
+pub struct Ground<'a> {
+    /// All free RAM.
+    pub pool: &'a PagePool,
+    /// What the CPUs that run it have.
+    pub features: &'a Features,
+    /// Their ID registers.
+    pub ids: &'a RawIds,
+    /// The GIC's version.
+    pub gic: Version,
+    /// The hardware's GICV, for a GICv2.
+    pub vcpu_interface: Option<Pa>,
+    /// What to tell guests of CPU vulnerabilities.
+    pub mitigations: Mitigations,
+    /// The time of day, if it is known.
+    pub clock: Option<Clock>,
+}
+
+/// A virtual machine.
+pub struct Vm {
+    name: String,
+    memory: u64,
+    rights: RightsPolicy,
+    reboot: RebootPolicy,
+    slots: Slots,
+    stage2: Stage2,
+    loaded: Loaded,
+    ids: IdTable,
+    gic: Version,
+    mitigations: Mitigations,
+    erratum_834220: bool,
+    devices: TicketMutex<Devices>,
+    has_console: bool,
+}
+
+/// Why a VM cannot be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VmError {
+    /// Its addresses do not fit the CPUs.
+    Config(ConfigError),
+    /// Its windows overlap.
+    Slot(SlotError),
+    /// No memory for its tables.
+    OutOfPages,
+}
+
+impl fmt::Display for VmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(ConfigError::TooLarge { asked, limit }) => {
+                write!(f, "its memory ends at address bit {asked}; this CPU has {limit} bits: give it less (GUEST_MEM=)")
+            }
+            Self::Slot(error) => write!(f, "its windows do not fit: {error:?}"),
+            Self::OutOfPages => f.write_str("no memory is left for its translation tables"),
+        }
+    }
+}
+
+impl Vm {
+    /// A VM out of reset: no page mapped, devices as at power-on.
+    ///
+    /// # Errors
+    /// [`VmError`]; nothing is kept then, `loaded` goes with it.
+    pub fn new<M: Machine>(
+        config: &DomainConfig,
+        ground: &Ground<'_>,
+        loaded: Loaded,
+        devices: Devices,
+        m: &mut M,
+    ) -> Result<Self, VmError> {
+        let slots = slots(config, ground).map_err(VmError::Slot)?;
+        let shape = Config::for_highest(slots.highest(), ground.features).map_err(VmError::Config)?;
+        let stage2 = Stage2::new(m, ground.pool, shape, Vmid(1), ground.features.coherence)
+            .map_err(|OutOfPages| VmError::OutOfPages)?;
+        let gic_v3 = ground.gic == Version::V3;
+        Ok(Self {
+            name: config.name.clone(),
+            memory: config.memory,
+            rights: config.rights,
+            reboot: config.reboot,
+            slots,
+            ids: IdTable::new(ground.ids, gic_v3, shape.ipa_bits),
+            stage2,
+            loaded,
+            gic: ground.gic,
+            mitigations: ground.mitigations,
+            erratum_834220: ground.features.erratum_834220,
+            devices: TicketMutex::new(devices),
+            has_console: config.console,
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its stage 2.
+    #[must_use]
+    pub const fn stage2(&self) -> &Stage2 {
+        &self.stage2
+    }
+
+    /// What lies where in it.
+    #[must_use]
+    pub const fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// Whether it has a console.
+    #[must_use]
+    pub const fn has_console(&self) -> bool {
+        self.has_console
+    }
+
+    /// What a reset does.
+    #[must_use]
+    pub const fn reboot(&self) -> RebootPolicy {
+        self.reboot
+    }
+
+    /// Its devices, locked.
+    pub fn devices(&self) -> spin::mutex::ticket::TicketMutexGuard<'_, Devices> {
+        self.devices.lock()
+    }
+
+    /// A vCPU at its entry point.
+    #[must_use]
+    pub fn boot_vcpu(&self) -> Vcpu {
+        Vcpu::entering(self.loaded.entry, self.loaded.tree, &self.ids)
+    }
+
+    /// Ends it: every page goes back to `pool`. What was loaded outlives it, for a restart.
+    pub fn destroy<M: Machine>(self, pool: &PagePool, m: &mut M) -> Loaded {
+        self.stage2.destroy(m, pool);
+        self.loaded
+    }
+
+    /// Handles one exit of `vcpu`.
+    pub fn handle_exit<H: Host>(&self, vcpu: &mut Vcpu, exit: &Exit, pool: &PagePool, host: &mut H) -> Next {
+        let exits = &mut vcpu.counters.exits;
+        match exit {
+            Exit::Abort(abort) => {
+                exits.aborts += 1;
+                let memory = self.memory_on(pool);
+                let mut faulting = FaultingVcpu {
+                    pc: vcpu.registers.pc,
+                    progress: &mut vcpu.progress,
+                    counters: &mut vcpu.counters,
+                };
+                let resolution = fault::resolve(&memory, &mut faulting, abort, host);
+                self.act(vcpu, resolution, host)
+            }
+            Exit::Hvc(imm) => {
+                exits.calls += 1;
+                self.call(vcpu, *imm, host)
+            }
+            Exit::Smc(imm) => {
+                exits.calls += 1;
+                vcpu.registers.advance();
+                self.call(vcpu, *imm, host)
+            }
+            Exit::SysReg(access) => {
+                exits.sysreg += 1;
+                self.system_register(vcpu, access, host)
+            }
+            Exit::Wait { .. } => {
+                exits.waits += 1;
+                vcpu.registers.advance();
+                Next::Wait
+            }
+            Exit::Interrupt => {
+                exits.interrupts += 1;
+                Next::Interrupt
+            }
+            Exit::Hidden { class } => {
+                exits.other += 1;
+                let pc = vcpu.registers.pc;
+                vcpu.warn_once(*class as u16, host, format_args!("a hidden feature (class {class:#x}) was used at PC {pc:#x}: undefined"));
+                self.inject(vcpu, Exception::undefined(), host)
+            }
+            Exit::SError { esr } => {
+                exits.other += 1;
+                Next::End(End::Stopped(Stop::Hardware { pc: vcpu.registers.pc, esr: *esr }))
+            }
+            Exit::Unknown { esr } => {
+                exits.other += 1;
+                Next::End(End::Stopped(Stop::UnknownExit { pc: vcpu.registers.pc, esr: *esr }))
+            }
+        }
+    }
+
+    fn memory_on<'a>(&'a self, pool: &'a PagePool) -> GuestMemory<'a> {
+        GuestMemory {
+            slots: &self.slots,
+            stage2: &self.stage2,
+            pool,
+            contents: &self.loaded.contents,
+            rights: self.rights,
+            erratum_834220: self.erratum_834220,
+        }
+    }
+
+    fn act<H: Host>(&self, vcpu: &mut Vcpu, resolution: Resolution, host: &mut H) -> Next {
+        match resolution {
+            Resolution::Retry => Next::Resume,
+            Resolution::Mmio(mmio) => {
+                self.devices.lock().access(vcpu, &mmio, host);
+                vcpu.registers.advance();
+                Next::Resume
+            }
+            Resolution::Skip => {
+                vcpu.registers.advance();
+                Next::Resume
+            }
+            Resolution::Inject(exception) => self.inject(vcpu, exception, host),
+            Resolution::Stop(stop) => Next::End(End::Stopped(stop)),
+        }
+    }
+
+    fn inject<H: Host>(&self, vcpu: &mut Vcpu, exception: Exception, host: &mut H) -> Next {
+        if exception.is_abort() {
+            vcpu.counters.injected += 1;
+        } else {
+            vcpu.counters.undefined += 1;
+        }
+        match exception.take(&mut vcpu.registers, vcpu.pstate_features, &mut vcpu.progress, host) {
+            Ok(()) => Next::Resume,
+            Err(stop) => Next::End(End::Stopped(stop)),
+        }
+    }
+
+    fn system_register<H: Host>(&self, vcpu: &mut Vcpu, access: &SysRegAccess, host: &mut H) -> Next {
+        match sysreg::answer(&self.ids, self.gic == Version::V3, access) {
+            Answer::Value(value) => vcpu.registers.write(access.rt, value),
+            Answer::Ignored => {}
+            Answer::Sgi(register) => {
+                let value = vcpu.registers.read(access.rt);
+                self.devices.lock().send_sgi(register, value, host);
+            }
+            Answer::Undefined => {
+                let pc = vcpu.registers.pc;
+                vcpu.warn_once(access.encoding, host, format_args!("{access} at PC {pc:#x}: undefined"));
+                return self.inject(vcpu, Exception::undefined(), host);
+            }
+        }
+        vcpu.registers.advance();
+        Next::Resume
+    }
+}
+
+/// The windows of a VM on this ground.
+fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError> {
+    let mut slots = Slots::default();
+    let ram = IpaRange { start: platform::RAM_BASE, size: config.memory };
+    slots.add(Slot { range: ram, kind: Kind::Ram })?;
+    slots.add(Slot { range: platform::GICD, kind: Kind::Device(devices::GICD) })?;
+    match ground.vcpu_interface {
+        Some(gicv) => slots.add(Slot { range: platform::GICC, kind: Kind::Window(gicv) })?,
+        None => slots.add(Slot { range: platform::GICR, kind: Kind::Device(devices::GICR) })?,
+    }
+    if config.console {
+        slots.add(Slot { range: platform::UART, kind: Kind::Device(devices::UART) })?;
+    }
+    if ground.clock.is_some() {
+        slots.add(Slot { range: platform::RTC, kind: Kind::Device(devices::RTC) })?;
+    }
+    Ok(slots)
+}

@@ -1,0 +1,255 @@
+//! The devices of a VM, and the interrupts they raise.
+
+use crate::device::pl011::Pl011;
+use crate::device::pl031::Pl031;
+use crate::fault::Mmio;
+use crate::platform;
+use crate::sysreg::SgiRegister;
+use crate::vgic::{Affinity, ConfigError, IntId, ListRegister, MAX_LIST_REGISTERS, Plan, Version, Vgic};
+use crate::vm::{Host, Vcpu};
+
+/// Device number of the GIC distributor.
+pub(super) const GICD: u8 = 0;
+/// Device number of the GICv3 redistributors.
+pub(super) const GICR: u8 = 1;
+/// Device number of the PL011.
+pub(super) const UART: u8 = 2;
+/// Device number of the PL031.
+pub(super) const RTC: u8 = 3;
+
+/// Names of the devices, by number.
+pub(super) const NAMES: [&str; 4] = ["GICD", "GICR", "PL011", "PL031"];
+
+/// The guest's virtual timer interrupt.
+pub const VIRTUAL_TIMER: IntId = IntId::new(platform::TIMER_VIRT.raw());
+/// The guest's physical timer interrupt.
+pub const PHYSICAL_TIMER: IntId = IntId::new(platform::TIMER_PHYSICAL.raw());
+
+const UART_LINE: IntId = IntId::new(platform::UART_INTERRUPT.raw());
+const RTC_LINE: IntId = IntId::new(platform::RTC_INTERRUPT.raw());
+/// SPIs the distributor has.
+const SPI_COUNT: usize = 256;
+/// The one vCPU.
+const BOOT_VCPU: usize = 0;
+
+/// Time of day at a moment of the counter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Clock {
+    /// Seconds since 1970 when the counter was 0.
+    pub epoch: u64,
+}
+
+/// A VM's devices.
+pub struct Devices {
+    uart: Pl011,
+    rtc: Option<Pl031>,
+    vgic: Vgic,
+    /// The guest has been heard of: it printed something since it was reset.
+    spoke: bool,
+}
+
+impl Devices {
+    /// All devices out of reset; with a real-time clock if the time of day is known.
+    ///
+    /// # Errors
+    /// [`ConfigError`] never for one vCPU.
+    pub fn new(gic: Version, clock: Option<Clock>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            uart: Pl011::new(),
+            rtc: clock.map(|clock| Pl031::new(clock.epoch)),
+            vgic: Vgic::new(gic, &[Affinity::default()], SPI_COUNT)?,
+            spoke: false,
+        })
+    }
+
+    /// Whether the guest printed anything.
+    #[must_use]
+    pub const fn spoke(&self) -> bool {
+        self.spoke
+    }
+
+    /// Answers one access and moves its value.
+    pub(super) fn access<H: Host>(&mut self, vcpu: &mut Vcpu, mmio: &Mmio, host: &mut H) {
+        if let Some(count) = vcpu.counters.mmio.get_mut(usize::from(mmio.device)) {
+            *count += 1;
+        }
+        if mmio.transfer.is_ordered && mmio.is_write {
+            host.dsb(crate::machine::Dsb::Ish);
+        }
+        if mmio.device == GICD || mmio.device == GICR {
+            self.fold_in(host);
+        }
+        let is_big_endian = is_big_endian(vcpu.registers.pstate, host);
+        if mmio.is_write {
+            let value = vcpu.registers.read(mmio.transfer.register) & mmio.transfer.width.mask();
+            self.write(mmio, swap(value, mmio, is_big_endian), host);
+        } else {
+            let value = swap(self.read(mmio, host), mmio, is_big_endian);
+            vcpu.registers.write(mmio.transfer.register, mmio.transfer.extend(value));
+        }
+        if mmio.transfer.is_ordered && !mmio.is_write {
+            host.dsb(crate::machine::Dsb::Ish);
+        }
+    }
+
+    fn read<H: Host>(&mut self, mmio: &Mmio, host: &mut H) -> u64 {
+        let (offset, width) = (mmio.offset, mmio.transfer.width);
+        match mmio.device {
+            GICD => self.vgic.read_distributor(BOOT_VCPU, offset, width),
+            GICR => self.vgic.read_redistributor(offset, width),
+            UART => {
+                let value = self.uart.read(offset, width);
+                self.uart_accessed(host);
+                value
+            }
+            RTC => self.rtc.as_mut().map_or(0, |rtc| rtc.read(offset, width, seconds(host))),
+            _ => 0,
+        }
+    }
+
+    fn write<H: Host>(&mut self, mmio: &Mmio, value: u64, host: &mut H) {
+        let (offset, width) = (mmio.offset, mmio.transfer.width);
+        match mmio.device {
+            GICD => self.vgic.write_distributor(BOOT_VCPU, offset, width, value),
+            GICR => self.vgic.write_redistributor(offset, width, value),
+            UART => {
+                if let Some(byte) = self.uart.write(offset, width, value) {
+                    self.spoke = true;
+                    host.put_console(byte);
+                }
+                self.uart_accessed(host);
+            }
+            RTC => {
+                if let Some(rtc) = &mut self.rtc {
+                    rtc.write(offset, width, value, seconds(host));
+                    self.vgic.set_line(RTC_LINE, rtc.line());
+                }
+            }
+            _ => {}
+        }
+        if mmio.device == GICD || mmio.device == GICR {
+            self.deactivate_dropped(host);
+        }
+    }
+
+    fn uart_accessed<H: Host>(&mut self, host: &mut H) {
+        self.uart_changed();
+        if self.uart.has_room() {
+            host.guest_listens();
+        }
+    }
+
+    fn uart_changed(&mut self) {
+        self.vgic.set_line(UART_LINE, self.uart.line());
+    }
+
+    /// Whether the guest would take a byte.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.uart.has_room()
+    }
+
+    /// A byte for the guest, which has room for it.
+    pub fn receive(&mut self, byte: u8) {
+        self.uart.receive(byte);
+        self.uart_changed();
+    }
+
+    /// The guest wrote an SGI register.
+    pub(super) fn send_sgi<H: Host>(&mut self, register: SgiRegister, value: u64, host: &mut H) {
+        self.fold_in(host);
+        match register {
+            SgiRegister::Sgi0r => self.vgic.write_sgi0r(BOOT_VCPU, value),
+            SgiRegister::Sgi1r => self.vgic.write_sgi1r(BOOT_VCPU, value),
+            SgiRegister::Asgi1r => self.vgic.write_asgi1r(BOOT_VCPU, value),
+        }
+    }
+
+    /// A timer's physical interrupt was taken and left active for the guest to end.
+    pub fn timer_interrupt<H: Host>(&mut self, guest: IntId, physical: IntId, host: &mut H) {
+        self.fold_in(host);
+        if !self.vgic.hardware_interrupt(BOOT_VCPU, guest, physical) {
+            host.deactivate(physical.raw());
+        }
+    }
+
+    /// A maintenance interrupt was taken: the list registers want looking at.
+    pub fn maintenance<H: Host>(&mut self, host: &mut H) {
+        self.fold_in(host);
+    }
+
+    /// What the guest did to its list registers, into the model; timers that have gone quiet, out of it.
+    pub fn fold_in<H: Host>(&mut self, host: &mut H) {
+        let loaded = self.vgic.loaded(BOOT_VCPU);
+        if loaded != 0 {
+            let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
+            host.read_list(&mut registers, loaded);
+            self.vgic.sync_from(BOOT_VCPU, &registers);
+        }
+        let ended = host.ended_outside();
+        if ended != 0 {
+            self.vgic.retire(BOOT_VCPU, ended);
+        }
+        self.withdraw_quiet_timers(host);
+        self.deactivate_dropped(host);
+    }
+
+    /// A timer whose interrupt waits for the guest, and that the guest has set anew meanwhile, asks for nothing any more.
+    fn withdraw_quiet_timers<H: Host>(&mut self, host: &mut H) {
+        let waiting = self.vgic.linked_pending(BOOT_VCPU);
+        if waiting == 0 {
+            return;
+        }
+        let (virt, physical) = host.timer_lines();
+        for (intid, line) in [(VIRTUAL_TIMER, virt), (PHYSICAL_TIMER, physical)] {
+            if waiting >> intid.raw() & 1 == 1 && !line {
+                self.vgic.set_private_line(BOOT_VCPU, intid, false);
+            }
+        }
+    }
+
+    fn deactivate_dropped<H: Host>(&mut self, host: &mut H) {
+        while let Some(intid) = self.vgic.take_deactivation(BOOT_VCPU) {
+            host.deactivate(intid.raw());
+        }
+    }
+
+    /// Whether an interrupt waits for the guest.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.vgic.is_pending(BOOT_VCPU)
+    }
+
+    /// What the list registers shall hold, if anything changed since they were written last.
+    pub fn plan<H: Host>(
+        &mut self,
+        registers: &mut [ListRegister; MAX_LIST_REGISTERS],
+        count: usize,
+        host: &mut H,
+    ) -> Option<Plan> {
+        if !self.vgic.needs_plan(BOOT_VCPU) {
+            return None;
+        }
+        self.fold_in(host);
+        let plan = self.vgic.plan(BOOT_VCPU, registers, count);
+        self.deactivate_dropped(host);
+        Some(plan)
+    }
+}
+
+/// Whether the guest's data accesses are big-endian: SCTLR_EL1.EE at EL1, E0E at EL0.
+fn is_big_endian<H: Host>(pstate: u64, host: &mut H) -> bool {
+    const EE: u64 = 1 << 25;
+    const E0E: u64 = 1 << 24;
+    let at_el0 = pstate & crate::registers::pstate::MODE == crate::registers::pstate::EL0T;
+    host.el1(crate::machine::El1::Sctlr) & if at_el0 { E0E } else { EE } != 0
+}
+
+/// Devices are little-endian: a big-endian guest's value has its bytes turned round.
+const fn swap(value: u64, mmio: &Mmio, is_big_endian: bool) -> u64 {
+    if is_big_endian { value.swap_bytes() >> (64 - 8 * mmio.transfer.width.bytes()) } else { value }
+}
+
+fn seconds<H: Host>(host: &mut H) -> u64 {
+    host.counter() / host.counter_hz().max(1)
+}

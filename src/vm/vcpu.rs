@@ -1,0 +1,56 @@
+//! A vCPU: what belongs to it alone.
+
+use core::fmt;
+
+use crate::addr::Ipa;
+use crate::fault::inject::PstateFeatures;
+use crate::fault::progress::Progress;
+use crate::registers::Registers;
+use crate::stats::Counters;
+use crate::sysreg::id::IdTable;
+use crate::vm::Host;
+
+/// Different refusals a vCPU is warned of before it goes on in silence.
+const WARNINGS: usize = 8;
+
+/// A vCPU that is out of its guest. Whoever has it owns it.
+pub struct Vcpu {
+    /// Its general-purpose registers.
+    pub registers: Registers,
+    /// Is it getting anywhere?
+    pub progress: Progress,
+    /// What it did.
+    pub counters: Counters,
+    /// What exception entry does to its PSTATE.
+    pub pstate_features: PstateFeatures,
+    warned: [Option<u16>; WARNINGS],
+}
+
+impl Vcpu {
+    /// At its entry point, with the device tree's address in x0, x1 to x3 zero, all exceptions masked.
+    ///
+    /// Source: Linux `Documentation/arch/arm64/booting.rst`.
+    #[must_use]
+    pub fn entering(entry: Ipa, tree: Ipa, ids: &IdTable) -> Self {
+        let mut registers = Registers::entering(entry.raw());
+        registers.x[0] = tree.raw();
+        Self {
+            registers,
+            progress: Progress::default(),
+            counters: Counters::default(),
+            pstate_features: PstateFeatures { pan: ids.has_pan(), ssbs: ids.has_ssbs() },
+            warned: [None; WARNINGS],
+        }
+    }
+
+    /// Logs `text` the first time for each `what`, and for the first few only.
+    pub(super) fn warn_once<H: Host>(&mut self, what: u16, host: &mut H, text: fmt::Arguments<'_>) {
+        if self.warned.contains(&Some(what)) {
+            return;
+        }
+        if let Some(free) = self.warned.iter_mut().find(|slot| slot.is_none()) {
+            *free = Some(what);
+            host.warn(text);
+        }
+    }
+}
