@@ -26,6 +26,7 @@
 
 mod bank;
 mod distributor;
+mod fold;
 mod link;
 pub mod list_register;
 mod plan;
