@@ -29,18 +29,28 @@ impl Vgic {
         }
     }
 
-    /// `count` ends of interrupts that were in no list register (GICH_HCR or ICH_HCR_EL2, EOIcount): a guest ends its most
-    /// urgent active interrupt first, so those are taken to have ended.
+    /// The guest ended interrupts that were in no list register: `count` is EOIcount of GICH_HCR or ICH_HCR_EL2, which
+    /// counts from the write of [`Plan::hcr`](super::Plan::hcr) on. A guest ends its most urgent active interrupt first,
+    /// so those are taken to have ended.
+    ///
+    /// To be called with [`Vgic::sync_from`]; calling it again with the same count changes nothing.
     pub fn retire(&mut self, vcpu: usize, count: u32) {
-        for _ in 0..count {
-            let Some(place) = self
-                .active_outside(vcpu)
-                .min_by_key(|place| self.priority(*place))
-            else {
-                return;
+        let Some(interface) = self.vcpus.get_mut(vcpu) else {
+            return;
+        };
+        let new = count.saturating_sub(interface.retired);
+        interface.retired = count;
+        for _ in 0..new {
+            let outside = self.active_outside(vcpu);
+            let Some(place) = outside.min_by_key(|place| self.priority(*place)) else {
+                break;
             };
             self.end_active(vcpu, place, false);
             self.reconsider(place.bank, place.mask());
+        }
+        if new != 0 {
+            // The maintenance interrupt is asserted until the count is written.
+            self.mark(vcpu);
         }
     }
 
@@ -51,7 +61,6 @@ impl Vgic {
         {
             let holder = self.holder(place).unwrap_or(vcpu);
             self.end_active(holder, place, false);
-            self.mark(holder);
             self.reconsider(place.bank, place.mask());
         }
     }

@@ -103,6 +103,7 @@ impl Vgic {
         let interface = &mut self.vcpus[vcpu];
         interface.slot_count = selection.chosen().len();
         interface.has_leftovers = has_leftovers;
+        interface.retired = 0;
         self.dirty &= !(1 << vcpu);
         Plan {
             used: selection.chosen().len(),

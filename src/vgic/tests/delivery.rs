@@ -400,6 +400,20 @@ fn handlers_nested_deeper_than_there_are_list_registers_all_end() {
 }
 
 #[test]
+fn ends_outside_are_counted_once_however_often_they_are_folded_in() {
+    let mut vgic = running(Version::V3, 1);
+    let mut guest = Guest::new(0, 1);
+    nest(&mut vgic, &mut guest, 3);
+    guest.end(IntId::spi(2));
+    guest.end(IntId::spi(1));
+    assert!(guest.wants_maintenance());
+    for _ in 0..3 {
+        guest.exit(&mut vgic);
+    }
+    assert_eq!(read(&vgic, 0, 0x304), 1, "SPI 0 is still being handled");
+}
+
+#[test]
 fn with_one_list_register_nested_handlers_still_end() {
     for version in BOTH {
         let mut vgic = running(version, 1);
@@ -600,5 +614,31 @@ fn wfi_ends_for_what_could_be_delivered_only() {
         vgic.set_line(IntId::spi(2), true);
         assert!(!vgic.is_pending(0), "the distributor is off");
         assert!(!vgic.forwards(0, SPI));
+    }
+}
+
+#[test]
+fn an_interrupt_ended_outside_the_list_registers_comes_before_what_is_less_urgent() {
+    for version in BOTH {
+        let mut vgic = running(version, 1);
+        let mut guest = Guest::new(0, 1);
+        vgic.write_distributor(0, 0x421, Width::Byte, 0x80);
+        vgic.set_line(SPI, true);
+        guest.turn(&mut vgic);
+        guest.acknowledge();
+        guest.exit(&mut vgic);
+        vgic.set_line(IntId::spi(2), true);
+        guest.enter(&mut vgic);
+        guest.end(SPI);
+        assert_eq!(
+            guest.ends_outside, 1,
+            "the list register went to what is pending"
+        );
+        guest.turn(&mut vgic);
+        assert_eq!(
+            guest.acknowledge().map(|register| register.vintid),
+            Some(SPI),
+            "its line is still asserted"
+        );
     }
 }

@@ -52,7 +52,7 @@ impl Guest {
             "more list registers in use than there are"
         );
         vgic.sync_from(self.vcpu, &self.registers[..loaded]);
-        vgic.retire(self.vcpu, core::mem::take(&mut self.end_count));
+        vgic.retire(self.vcpu, self.end_count);
     }
 
     /// EL2 lets the vCPU into its guest.
@@ -65,6 +65,7 @@ impl Guest {
                 self.registers[index] = through_hardware(vgic.version(), *register);
             }
             self.writes += self.plan.write;
+            self.end_count = 0;
             self.check_registers();
         }
         while let Some(pintid) = vgic.take_deactivation(self.vcpu) {
