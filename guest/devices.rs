@@ -5,41 +5,80 @@
 //! meant. One back end may be registered per test binary, so all drivers share this one. Devices live per thread: tests
 //! run in parallel and never meet.
 
-use arm_pl011_uart::{
-    DataBits, FifoLevel, Interrupts, LineConfig, PL011Registers, Parity, StopBits, Uart,
-};
+#[path = "devices/gic.rs"]
+mod gic;
+#[path = "devices/uart.rs"]
+mod uart;
+
 use core::cell::RefCell;
-use core::ptr::NonNull;
 use faultline::device::Width;
 use faultline::device::pl011::Pl011;
-use safe_mmio::{MmioOps, UniqueMmioPointer, set_mmio_ops};
-use std::fmt::Write;
+use faultline::vgic::{Affinity, Version, Vgic};
+use gic::CpuInterface;
+use safe_mmio::{MmioOps, set_mmio_ops};
 
-/// Where the UART's page is for the driver.
+const GICD_BASE: u64 = 0x0800_0000;
+const GICC_BASE: u64 = 0x0801_0000;
+const GICR_BASE: u64 = 0x080a_0000;
 const UART_BASE: u64 = 0x0900_0000;
-const PAGE: u64 = 0x1000;
+const UART_END: u64 = UART_BASE + 0x1000;
+
+/// vCPUs the board is made for; vCPU 0 does all accesses.
+const VCPUS: u64 = 2;
 
 thread_local! {
-    static BOARD: RefCell<Board> = const { RefCell::new(Board { uart: Pl011::new(), sent: Vec::new() }) };
+    static BOARD: RefCell<Board> = RefCell::new(Board::new(Version::V3));
 }
 
 /// The devices of one test, and what left them.
 struct Board {
     uart: Pl011,
     sent: Vec<u8>,
+    vgic: Vgic,
+    /// The hardware's part of a GICv2: the CPU interface of vCPU 0.
+    interface: CpuInterface,
 }
 
 impl Board {
+    fn new(gic: Version) -> Self {
+        let affinities: Vec<Affinity> = (0..VCPUS).map(Affinity::from_mpidr).collect();
+        Self {
+            uart: Pl011::new(),
+            sent: Vec::new(),
+            vgic: Vgic::new(gic, &affinities, 256).expect("a usual configuration"),
+            interface: CpuInterface::default(),
+        }
+    }
+
     fn read(&mut self, address: u64, width: Width) -> u64 {
-        match address.checked_sub(UART_BASE) {
-            Some(offset @ 0..PAGE) => self.uart.read(offset, width),
+        match address {
+            GICD_BASE..GICC_BASE => {
+                self.interface.exit(&mut self.vgic);
+                self.vgic.read_distributor(0, address - GICD_BASE, width)
+            }
+            GICC_BASE..GICR_BASE => self.interface.read(&mut self.vgic, address - GICC_BASE),
+            GICR_BASE..UART_BASE => self.vgic.read_redistributor(address - GICR_BASE, width),
+            UART_BASE..UART_END => self.uart.read(address - UART_BASE, width),
             _ => panic!("read of {address:#x}, where there is no device"),
         }
     }
 
     fn write(&mut self, address: u64, width: Width, value: u64) {
-        match address.checked_sub(UART_BASE) {
-            Some(offset @ 0..PAGE) => self.sent.extend(self.uart.write(offset, width, value)),
+        match address {
+            GICD_BASE..GICC_BASE => {
+                self.interface.exit(&mut self.vgic);
+                self.vgic
+                    .write_distributor(0, address - GICD_BASE, width, value);
+            }
+            GICC_BASE..GICR_BASE => self.interface.write(address - GICC_BASE, value),
+            GICR_BASE..UART_BASE => {
+                self.vgic
+                    .write_redistributor(address - GICR_BASE, width, value)
+            }
+            UART_BASE..UART_END => {
+                self.sent
+                    .extend(self.uart.write(address - UART_BASE, width, value))
+            }
             _ => panic!("write to {address:#x}, where there is no device"),
         }
     }
@@ -75,93 +114,3 @@ trap! {
 }
 
 set_mmio_ops!(Trap);
-
-const LINE: LineConfig = LineConfig {
-    data_bits: DataBits::Bits8,
-    parity: Parity::None,
-    stop_bits: StopBits::One,
-};
-
-fn uart() -> Uart<'static> {
-    let registers = core::ptr::without_provenance_mut::<PL011Registers>(UART_BASE as usize);
-    let registers = NonNull::new(registers).expect("the UART is not at zero");
-    // SAFETY: every access through this pointer goes to `Trap`, which never dereferences it, and each test makes one.
-    Uart::new(unsafe { UniqueMmioPointer::new(registers) })
-}
-
-/// Hands in as much of `bytes` as there is room for; the number of bytes taken.
-fn type_in(bytes: &[u8]) -> usize {
-    with_board(|board| {
-        let mut taken = 0;
-        for byte in bytes {
-            if !board.uart.has_room(true) {
-                break;
-            }
-            board.uart.receive(*byte);
-            taken += 1;
-        }
-        taken
-    })
-}
-
-#[test]
-fn pl011_driver_accepts_the_identification() {
-    let identification = uart().read_identification();
-    assert!(identification.is_valid());
-    assert_eq!(identification.revision_number, 1);
-}
-
-#[test]
-fn pl011_driver_writes_text() {
-    let mut uart = uart();
-    uart.enable(LINE, 115_200, 24_000_000)
-        .expect("a usual rate");
-    writeln!(uart, "hello, driver {}", 1 + 1).expect("the driver never fails");
-    assert!(uart.is_tx_fifo_empty() && !uart.is_tx_fifo_full() && !uart.is_busy());
-    assert_eq!(with_board(|board| board.sent.clone()), b"hello, driver 2\n");
-}
-
-#[test]
-fn pl011_driver_reads_by_polling_what_was_typed() {
-    let mut uart = uart();
-    uart.enable(LINE, 115_200, 24_000_000)
-        .expect("a usual rate");
-    let mut typed: &[u8] = b"every byte, in order";
-    let mut seen = Vec::new();
-    for _ in 0..200 {
-        typed = &typed[type_in(typed)..];
-        seen.extend(uart.read_word().expect("no line error"));
-    }
-    assert_eq!(seen, b"every byte, in order");
-}
-
-#[test]
-fn pl011_driver_reads_by_interrupt_what_was_typed() {
-    let mut uart = uart();
-    uart.enable(LINE, 115_200, 24_000_000)
-        .expect("a usual rate");
-    uart.set_interrupt_fifo_levels(FifoLevel::Bytes16, FifoLevel::Bytes16);
-    uart.clear_interrupts(Interrupts::all());
-    uart.set_interrupt_masks(Interrupts::RXI | Interrupts::RTI);
-    let mut typed: &[u8] = b"more than one FIFO full of bytes, and all of them arrive";
-    let mut seen = Vec::new();
-    typed = &typed[type_in(typed)..];
-    assert!(uart.is_rx_fifo_full());
-    assert_eq!(
-        uart.raw_interrupt_status(),
-        Interrupts::RXI | Interrupts::RTI
-    );
-    while with_board(|board| board.uart.line()) {
-        let pending = uart.masked_interrupt_status();
-        uart.clear_interrupts(pending);
-        while let Some(byte) = uart.read_word().expect("no line error") {
-            seen.push(byte);
-        }
-        typed = &typed[type_in(typed)..];
-    }
-    assert_eq!(
-        seen,
-        b"more than one FIFO full of bytes, and all of them arrive"
-    );
-    assert_eq!(uart.masked_interrupt_status(), Interrupts::empty());
-}

@@ -5,8 +5,9 @@
 //!
 //! How EL2 uses it, per vCPU:
 //!
-//! 1. While the guest runs, its interrupts live in the list registers. Whenever EL2 has a reason to use the vGIC, it first
-//!    reads [`Vgic::loaded`] of them back and calls [`Vgic::sync_from`]. (It may do so any number of times.)
+//! 1. While the guest runs, its interrupts live in the list registers. Before EL2 uses the vGIC for a reason of that guest,
+//!    and before it plans, it reads [`Vgic::loaded`] of them back, with EOIcount, and calls [`Vgic::sync_from`] and
+//!    [`Vgic::retire`]. It may do so any number of times.
 //! 2. It does what it came for: [`Vgic::set_line`], [`Vgic::hardware_interrupt`], a register access, an SGI.
 //! 3. Before it enters a guest for which [`Vgic::needs_plan`] says so (after a sync), it calls [`Vgic::plan`], writes the
 //!    list registers and the maintenance enables, then deactivates what [`Vgic::take_deactivation`] gives. Otherwise it
@@ -26,6 +27,7 @@
 
 mod bank;
 mod distributor;
+mod fold;
 mod link;
 pub mod list_register;
 mod plan;
@@ -158,6 +160,8 @@ struct VcpuInterface {
     slot_count: usize,
     /// The last plan had more interrupts than list registers.
     has_leftovers: bool,
+    /// Ends outside the list registers that were folded in since then.
+    retired: u32,
 }
 
 /// Thirty-two SPIs and where they go.
@@ -254,14 +258,14 @@ impl Vgic {
 
     /// The input line of `vcpu`'s PPI `intid` takes `level`. Other interrupts than PPIs are ignored.
     ///
-    /// For a PPI that [`Vgic::hardware_interrupt`] made pending, a deasserted line withdraws it unless the guest has
-    /// acknowledged it: the physical interrupt is then to be deactivated ([`Vgic::take_deactivation`]).
+    /// For a PPI that stands for a physical interrupt ([`Vgic::hardware_interrupt`]) a deasserted line withdraws it unless
+    /// the guest has acknowledged it: the physical interrupt is then to be deactivated ([`Vgic::take_deactivation`]).
     pub fn set_private_line(&mut self, vcpu: usize, intid: IntId, level: bool) {
         if (FIRST_PPI..FIRST_SPI).contains(&intid.raw())
             && let Some(place) = self.place(vcpu, intid)
         {
             if !level {
-                self.withdraw_link(vcpu, place.mask());
+                self.withdraw_links(vcpu, place.mask());
             }
             self.drive(place, level);
         }
@@ -429,6 +433,7 @@ impl VcpuInterface {
             slots: [Slot::FREE; MAX_LIST_REGISTERS],
             slot_count: 0,
             has_leftovers: false,
+            retired: 0,
         }
     }
 }

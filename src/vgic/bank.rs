@@ -32,6 +32,10 @@ pub(super) struct Bank {
     pub(super) active: u32,
     /// In a list register of some vCPU that is not known to be free again.
     pub(super) resident: u32,
+    /// Stands for a physical interrupt that stays active until this one's end ([`super::link`]).
+    pub(super) linked: u32,
+    /// Of those, active *because* of the link, and not for a reason of software's.
+    pub(super) taken: u32,
     pub(super) priority: [u8; BANK as usize],
 }
 
@@ -47,13 +51,20 @@ impl Bank {
             loaded_latch: 0,
             active: 0,
             resident: 0,
+            linked: 0,
+            taken: 0,
             priority: [0; BANK as usize],
         }
     }
 
-    /// Pending, wherever the pending state is kept.
+    /// Pending, as the registers show it, wherever the pending state is kept.
     pub(super) const fn pending(&self) -> u32 {
-        self.latch | self.loaded_latch | self.line & !self.edge
+        self.latch | self.loaded_latch | self.line & !self.edge | self.linked & !self.taken
+    }
+
+    /// Level-sensitive and asserted. Not if a link was taken: then hardware looks at the line after the guest's end.
+    pub(super) const fn asserted(&self) -> u32 {
+        self.line & !self.edge & !self.taken
     }
 
     /// Enabled, and of a group that is.
@@ -65,7 +76,8 @@ impl Bank {
 
     /// Pending and forwarded, active or not.
     pub(super) const fn deliverable(&self, groups: GroupEnables) -> u32 {
-        self.pending() & self.forwarded(groups)
+        let pending = self.latch | self.loaded_latch | self.asserted() | self.linked & !self.taken;
+        pending & self.forwarded(groups)
     }
 
     /// The input lines in `mask` take `level`; the interrupts whose state it changed.

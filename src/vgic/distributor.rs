@@ -220,7 +220,7 @@ impl Vgic {
 
     fn clear_pending(&mut self, id: BankId, mask: u32) {
         if let BankId::Private(vcpu) = id {
-            self.withdraw_link(vcpu, mask);
+            self.withdraw_links(vcpu, mask);
         }
         let bank = self.bank_mut(id);
         bank.latch &= !mask;
@@ -240,9 +240,9 @@ impl Vgic {
 
     fn clear_active(&mut self, id: BankId, mask: u32) {
         if let BankId::Private(vcpu) = id {
-            let links = &mut self.vcpus[vcpu].links;
-            let taken = mask & links.taken;
-            links.give_up(taken);
+            let interface = &mut self.vcpus[vcpu];
+            let taken = mask & interface.bank.taken;
+            interface.give_up_links(taken);
             if taken != 0 {
                 self.mark(vcpu);
             }

@@ -8,42 +8,47 @@
 //!
 //! Source: IHI 0048B "Virtual interrupts in the GIC"; IHI 0069 "Physical interrupts mapped to virtual ones".
 
-use super::{BankId, FIRST_PPI, FIRST_SPI, IntId, Vgic, bits};
+use super::{BankId, FIRST_PPI, FIRST_SPI, IntId, VcpuInterface, Vgic, bits};
 
-/// Links of one vCPU's PPIs to physical interrupts.
+/// The physical interrupts of one vCPU's PPIs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Links {
-    /// The physical interrupt is active, waiting for the virtual one's end.
-    pub(super) linked: u32,
-    /// Of those, the virtual interrupt is active *because* of the link (and not for a reason of software's).
-    pub(super) taken: u32,
+    pintid: [IntId; FIRST_SPI as usize],
     /// EL2 is to deactivate the physical interrupt.
-    pub(super) to_deactivate: u32,
-    pub(super) pintid: [IntId; 32],
+    to_deactivate: u32,
 }
 
 impl Links {
+    /// Physical interrupt of PPI `bit`, if it is or was linked.
+    pub(super) fn pintid(&self, bit: u32) -> IntId {
+        self.pintid.get(bit as usize).copied().unwrap_or_default()
+    }
+}
+
+impl VcpuInterface {
     /// The links in `mask` end without hardware's help.
-    pub(super) fn give_up(&mut self, mask: u32) {
-        let ended = mask & self.linked;
-        self.linked &= !ended;
-        self.taken &= !ended;
-        self.to_deactivate |= ended;
+    pub(super) fn give_up_links(&mut self, mask: u32) {
+        let ended = mask & self.bank.linked;
+        self.end_links(ended);
+        self.links.to_deactivate |= ended;
     }
 
-    /// The links in `mask` end, hardware having deactivated the physical interrupt.
-    pub(super) fn end(&mut self, mask: u32) {
-        self.linked &= !mask;
-        self.taken &= !mask;
-        self.to_deactivate &= !mask;
+    /// The links in `mask` end, hardware having deactivated the physical interrupt. If its line is still asserted it is
+    /// taken anew; until then the line is not known to be.
+    pub(super) fn end_links(&mut self, mask: u32) {
+        let ended = mask & self.bank.linked;
+        self.bank.linked &= !ended;
+        self.bank.taken &= !ended;
+        self.bank.line &= !ended;
+        self.links.to_deactivate &= !mask;
     }
 
-    /// The guest acknowledged a linked list register.
-    pub(super) fn take(&mut self, mask: u32) {
-        self.linked |= mask;
-        self.taken |= mask;
+    /// The guest acknowledged linked list registers.
+    pub(super) fn take_links(&mut self, mask: u32) {
+        self.bank.linked |= mask;
+        self.bank.taken |= mask;
         // Someone may have withdrawn it while it was being acknowledged: the acknowledgement came first.
-        self.to_deactivate &= !mask;
+        self.links.to_deactivate &= !mask;
     }
 }
 
@@ -61,10 +66,10 @@ impl Vgic {
             return false;
         }
         let mask = 1 << intid.raw();
-        interface.links.linked |= mask;
+        interface.bank.linked |= mask;
+        interface.bank.line |= mask;
         interface.links.to_deactivate &= !mask;
         interface.links.pintid[intid.raw() as usize] = pintid;
-        interface.bank.latch |= mask;
         self.reconsider(BankId::Private(vcpu), mask);
         true
     }
@@ -74,30 +79,40 @@ impl Vgic {
         let links = &mut self.vcpus.get_mut(vcpu)?.links;
         let bit = bits(links.to_deactivate).next()?;
         links.to_deactivate &= !(1 << bit);
-        Some(links.pintid[bit as usize])
+        Some(links.pintid(bit))
     }
 
-    /// PPIs of `vcpu` that are pending by a link and not acknowledged, bit `n` for INTID `n`.
+    /// PPIs of `vcpu` that stand for a physical interrupt now, bit `n` for INTID `n`.
     ///
-    /// Their lines may have fallen since; EL2 looks and says so with [`Vgic::set_private_line`] before a guest reads
-    /// pending state, and before it decides that a guest in WFI has something to do.
+    /// Their lines may have changed since it was taken: a guest reprograms its timer without an exit. EL2 looks, and says
+    /// what it sees with [`Vgic::set_private_line`], before it lets a guest read pending state and before it decides that
+    /// a guest in WFI has something to do.
     #[must_use]
-    pub fn linked_pending(&self, vcpu: usize) -> u32 {
-        self.vcpus.get(vcpu).map_or(0, |interface| {
-            interface.links.linked & !interface.links.taken
-        })
+    pub fn linked(&self, vcpu: usize) -> u32 {
+        self.vcpus
+            .get(vcpu)
+            .map_or(0, |interface| interface.bank.linked)
     }
 
-    /// Pending links in `mask` end, and the pending state with them.
-    pub(super) fn withdraw_link(&mut self, vcpu: usize, mask: u32) {
-        let withdrawn = mask & self.linked_pending(vcpu);
-        if withdrawn == 0 {
-            return;
+    /// `vcpu` leaves its physical CPU, or ends: nothing of it may stay linked there. What is pending is withdrawn (its line
+    /// will raise it where the vCPU goes), what is active stays so as an interrupt of software's;
+    /// [`Vgic::take_deactivation`] then gives what EL2 must deactivate.
+    pub fn unlink(&mut self, vcpu: usize) {
+        if let Some(interface) = self.vcpus.get_mut(vcpu)
+            && interface.bank.linked != 0
+        {
+            interface.give_up_links(u32::MAX);
+            self.mark(vcpu);
         }
+    }
+
+    /// Links in `mask` that were not taken end, and the pending state with them.
+    pub(super) fn withdraw_links(&mut self, vcpu: usize, mask: u32) {
         let interface = &mut self.vcpus[vcpu];
-        interface.links.give_up(withdrawn);
-        interface.bank.latch &= !withdrawn;
-        interface.bank.loaded_latch &= !withdrawn;
-        self.mark(vcpu);
+        let withdrawn = mask & interface.bank.linked & !interface.bank.taken;
+        if withdrawn != 0 {
+            interface.give_up_links(withdrawn);
+            self.mark(vcpu);
+        }
     }
 }

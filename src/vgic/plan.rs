@@ -1,31 +1,30 @@
-//! What goes into the list registers, and what comes back out of them.
+//! What goes into the list registers.
 //!
-//! Ownership of state: an edge or a software-pended interrupt is *moved* into its list register, so an edge that comes
-//! while it is there is a new one; a level-sensitive interrupt's pending state is its line, of which the list register has
-//! a copy. What the guest did to a list register is found by comparing it with what was last seen there, so that folding
-//! back is idempotent and a change made by a register access meanwhile is not undone by it.
-//!
-//! Order: the most urgent interrupts get the list registers, an active one before a pending one of the same priority.
-//! With fewer list registers than interrupts at least one holds a pending interrupt if there is any, even when
-//! acknowledged ones fill all others (a guest that splits priority drop from deactivation does that), and hardware is asked
-//! for a maintenance interrupt when it runs short.
+//! Every plan starts from scratch: what is in the list registers returns into the model, and the most urgent interrupts
+//! are loaded. An edge or a software-pended interrupt is *moved* into its list register, so an edge that comes while it is
+//! there is a new one; a level-sensitive interrupt's pending state is its line, of which the list register has a copy.
+//! Where a guest could end an interrupt that is pending again without EL2 noticing, hardware is asked for a maintenance
+//! interrupt; where there are more interrupts than list registers, for one when it runs short.
 //!
 //! Source: IHI 0048B "Completion of virtual interrupts", "Hypervisor Control Register, GICH_HCR"; IHI 0069 "ICH_HCR_EL2",
 //! "Maintenance interrupts".
+
+mod selection;
 
 use super::bank::Bank;
 use super::{
     BankId, Group, IntId, ListRegister, MAX_LIST_REGISTERS, Place, SGIS, State, Version, Vgic, bits,
 };
+use selection::{Candidate, Selection};
 
 /// What a list register holds, and what it was seen to hold last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
-    place: Place,
-    seen: State,
+    pub(super) place: Place,
+    pub(super) seen: State,
     /// It has the HW bit: the guest's deactivation deactivates the physical interrupt.
-    is_linked: bool,
-    eoi_maintenance: bool,
+    pub(super) is_linked: bool,
+    pub(super) eoi_maintenance: bool,
 }
 
 impl Slot {
@@ -47,7 +46,8 @@ pub struct Plan {
     pub used: usize,
     /// List registers to write, from the first: those in use now or before. The others are free and stay so.
     pub write: usize,
-    /// Underflow: a maintenance interrupt when none or one is valid (UIE). More interrupts wait.
+    /// Underflow: a maintenance interrupt when none or one is valid (UIE). Active interrupts are left outside, and should
+    /// be back in before the guest ends them.
     pub underflow: bool,
     /// No pending: a maintenance interrupt when none is pending (NPIE). More interrupts are pending.
     pub no_pending: bool,
@@ -79,143 +79,7 @@ impl Plan {
     }
 }
 
-/// An interrupt that wants a list register.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    place: Place,
-    priority: u8,
-    is_active: bool,
-}
-
-impl Candidate {
-    const NONE: Self = Self {
-        place: Slot::FREE.place,
-        priority: 0,
-        is_active: false,
-    };
-
-    /// Smaller is more urgent.
-    const fn rank(&self) -> (u8, bool, u32) {
-        (self.priority, !self.is_active, self.place.intid().raw())
-    }
-}
-
-/// The most urgent candidates, as many as there are list registers, and what was left.
-struct Selection {
-    chosen: [Candidate; MAX_LIST_REGISTERS],
-    len: usize,
-    capacity: usize,
-    left_pending: usize,
-    best_left_pending: Option<Candidate>,
-    left_active: bool,
-}
-
-impl Selection {
-    const fn new(capacity: usize) -> Self {
-        Self {
-            chosen: [Candidate::NONE; MAX_LIST_REGISTERS],
-            len: 0,
-            capacity,
-            left_pending: 0,
-            best_left_pending: None,
-            left_active: false,
-        }
-    }
-
-    fn offer(&mut self, candidate: Candidate) {
-        let chosen = &self.chosen[..self.len];
-        let position = chosen.partition_point(|other| other.rank() < candidate.rank());
-        if position >= self.capacity {
-            self.leave(candidate);
-            return;
-        }
-        if self.len == self.capacity {
-            self.len -= 1;
-            self.leave(self.chosen[self.len]);
-        }
-        self.chosen.copy_within(position..self.len, position + 1);
-        self.chosen[position] = candidate;
-        self.len += 1;
-    }
-
-    fn leave(&mut self, candidate: Candidate) {
-        if candidate.is_active {
-            self.left_active = true;
-            return;
-        }
-        self.left_pending += 1;
-        if self
-            .best_left_pending
-            .is_none_or(|best| candidate.rank() < best.rank())
-        {
-            self.best_left_pending = Some(candidate);
-        }
-    }
-
-    /// Gives the last place to the most urgent pending interrupt when only active ones were chosen.
-    fn keep_one_pending(&mut self) {
-        if let Some(best) = self.best_left_pending
-            && self.chosen[..self.len]
-                .iter()
-                .all(|candidate| candidate.is_active)
-            && let Some(last) = self.len.checked_sub(1)
-        {
-            self.left_active = true;
-            self.left_pending -= 1;
-            self.chosen[last] = best;
-        }
-    }
-}
-
 impl Vgic {
-    /// List registers, from the first, that `vcpu`'s last plan used: as many as [`Vgic::sync_from`] wants to see.
-    #[must_use]
-    pub fn loaded(&self, vcpu: usize) -> usize {
-        self.vcpus
-            .get(vcpu)
-            .map_or(0, |interface| interface.slot_count)
-    }
-
-    /// Folds in what the guest did to its list registers: `hardware` is what they hold now, in order.
-    ///
-    /// To be called before any other operation for `vcpu` after it left its guest; calling it again changes nothing.
-    pub fn sync_from(&mut self, vcpu: usize, hardware: &[ListRegister]) {
-        for (index, now) in hardware.iter().enumerate().take(self.loaded(vcpu)) {
-            let slot = self.vcpus[vcpu].slots[index];
-            if now.state != slot.seen {
-                self.vcpus[vcpu].slots[index].seen = now.state;
-                self.fold(vcpu, slot, now.state);
-            }
-        }
-    }
-
-    /// `count` ends of interrupts that were in no list register (GICH_HCR or ICH_HCR_EL2, EOIcount): a guest ends its most
-    /// urgent active interrupt first, so those are taken to have ended.
-    pub fn retire(&mut self, vcpu: usize, count: u32) {
-        for _ in 0..count {
-            let Some(place) = self
-                .active_outside(vcpu)
-                .min_by_key(|place| self.priority(*place))
-            else {
-                return;
-            };
-            self.end_active(vcpu, place, false);
-            self.reconsider(place.bank, place.mask());
-        }
-    }
-
-    /// The guest deactivated `intid` by a trapped write to GICC_DIR or ICC_DIR_EL1.
-    pub fn deactivate(&mut self, vcpu: usize, intid: IntId) {
-        if let Some(place) = self.place(vcpu, intid)
-            && self.bank(place.bank).active & place.mask() != 0
-        {
-            let holder = self.holder(place).unwrap_or(vcpu);
-            self.end_active(holder, place, false);
-            self.mark(holder);
-            self.reconsider(place.bank, place.mask());
-        }
-    }
-
     /// Fills `registers` with what `vcpu`'s list registers shall hold, of which the hardware has `count`.
     ///
     /// [`Vgic::sync_from`] must have been called since the guest last ran. Afterwards [`Vgic::needs_plan`] is false.
@@ -225,95 +89,30 @@ impl Vgic {
         registers: &mut [ListRegister; MAX_LIST_REGISTERS],
         count: usize,
     ) -> Plan {
-        *registers = [ListRegister::default(); MAX_LIST_REGISTERS];
+        registers.fill(ListRegister::default());
         if vcpu >= self.vcpus.len() {
             return Plan::default();
         }
         let before = self.vcpus[vcpu].slot_count;
         self.take_back(vcpu);
         let selection = self.select(vcpu, count.min(MAX_LIST_REGISTERS));
-        for (index, candidate) in selection.chosen[..selection.len].iter().enumerate() {
+        for (index, candidate) in selection.chosen().iter().enumerate() {
             registers[index] = self.load(vcpu, index, candidate.place);
         }
         let has_leftovers = selection.left_pending > 0 || selection.left_active;
         let interface = &mut self.vcpus[vcpu];
-        interface.slot_count = selection.len;
+        interface.slot_count = selection.chosen().len();
         interface.has_leftovers = has_leftovers;
+        interface.retired = 0;
         self.dirty &= !(1 << vcpu);
         Plan {
-            used: selection.len,
-            write: selection.len.max(before),
+            used: selection.chosen().len(),
+            write: selection.chosen().len().max(before),
             // With fewer than two in use it would be raised at once.
-            underflow: has_leftovers && selection.len >= 2,
+            underflow: selection.left_active && selection.chosen().len() >= 2,
             no_pending: selection.left_pending > 0,
             entry_not_present: selection.left_active,
         }
-    }
-
-    /// One list register went from `slot.seen` to `now` by the guest's acknowledgements and deactivations.
-    fn fold(&mut self, vcpu: usize, slot: Slot, now: State) {
-        let acknowledged = slot.seen.is_pending() && !now.is_pending();
-        if now == State::Invalid {
-            self.bank_mut(slot.place.bank).resident &= !slot.place.mask();
-        }
-        if slot.seen.is_active() && (!now.is_active() || acknowledged) {
-            self.end_active(vcpu, slot.place, slot.is_linked);
-        }
-        if acknowledged {
-            self.acknowledge(vcpu, slot);
-            if !now.is_active() {
-                self.end_active(vcpu, slot.place, slot.is_linked);
-            }
-        }
-        if now == State::Invalid {
-            self.reconsider(slot.place.bank, slot.place.mask());
-            // The list register asks for maintenance until it is written.
-            if slot.eoi_maintenance {
-                self.mark(vcpu);
-            }
-        }
-        if self.vcpus[vcpu].has_leftovers {
-            self.mark(vcpu);
-        }
-    }
-
-    fn acknowledge(&mut self, vcpu: usize, slot: Slot) {
-        let mask = slot.place.mask();
-        let bank = self.bank_mut(slot.place.bank);
-        bank.loaded_latch &= !mask;
-        bank.active |= mask;
-        if let BankId::Private(_) = slot.place.bank {
-            let interface = &mut self.vcpus[vcpu];
-            interface.sgi.acknowledge(slot.place.bit);
-            if slot.is_linked {
-                interface.links.take(mask);
-            }
-        }
-    }
-
-    /// `place` is active no longer; `in_hardware`: and its physical interrupt, if it has one, neither.
-    fn end_active(&mut self, vcpu: usize, place: Place, in_hardware: bool) {
-        let mask = place.mask();
-        self.bank_mut(place.bank).active &= !mask;
-        if let BankId::Private(_) = place.bank {
-            let links = &mut self.vcpus[vcpu].links;
-            if in_hardware {
-                links.end(mask);
-            } else if links.taken & mask != 0 {
-                links.give_up(mask);
-                self.mark(vcpu);
-            }
-        }
-    }
-
-    /// Active interrupts of `vcpu` that are in no list register.
-    fn active_outside(&self, vcpu: usize) -> impl Iterator<Item = Place> {
-        self.banks_of(vcpu).flat_map(move |bank| {
-            let state = self.bank(bank);
-            bits(state.active & !state.resident)
-                .map(move |bit| Place { bank, bit })
-                .filter(move |place| self.holder(*place) == Some(vcpu))
-        })
     }
 
     /// The list registers' content returns into the model, as if none were in use.
@@ -367,7 +166,7 @@ impl Vgic {
         } else {
             Group::Zero
         };
-        let line_asserted = bank.line & !bank.edge & mask != 0;
+        let line_asserted = bank.asserted() & mask != 0;
         let latched = bank.latch & mask != 0;
 
         let link = self.link_of(place);
@@ -376,7 +175,9 @@ impl Vgic {
             .filter(|link| link.taken == is_active && !is_again_pending)
             .map(|link| link.pintid);
         // A pending interrupt that waits for the end of the active one rather than share a list register with it.
-        let must_wait = is_active && (link.is_some() || self.is_sgi_with_source(place));
+        let goes_elsewhere = self.target(place) != Some(vcpu);
+        let must_wait =
+            is_active && (link.is_some() || self.is_sgi_with_source(place) || goes_elsewhere);
         let state = State::new(is_pending && !must_wait, is_active);
 
         let bank = self.bank_mut(place.bank);
@@ -413,10 +214,10 @@ impl Vgic {
         let BankId::Private(vcpu) = place.bank else {
             return None;
         };
-        let links = &self.vcpus[vcpu].links;
-        (links.linked & place.mask() != 0).then(|| Link {
-            pintid: links.pintid[place.bit as usize],
-            taken: links.taken & place.mask() != 0,
+        let interface = &self.vcpus[vcpu];
+        (interface.bank.linked & place.mask() != 0).then(|| Link {
+            pintid: interface.links.pintid(place.bit),
+            taken: interface.bank.taken & place.mask() != 0,
         })
     }
 

@@ -3,6 +3,11 @@
 
 mod delivery;
 mod guest;
+mod hostile;
+mod linux;
+mod list_register;
+mod model;
+mod registers;
 
 use super::{Affinity, Version, Vgic};
 use crate::device::Width;

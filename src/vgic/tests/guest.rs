@@ -23,9 +23,12 @@ pub(super) struct Guest {
     pub(super) physical: BTreeSet<IntId>,
     /// List registers written so far.
     pub(super) writes: usize,
+    /// Ends so far of interrupts that were in no list register.
+    pub(super) ends_outside: usize,
 }
 
 impl Guest {
+    /// vCPU `vcpu` with `count` list registers.
     pub(super) fn new(vcpu: usize, count: usize) -> Self {
         Self {
             vcpu,
@@ -37,6 +40,7 @@ impl Guest {
             splits_end: false,
             physical: BTreeSet::new(),
             writes: 0,
+            ends_outside: 0,
         }
     }
 
@@ -48,7 +52,7 @@ impl Guest {
             "more list registers in use than there are"
         );
         vgic.sync_from(self.vcpu, &self.registers[..loaded]);
-        vgic.retire(self.vcpu, core::mem::take(&mut self.end_count));
+        vgic.retire(self.vcpu, self.end_count);
     }
 
     /// EL2 lets the vCPU into its guest.
@@ -61,6 +65,7 @@ impl Guest {
                 self.registers[index] = through_hardware(vgic.version(), *register);
             }
             self.writes += self.plan.write;
+            self.end_count = 0;
             self.check_registers();
         }
         while let Some(pintid) = vgic.take_deactivation(self.vcpu) {
@@ -126,6 +131,7 @@ impl Guest {
             .find(|register| register.vintid == intid && register.state.is_active());
         let Some(register) = found else {
             self.end_count += 1;
+            self.ends_outside += 1;
             return;
         };
         register.state = State::new(register.state.is_pending(), false);
@@ -135,11 +141,6 @@ impl Guest {
                 "physical {pintid} was not active"
             );
         }
-    }
-
-    /// Whether the guest has active interrupts.
-    pub(super) fn is_handling(&self) -> bool {
-        !self.running.is_empty()
     }
 
     /// The maintenance interrupt's level.
