@@ -194,20 +194,21 @@ impl Devices {
         if ended != 0 {
             self.vgic.retire(BOOT_VCPU, ended);
         }
-        self.withdraw_quiet_timers(host);
+        self.look_at_timers(host);
         self.deactivate_dropped(host);
     }
 
-    /// A timer whose interrupt waits for the guest, and that the guest has set anew meanwhile, asks for nothing any more.
-    fn withdraw_quiet_timers<H: Host>(&mut self, host: &mut H) {
-        let waiting = self.vgic.linked_pending(BOOT_VCPU);
-        if waiting == 0 {
+    /// The guest sets its timers without an exit: what their lines say now counts, not what they said when the physical
+    /// interrupt was taken.
+    fn look_at_timers<H: Host>(&mut self, host: &mut H) {
+        let linked = self.vgic.linked(BOOT_VCPU);
+        if linked == 0 {
             return;
         }
         let (virt, physical) = host.timer_lines();
         for (intid, line) in [(VIRTUAL_TIMER, virt), (PHYSICAL_TIMER, physical)] {
-            if waiting >> intid.raw() & 1 == 1 && !line {
-                self.vgic.set_private_line(BOOT_VCPU, intid, false);
+            if linked >> intid.raw() & 1 == 1 {
+                self.vgic.set_private_line(BOOT_VCPU, intid, line);
             }
         }
     }
