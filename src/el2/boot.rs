@@ -118,7 +118,7 @@ fn tree_at(at: Pa) -> Result<(PaRange, Tree<'static>), &'static str> {
     let size = Tree::total_size(bytes(PaRange { start: at, size: SIZE_PREFIX as u64 })).map_err(describe)?;
     let range = PaRange::new(at, size as u64).ok_or("it would end past the address space")?;
     hyp_map::map(range, Use::Data).map_err(too_ragged)?;
-    exception::probe(range.end().page()).ok_or("its end is no memory")?;
+    exception::probe(Pa::new((range.end().raw() - 1) & !3)).ok_or("its end is no memory")?;
     let tree = Tree::parse(bytes(range)).map_err(describe)?;
     Ok((range, tree))
 }
