@@ -38,7 +38,12 @@ impl Sources {
 
     /// Lets them all through.
     pub(super) fn enable(&self, gic: &Gic) {
-        for intid in [Some(self.virtual_timer), Some(self.physical_timer), Some(self.maintenance), self.console] {
+        for intid in [
+            Some(self.virtual_timer),
+            Some(self.physical_timer),
+            Some(self.maintenance),
+            self.console,
+        ] {
             intid.into_iter().for_each(|intid| gic.enable(intid));
         }
     }

@@ -26,8 +26,14 @@ const SILENT_RESETS: u32 = 3;
 
 /// Runs the machine's VM to its end, and ends the machine.
 pub(super) fn run(mut machine: Machine) -> ! {
-    let loaded = vm::load(&machine.domain, &machine.modules, &machine.pool, &mut machine.cpu);
-    let mut loaded = loaded.unwrap_or_else(|error| refuse(format_args!("VM '{}': {error}", machine.domain.name)));
+    let loaded = vm::load(
+        &machine.domain,
+        &machine.modules,
+        &machine.pool,
+        &mut machine.cpu,
+    );
+    let mut loaded = loaded
+        .unwrap_or_else(|error| refuse(format_args!("VM '{}': {error}", machine.domain.name)));
     let before = machine.pool.account();
     let mut silent_resets = 0;
     let verdict = loop {
@@ -40,10 +46,17 @@ pub(super) fn run(mut machine: Machine) -> ! {
         }
         match life.end {
             End::Reset if machine.domain.reboot == RebootPolicy::Restart => {
-                silent_resets = if life.was_silent { silent_resets + 1 } else { 0 };
+                silent_resets = if life.was_silent {
+                    silent_resets + 1
+                } else {
+                    0
+                };
                 if silent_resets == SILENT_RESETS {
-                    log!("vm", "'{}' stopped: it reset {SILENT_RESETS} times in a row within a second each, and never printed a word",
-                        machine.domain.name);
+                    log!(
+                        "vm",
+                        "'{}' stopped: it reset {SILENT_RESETS} times in a row within a second each, and never printed a word",
+                        machine.domain.name
+                    );
                     break Verdict::Stopped;
                 }
                 log!("vm", "'{}' resets", machine.domain.name);
@@ -68,7 +81,8 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     let name = machine.domain.name.clone();
     loaded.set_tree(tree(machine, &loaded, boot_number));
     let gic = machine.cpu.gic.version();
-    let devices = Devices::new(gic, machine.clock).unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error:?}")));
+    let devices = Devices::new(gic, machine.clock)
+        .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error:?}")));
     announce(machine, &loaded);
     let ground = Ground {
         pool: &machine.pool,
@@ -84,20 +98,36 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     let mut vcpu = vm.boot_vcpu();
     prepare(&vm, machine);
     let start = CNTPCT_EL0.get();
-    let end = run_vcpu(&vm, &mut vcpu, &machine.pool, &machine.sources, &mut machine.cpu);
+    let end = run_vcpu(
+        &vm,
+        &mut vcpu,
+        &machine.pool,
+        &machine.sources,
+        &mut machine.cpu,
+    );
     let milliseconds = (CNTPCT_EL0.get() - start) * 1000 / CNTFRQ_EL0.get();
     console::interrupt_on_input(false);
     report(&vm, &vcpu, end, milliseconds);
     let was_silent = milliseconds < 1000 && !vm.devices().spoke();
     park();
-    Life { end, loaded: vm.destroy(&machine.pool, &mut machine.cpu), was_silent }
+    Life {
+        end,
+        loaded: vm.destroy(&machine.pool, &mut machine.cpu),
+        was_silent,
+    }
 }
 
 /// The VM's device tree, with new seeds at each of its starts.
 fn tree(machine: &Machine, loaded: &Loaded, boot_number: u32) -> alloc::vec::Vec<u8> {
-    let seed = machine.seed.as_ref().map(|seed| seed.for_boot(0, boot_number));
+    let seed = machine
+        .seed
+        .as_ref()
+        .map(|seed| seed.for_boot(0, boot_number));
     let tree = GuestTree {
-        memory: faultline::addr::IpaRange { start: platform::RAM_BASE, size: machine.domain.memory },
+        memory: faultline::addr::IpaRange {
+            start: platform::RAM_BASE,
+            size: machine.domain.memory,
+        },
         vcpus: machine.domain.vcpus,
         gic: match machine.cpu.gic.version() {
             Version::V2 => GicVersion::V2,
@@ -109,13 +139,22 @@ fn tree(machine: &Machine, loaded: &Loaded, boot_number: u32) -> alloc::vec::Vec
         ramdisk: loaded.ramdisk(),
         seed: seed.as_ref(),
     };
-    guest_tree::build(&tree).unwrap_or_else(|error| refuse(format_args!("VM '{}': {error}", machine.domain.name)))
+    guest_tree::build(&tree)
+        .unwrap_or_else(|error| refuse(format_args!("VM '{}': {error}", machine.domain.name)))
 }
 
 fn announce(machine: &Machine, loaded: &Loaded) {
     let domain = &machine.domain;
-    log!("vm", "'{}': {}, {} vCPU, rights {:?}, {} at {}; not a page is mapped", domain.name, Size(domain.memory),
-        domain.vcpus, domain.rights, loaded.format(), loaded.entry());
+    log!(
+        "vm",
+        "'{}': {}, {} vCPU, rights {:?}, {} at {}; not a page is mapped",
+        domain.name,
+        Size(domain.memory),
+        domain.vcpus,
+        domain.rights,
+        loaded.format(),
+        loaded.entry()
+    );
 }
 
 /// Puts the vCPU's state into this pCPU.
@@ -138,11 +177,21 @@ fn park() {
 }
 
 /// Runs a vCPU until its VM ends.
-fn run_vcpu(vm: &Vm, vcpu: &mut Vcpu, pool: &faultline::page_pool::PagePool, sources: &Sources, cpu: &mut Cpu) -> End {
+fn run_vcpu(
+    vm: &Vm,
+    vcpu: &mut Vcpu,
+    pool: &faultline::page_pool::PagePool,
+    sources: &Sources,
+    cpu: &mut Cpu,
+) -> End {
     loop {
         interrupts::write_list(vm, cpu);
         let vector = percpu::enter(&mut vcpu.registers);
-        let syndrome = Syndrome { esr: ESR_EL2.get(), far: FAR_EL2.get(), hpfar: HPFAR_EL2.get() };
+        let syndrome = Syndrome {
+            esr: ESR_EL2.get(),
+            far: FAR_EL2.get(),
+            hpfar: HPFAR_EL2.get(),
+        };
         exception::note_exit(&vcpu.registers, &syndrome);
         let exit = Exit::decode(vector_of(vector), &syndrome);
         match vm.handle_exit(vcpu, &exit, pool, cpu) {
@@ -179,14 +228,26 @@ fn report(vm: &Vm, vcpu: &Vcpu, end: End, milliseconds: u64) {
         End::Exit(code) => log!("vm", "'{}' reports failure: code {code}", vm.name()),
         End::Stopped(why) => log!("vm", "'{}' stopped: {why}", vm.name()),
     }
-    console::print(format_args!("{}", Summary { vm, counters: &vcpu.counters, milliseconds }));
+    console::print(format_args!(
+        "{}",
+        Summary {
+            vm,
+            counters: &vcpu.counters,
+            milliseconds
+        }
+    ));
 }
 
 /// Every page the VM took came back.
 fn audit(before: Account, after: Account) {
     let leaked = after.taken - before.taken;
-    log!("memory", "{leaked} pages leaked; {} of {} in use, {} at most", Size(after.taken * PAGE_SIZE), Size(after.total * PAGE_SIZE),
-        Size(after.peak * PAGE_SIZE));
+    log!(
+        "memory",
+        "{leaked} pages leaked; {} of {} in use, {} at most",
+        Size(after.taken * PAGE_SIZE),
+        Size(after.total * PAGE_SIZE),
+        Size(after.peak * PAGE_SIZE)
+    );
     assert_eq!(leaked, 0, "the VM's pages all came back");
 }
 
@@ -205,7 +266,10 @@ fn crash_on_purpose(crash: Crash) {
 }
 
 /// Calls itself until the stack is used up.
-#[allow(unconditional_recursion, reason = "it is what a stack overflow is made of")]
+#[allow(
+    unconditional_recursion,
+    reason = "it is what a stack overflow is made of"
+)]
 #[inline(never)]
 fn run_over(depth: u64) -> u64 {
     let frame = core::hint::black_box([depth; 32]);

@@ -5,7 +5,9 @@ use crate::device::pl031::Pl031;
 use crate::fault::Mmio;
 use crate::platform;
 use crate::sysreg::SgiRegister;
-use crate::vgic::{Affinity, ConfigError, IntId, ListRegister, MAX_LIST_REGISTERS, Plan, Version, Vgic};
+use crate::vgic::{
+    Affinity, ConfigError, IntId, ListRegister, MAX_LIST_REGISTERS, Plan, Version, Vgic,
+};
 use crate::vm::{Host, Vcpu};
 
 /// Device number of the GIC distributor.
@@ -85,7 +87,8 @@ impl Devices {
             self.write(mmio, swap(value, mmio, is_big_endian), host);
         } else {
             let value = swap(self.read(mmio, host), mmio, is_big_endian);
-            vcpu.registers.write(mmio.transfer.register, mmio.transfer.extend(value));
+            vcpu.registers
+                .write(mmio.transfer.register, mmio.transfer.extend(value));
         }
         if mmio.transfer.is_ordered && !mmio.is_write {
             host.dsb(crate::machine::Dsb::Ish);
@@ -102,7 +105,10 @@ impl Devices {
                 self.uart_accessed(host);
                 value
             }
-            RTC => self.rtc.as_mut().map_or(0, |rtc| rtc.read(offset, width, seconds(host))),
+            RTC => self
+                .rtc
+                .as_mut()
+                .map_or(0, |rtc| rtc.read(offset, width, seconds(host))),
             _ => 0,
         }
     }
@@ -252,7 +258,11 @@ fn is_big_endian<H: Host>(pstate: u64, host: &mut H) -> bool {
 
 /// Devices are little-endian: a big-endian guest's value has its bytes turned round.
 const fn swap(value: u64, mmio: &Mmio, is_big_endian: bool) -> u64 {
-    if is_big_endian { value.swap_bytes() >> (64 - 8 * mmio.transfer.width.bytes()) } else { value }
+    if is_big_endian {
+        value.swap_bytes() >> (64 - 8 * mmio.transfer.width.bytes())
+    } else {
+        value
+    }
 }
 
 fn seconds<H: Host>(host: &mut H) -> u64 {

@@ -41,12 +41,21 @@ impl Gic {
     /// Sets up distributor, this CPU's interface and the virtual interface, all interrupts disabled.
     pub(in crate::el2) fn new(description: &Description) -> Result<Self, TooRagged> {
         Ok(match description {
-            Description::V2 { distributor, cpu_interface, hyp_interface, .. } => {
-                Self::V2(v2::GicV2::new(*distributor, *cpu_interface, *hyp_interface)?)
-            }
-            Description::V3 { distributor, redistributors, .. } => {
-                Self::V3(v3::GicV3::new(*distributor, redistributors)?)
-            }
+            Description::V2 {
+                distributor,
+                cpu_interface,
+                hyp_interface,
+                ..
+            } => Self::V2(v2::GicV2::new(
+                *distributor,
+                *cpu_interface,
+                *hyp_interface,
+            )?),
+            Description::V3 {
+                distributor,
+                redistributors,
+                ..
+            } => Self::V3(v3::GicV3::new(*distributor, redistributors)?),
         })
     }
 
@@ -105,7 +114,11 @@ impl Gic {
     }
 
     /// Reads the first `count` list registers.
-    pub(in crate::el2) fn read_list(&self, registers: &mut [ListRegister; MAX_LIST_REGISTERS], count: usize) {
+    pub(in crate::el2) fn read_list(
+        &self,
+        registers: &mut [ListRegister; MAX_LIST_REGISTERS],
+        count: usize,
+    ) {
         for (n, register) in registers.iter_mut().enumerate().take(count) {
             *register = match self {
                 Self::V2(gic) => ListRegister::from_gich(gic.list_register(n)),
@@ -115,7 +128,11 @@ impl Gic {
     }
 
     /// Writes the list registers of a plan, and what is to interrupt us.
-    pub(in crate::el2) fn write_list(&self, registers: &[ListRegister; MAX_LIST_REGISTERS], plan: Plan) {
+    pub(in crate::el2) fn write_list(
+        &self,
+        registers: &[ListRegister; MAX_LIST_REGISTERS],
+        plan: Plan,
+    ) {
         for (n, register) in registers.iter().enumerate().take(plan.write) {
             match self {
                 Self::V2(gic) => gic.set_list_register(n, register.to_gich()),

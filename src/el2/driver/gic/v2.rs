@@ -45,7 +45,11 @@ impl GicV2 {
         for range in [distributor, cpu, hyp] {
             hyp_map::map(range, Use::Device)?;
         }
-        let gic = Self { distributor: distributor.start, cpu: cpu.start, hyp: hyp.start };
+        let gic = Self {
+            distributor: distributor.start,
+            cpu: cpu.start,
+            hyp: hyp.start,
+        };
         gic.init_distributor();
         // SAFETY: GICC, mapped above.
         unsafe {
