@@ -124,9 +124,15 @@ fi
 qemu_pid=$!
 exec 3<&-
 
-# The hypervisor's word, if it has spoken. No guest knows the nonce.
+# The hypervisor's word, if it has spoken. No guest knows the nonce. Where no device tree was found the hypervisor does
+# not know it either: then it can only refuse, before any guest has run, so within its first lines.
 verdict() {
-    tail -c 4096 "$folder/log" | tr -d '\r' | sed -n "s/^faultline: verdict=\([a-z]*\) nonce=$nonce\$/\1/p" | tail -n 1
+    word=$(tail -c 4096 "$folder/log" | verdict_with "$nonce")
+    [ -n "$word" ] || word=$(head -n 6 "$folder/log" | verdict_with none | grep -x refused || true)
+    echo "$word"
+}
+verdict_with() { # NONCE
+    tr -d '\r' | sed -n "s/^faultline: verdict=\([a-z]*\) nonce=$1\$/\1/p" | tail -n 1
 }
 
 end_qemu() {

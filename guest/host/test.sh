@@ -58,44 +58,54 @@ counted() {
     } END { print n + 0 }' "$log"
 }
 
-# The host's own Rust: what `cargo` is to the person, where it is new enough, else the one that builds for EL2.
-host_rust() {
-    host=cargo
-    [ -n "$build_std" ] || return 0
-    version=$(cargo -V 2>/dev/null | sed -n 's/^cargo \([0-9]*\.[0-9]*\).*/\1/p')
-    [ "$(printf '1.88\n%s\n' "${version:-0}" | sort -V | head -n 1)" = 1.88 ] || as_toolchain
+# The Rust for this machine: what `cargo` is to the person, where it is new enough, else Debian's.
+host=cargo
+version=$(cargo -V 2>/dev/null | sed -n 's/^cargo \([0-9]*\.[0-9]*\).*/\1/p')
+[ "$(printf '1.88\n%s\n' "${version:-0}" | sort -V | head -n 1)" = 1.88 ] || host=debian_cargo
+
+debian_cargo() {
+    PATH=/usr/bin:$PATH RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc /usr/bin/cargo "$@"
 }
 
-# Everything from the folder of the Rust that builds for EL2.
-as_toolchain() {
-    folder=$(dirname "$(command -v "$cargo")")
-    PATH=$folder:$PATH host=$cargo
+# with SUBCOMMAND WHAT...: sets $rust to a cargo that has the subcommand; a minimal rustup has neither fmt nor clippy.
+with() {
+    rust=$host
+    "$rust" "$1" -V >/dev/null 2>&1 || rust=debian_cargo
+    "$rust" "$1" -V >/dev/null 2>&1 || {
+        left_out="$left_out; $2 (no cargo $1 here)"
+        return 1
+    }
 }
 
-# Clippy's own cargo subcommand, on the machine's code, with the library the toolchain builds or has.
-clippy_target() { # FOLDER TARGET_DIR ARGUMENTS...
+# Clippy on the machine's code, by the Rust that builds it.
+lint_target() { # FOLDER TARGET_FOLDER ARGUMENTS...
     (
-        as_toolchain
         cd "$1"
-        export CARGO_TARGET_DIR="$2" RUSTC="$rustc"
+        export CARGO_TARGET_DIR="$2"
         shift 2
+        case $cargo in /usr/bin/*) cargo=debian_cargo ;; esac
         if [ -n "$build_std" ]; then export RUSTC_BOOTSTRAP=1; fi
         # shellcheck disable=SC2086  # a list of flags
-        cargo-clippy clippy -q --release --target $triple $build_std "$@" -- -D warnings
+        "$cargo" clippy -q --release --target $triple $build_std "$@" -- -D warnings
     )
 }
 
-host_rust
 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/host-tests}
 export CARGO_TARGET_DIR
 
-check "form (rustfmt)" "$host" fmt --check
-check "form of the guests" "$host" fmt --manifest-path guest/Cargo.toml --check
-check "lint (clippy)" "$host" clippy -q --lib --tests -- -D warnings
-check "lint of the machine" clippy_target . "$PWD/target/$toolchain" --bin faultline
-check "lint of the guests" clippy_target guest "$PWD/target/guest-$toolchain" --bins
+if with fmt form; then
+    check "form (rustfmt)" "$rust" fmt --check
+    check "form of the guests" "$rust" fmt --manifest-path guest/Cargo.toml --check
+fi
+if with clippy lint; then
+    check "lint (clippy)" "$rust" clippy -q --lib --tests -- -D warnings
+    check "lint of the machine" lint_target . "$PWD/target/$toolchain" --bin faultline
+    check "lint of the guests" lint_target guest "$PWD/target/guest-$toolchain" --bins
+fi
 tests "on this machine" "$host" test -q --no-fail-fast
-check "documentation" env RUSTDOCFLAGS="-D warnings" "$host" doc -q --no-deps --document-private-items --lib
+RUSTDOCFLAGS="-D warnings"
+export RUSTDOCFLAGS
+check "documentation" "$host" doc -q --no-deps --document-private-items --lib
 
 check "the image, the guests" guest/host/build.sh hypervisor guests
 check "the known-bad image" env BUG=map-on-permission guest/host/build.sh hypervisor
