@@ -30,7 +30,7 @@ use register::{
 ///
 /// Linux before its interrupts are on reads UARTFR at most twice in a row: its console waits for BUSY after one byte
 /// and for TXFF before the next. U-Boot and bare-metal programs that wait for input read it without end.
-const POLLING_READS: u8 = 4;
+const POLLING_READS: u8 = 32;
 
 /// A PL011 as one guest sees it.
 #[derive(Clone, Debug)]
