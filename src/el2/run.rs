@@ -81,7 +81,7 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     let name = machine.domain.name.clone();
     loaded.set_tree(tree(machine, &loaded, boot_number));
     let gic = machine.cpu.gic.version();
-    let devices = Devices::new(gic, machine.clock)
+    let devices = Devices::new(gic, machine.cpu.gic.links_in_hardware(), machine.clock)
         .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error:?}")));
     announce(machine, &loaded);
     let ground = Ground {

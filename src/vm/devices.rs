@@ -51,15 +51,25 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// All devices out of reset; with a real-time clock if the time of day is known.
+    /// All devices out of reset; with a real-time clock if the time of day is known. `links_in_hardware`: list registers
+    /// may have the HW bit.
     ///
     /// # Errors
     /// [`ConfigError`] never for one vCPU.
-    pub fn new(gic: Version, clock: Option<Clock>) -> Result<Self, ConfigError> {
+    pub fn new(
+        gic: Version,
+        links_in_hardware: bool,
+        clock: Option<Clock>,
+    ) -> Result<Self, ConfigError> {
+        let vgic = Vgic::new(gic, &[Affinity::default()], SPI_COUNT)?;
         Ok(Self {
             uart: Pl011::new(),
             rtc: clock.map(|clock| Pl031::new(clock.epoch)),
-            vgic: Vgic::new(gic, &[Affinity::default()], SPI_COUNT)?,
+            vgic: if links_in_hardware {
+                vgic
+            } else {
+                vgic.without_hardware_links()
+            },
             spoke: false,
         })
     }
