@@ -144,7 +144,7 @@ fn founding_bug(cost: Option<&Counters>) {
         return;
     }
     println!(
-        "    A hypervisor that would map here, not relax, loops. This one took {}.",
+        "    One that maps here, where it must relax, faults for ever. This took {}.",
         account::Times(faults)
     );
     if cost.get(Counter::IcacheCoherent) == 0 {
