@@ -8,11 +8,13 @@
 
 mod calls;
 mod devices;
+mod input;
 mod load;
 mod summary;
 mod vcpu;
 
 pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER};
+pub use input::{HOTKEY, Input, Typed};
 pub use load::{Bytes, LoadError, Loaded, Modules, load};
 pub use summary::Summary;
 pub use vcpu::Vcpu;
