@@ -23,9 +23,11 @@ pub(crate) struct Oddity {
 
 /// Makes what is needed of a good tree, QEMU's own.
 pub(crate) fn oddities(qemu: &str, folder: &Path) -> Result<Vec<Oddity>, String> {
-    let good = tree_of(qemu, folder, &[])?;
-    let without_uart = tree_of(qemu, folder, &["-r", "/pl011@9000000"])?;
-    let without_memory = tree_of(qemu, folder, &["-r", "/memory@40000000"])?;
+    let good = tree_of(qemu, folder, None)?;
+    let without_uart = tree_of(qemu, folder, Some((&["-r"], &["/pl011@9000000"])))?;
+    let without_memory = tree_of(qemu, folder, Some((&["-r"], &["/memory@40000000"])))?;
+    let four_mib = ["/memory@40000000", "reg", "0", "40000000", "0", "400000"];
+    let little_memory = tree_of(qemu, folder, Some((&["-t", "x"], &four_mib)))?;
     // After the root's FDT_BEGIN_NODE and its empty name.
     let token = 8 + word(&good, 8) as usize;
     let odd = |name, tree| Oddity {
@@ -55,6 +57,7 @@ pub(crate) fn oddities(qemu: &str, folder: &Path) -> Result<Vec<Oddity>, String>
             good[..good.len().min(256)].to_vec(),
         ),
         odd("a device tree without memory", without_memory),
+        odd("a device tree with too little memory", little_memory),
         odd("a device tree without UART", without_uart),
     ])
 }
@@ -112,16 +115,19 @@ fn with_early_console(image: &Path, copy: &PathBuf) -> std::io::Result<()> {
     std::fs::write(copy, bytes)
 }
 
-/// QEMU's device tree of the machine, edited by `fdtput` with these arguments.
-fn tree_of(qemu: &str, folder: &Path, edit: &[&str]) -> Result<Vec<u8>, String> {
+/// Arguments of `fdtput` before and after the file's name.
+type Edit<'a> = (&'a [&'a str], &'a [&'a str]);
+
+/// QEMU's device tree of the machine, edited.
+fn tree_of(qemu: &str, folder: &Path, edit: Option<Edit>) -> Result<Vec<u8>, String> {
     let file = folder.join("qemu.dtb");
     let mut dump = Command::new(qemu);
     dump.args(MACHINE.split(' ').take(8))
         .args(["-nic", "none", "-display", "none", "-serial", "null"]);
     dump.args(["-machine", &format!("dumpdtb={}", file.display())]);
     silently(&mut dump)?;
-    if let [flag, node] = edit {
-        silently(Command::new("fdtput").arg(flag).arg(&file).arg(node))?;
+    if let Some((before, after)) = edit {
+        silently(Command::new("fdtput").args(before).arg(&file).args(after))?;
     }
     std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))
 }
