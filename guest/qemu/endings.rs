@@ -130,7 +130,8 @@ impl Planner<'_> {
                     let start = Start::Qemu(self.lab.qemu.program.clone(), arguments);
                     self.add(
                         Case::start(&self.lab.root, oddity.name.into(), start)
-                            .says("faultline: ")
+                            .says("faultline: cannot start: ")
+                            .says(oddity.says)
                             .within(10),
                     );
                 }
@@ -187,7 +188,7 @@ impl Planner<'_> {
             .never("PASS");
         let mut case = case
             .with("IMAGE", "target/faultline-map-on-permission.img")
-            .says("permission");
+            .says("map-on-permission");
         case.name = "known-bad build is stopped, and the rule named".into();
         self.add(case);
     }
