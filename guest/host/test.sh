@@ -37,8 +37,10 @@ tests() {
     name=$1
     shift
     say test "$name"
-    code=0
-    "$@" >"$log" 2>&1 || code=$?
+    # Our own harness tells of each boot as it ends: minutes, so they are shown while they pass.
+    { "$@" 2>&1 && echo 0 >"$log.code" || echo 1 >"$log.code"; } | tee "$log" |
+        { grep --line-buffered -E '^ *[0-9]+/[0-9]+ ' >&2 || true; }
+    code=$(cat "$log.code")
     good=$(counted passed) bad=$(counted failed)
     # A run that ended badly, or tested nothing, is a failure even where no test says so.
     if [ "$bad" = 0 ] && { [ $code != 0 ] || [ "$good" = 0 ]; }; then bad=1; fi
