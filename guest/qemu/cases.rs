@@ -30,7 +30,6 @@ impl Machine<'_> {
                 let case = case.with("QEMU", &*cpu.qemu.program);
                 case.with("CPU", cpu.model).with("GIC", gic.to_string())
             }
-            // Its firmware gives time to many devices; QEMU is slower to start than `virt`.
             Machine::Raspi4b => case.with("BOARD", "raspi4b"),
         }
     }
@@ -109,10 +108,7 @@ impl<'a> Planner<'a> {
             verdict,
         )
         .with("GUEST", guest);
-        machine
-            .apply(case)
-            .with("GUEST_MEM", "128M")
-            .with("MEM", "512M")
+        machine.apply(case).with("GUEST_MEM", "128M")
     }
 
     /// One CPU per kind that matters to stage 2, each once with every GIC version it is paired with.
