@@ -72,8 +72,8 @@ debian_cargo() {
 # with SUBCOMMAND WHAT...: sets $rust to a cargo that has the subcommand; a minimal rustup has neither fmt nor clippy.
 with() {
     rust=$host
-    "$rust" "$1" -V >/dev/null 2>&1 || rust=debian_cargo
-    "$rust" "$1" -V >/dev/null 2>&1 || {
+    "$rust" "$1" --version >/dev/null 2>&1 || rust=debian_cargo
+    "$rust" "$1" --version >/dev/null 2>&1 || {
         left_out="$left_out; $2 (no cargo $1 here)"
         return 1
     }
