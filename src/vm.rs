@@ -13,8 +13,12 @@ mod load;
 mod summary;
 mod vcpu;
 
+<<<<<<< HEAD
 pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER};
 pub use input::{HOTKEY, Input, Typed};
+=======
+pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER, device_name};
+>>>>>>> gdb
 pub use load::{Bytes, LoadError, Loaded, Modules, load};
 pub use summary::Summary;
 pub use vcpu::Vcpu;
@@ -338,6 +342,7 @@ impl Vm {
         }
     }
 
+    #[inline(never)] // `faultline break` of gdb stops here
     fn inject<H: Host>(&self, vcpu: &mut Vcpu, exception: Exception, host: &mut H) -> Next {
         if exception.is_abort() {
             vcpu.counters.injected += 1;
