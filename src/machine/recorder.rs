@@ -226,7 +226,7 @@ impl Recorder {
         self.frames.get_mut(pa).bytes[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// The ERET: checks that nothing is outstanding, then lets the CPU speculate and the guest write where it may.
+    /// The ERET: checks that nothing is outstanding, then lets the CPU load all it may into its TLB.
     pub(crate) fn enter_guest(&mut self) {
         let now = self.now;
         self.writer.check_entry(now);
@@ -245,11 +245,6 @@ impl Recorder {
         assert_eq!(cpu.vttbr, tree.vttbr, "the VM runs on its own stage 2");
         for (ipa, leaf) in tree.all(&self.frames) {
             self.tlbs.fill(now, ipa, leaf);
-            if rules::rights(leaf)[1] && self.frames.is_ram(Pa::new(rules::output_address(leaf))) {
-                self.frames
-                    .get_mut(Pa::new(rules::output_address(leaf)))
-                    .guest_may_write();
-            }
         }
     }
 

@@ -56,10 +56,6 @@ impl Frame {
         self.bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
     }
 
-    pub(super) fn guest_may_write(&mut self) {
-        (self.pou, self.icache) = (State::Dirty, State::Dirty);
-    }
-
     fn written(&mut self) {
         (self.poc, self.pou, self.icache) = (State::Dirty, State::Dirty, State::Dirty);
     }
