@@ -13,12 +13,8 @@ mod load;
 mod summary;
 mod vcpu;
 
-<<<<<<< HEAD
-pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER};
-pub use input::{HOTKEY, Input, Typed};
-=======
 pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER, device_name};
->>>>>>> gdb
+pub use input::{HOTKEY, Input, Typed};
 pub use load::{Bytes, LoadError, Loaded, Modules, load};
 pub use summary::Summary;
 pub use vcpu::Vcpu;

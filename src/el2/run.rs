@@ -113,12 +113,8 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     let vm = Vm::new(&machine.domain, &ground, loaded, devices, &mut machine.cpu)
         .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error}")));
     let mut vcpu = vm.boot_vcpu();
-<<<<<<< HEAD
     prepare(&vm, &vcpu, machine);
-=======
-    prepare(&vm, machine);
     debug::note_vcpu(&vm, &vcpu);
->>>>>>> gdb
     let start = CNTPCT_EL0.get();
     let end = run_vcpu(
         &vm,

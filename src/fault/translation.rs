@@ -7,12 +7,7 @@ use crate::fault::{
     page_of,
 };
 use crate::machine::Machine;
-<<<<<<< HEAD
-use crate::stage2::{Absent, CleanPage, Grant, Leaf, Mapped, Tables};
-=======
-use crate::page_pool::CleanPage;
-use crate::stage2::{Absent, Grant, Mapped, Tables};
->>>>>>> proofs
+use crate::stage2::{Absent, CleanPage, Grant, Mapped, Tables};
 
 /// Answers a fault on RAM where the walk found nothing.
 ///
