@@ -642,3 +642,29 @@ fn an_interrupt_ended_outside_the_list_registers_comes_before_what_is_less_urgen
         );
     }
 }
+
+#[test]
+fn the_end_of_an_interrupt_leaves_nothing_to_plan() {
+    for version in BOTH {
+        let mut vgic = running(version, 2);
+        let mut guest = Guest::new(0, 4);
+        guest.physical_interrupt(&mut vgic, TIMER);
+        guest.acknowledge();
+        guest.end(TIMER);
+        guest.exit(&mut vgic);
+        assert!(!vgic.needs_plan(0), "a timer tick costs one plan");
+        // Nor is the interrupt still with this vCPU: a new edge goes straight to where it is routed now.
+        write(&mut vgic, 0, 0xc08, 0b10 << 2);
+        vgic.set_line(SPI, true);
+        guest.turn(&mut vgic);
+        guest.acknowledge();
+        guest.end(SPI);
+        guest.exit(&mut vgic);
+        assert!(!vgic.needs_plan(0));
+        vgic.write_distributor(0, 0x821, Width::Byte, 2);
+        vgic.write_distributor(0, 0x6000 + 8 * 33, Width::Double, 1);
+        vgic.set_line(SPI, false);
+        vgic.set_line(SPI, true);
+        assert!(!vgic.needs_plan(0) && vgic.is_pending(1));
+    }
+}
