@@ -156,10 +156,13 @@ impl Guest {
                 && register.pintid.is_none()
                 && register.eoi_maintenance
         });
-        any_ended
-            || self.plan.underflow && valid <= 1
-            || self.plan.no_pending && !any_pending
-            || self.plan.entry_not_present && self.end_count > 0
+        // GICH_HCR and ICH_HCR_EL2: En, UIE, LRENPIE, NPIE are bits 0 to 3.
+        let enabled = |bit: u32| self.plan.hcr() & 1 << bit != 0;
+        enabled(0)
+            && (any_ended
+                || enabled(1) && valid <= 1
+                || enabled(2) && self.end_count > 0
+                || enabled(3) && !any_pending)
     }
 
     /// What the architecture forbids in list registers.
