@@ -387,12 +387,12 @@ fn handlers_nested_deeper_than_there_are_list_registers_all_end() {
         (Version::V2, 4),
         (Version::V3, 4),
         (Version::V3, 2),
-        (Version::V3, 16),
+        (Version::V3, 15),
     ] {
         let mut vgic = running(version, 1);
         let mut guest = Guest::new(0, list_registers);
-        nest(&mut vgic, &mut guest, 20);
-        for spi in (0..20).rev() {
+        nest(&mut vgic, &mut guest, 16);
+        for spi in (0..16).rev() {
             guest.end(IntId::spi(spi));
             if guest.wants_maintenance() {
                 guest.turn(&mut vgic);
