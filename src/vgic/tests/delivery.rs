@@ -3,7 +3,7 @@
 use super::guest::Guest;
 use super::{read, running, write};
 use crate::device::Width;
-use crate::vgic::{IntId, State, Version, Vgic};
+use crate::vgic::{Group, IntId, State, Version, Vgic};
 
 const BOTH: [Version; 2] = [Version::V2, Version::V3];
 const SPI: IntId = IntId::spi(1);
@@ -672,4 +672,53 @@ fn the_end_of_an_interrupt_leaves_nothing_to_plan() {
         vgic.set_line(SPI, true);
         assert!(!vgic.needs_plan(0) && vgic.is_pending(1));
     }
+}
+
+#[test]
+fn an_interrupt_that_changes_its_group_changes_it_in_the_list_register() {
+    let mut vgic = running(Version::V3, 1);
+    let mut guest = Guest::new(0, 4);
+    vgic.set_line(SPI, true);
+    guest.turn(&mut vgic);
+    assert_eq!(guest.registers[0].group, Group::One);
+    guest.exit(&mut vgic);
+    write(&mut vgic, 0, 0x084, 0);
+    guest.enter(&mut vgic);
+    assert_eq!(guest.registers[0].group, Group::Zero);
+}
+
+#[test]
+fn an_interrupt_made_active_by_register_is_active_where_it_is_routed() {
+    for version in BOTH {
+        let mut vgic = running(version, 2);
+        let mut guests = [Guest::new(0, 4), Guest::new(1, 4)];
+        vgic.write_distributor(0, 0x821, Width::Byte, 2);
+        vgic.write_distributor(0, 0x6000 + 8 * 33, Width::Double, 1);
+        write(&mut vgic, 0, 0x304, 1 << 1);
+        for guest in &mut guests {
+            guest.turn(&mut vgic);
+        }
+        assert_eq!(guests[0].registers[0].state, State::Invalid);
+        assert_eq!(
+            (guests[1].registers[0].vintid, guests[1].registers[0].state),
+            (SPI, State::Active)
+        );
+    }
+}
+
+#[test]
+fn the_vcpu_whose_timer_another_deactivates_is_kicked() {
+    let mut vgic = running(Version::V3, 2);
+    let mut guest = Guest::new(1, 4);
+    guest.physical_interrupt(&mut vgic, TIMER);
+    guest.acknowledge();
+    guest.turn(&mut vgic);
+    assert!(!vgic.needs_plan(1));
+    vgic.write_redistributor(0x2_0000 + 0x1_0380, Width::Word, 1 << TIMER.raw());
+    assert!(
+        vgic.needs_plan(1),
+        "its CPU has a physical interrupt to deactivate"
+    );
+    guest.turn(&mut vgic);
+    assert!(guest.physical.is_empty());
 }
