@@ -1,7 +1,7 @@
 //! A vCPU as the vGIC meets it: list registers, a CPU interface that works on them as the hardware does, and the EL2 that
 //! carries them to and fro.
 //!
-//! Source: IHI 0069 "ICH_LR<n>_EL2", "ICH_HCR_EL2", "Priority drop and deactivation", "Maintenance interrupts".
+//! Source: IHI 0069 "`ICH_LR<n>_EL2`", "ICH_HCR_EL2", "Priority drop and deactivation", "Maintenance interrupts".
 
 use crate::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS, Plan, State, Version, Vgic};
 use std::collections::BTreeSet;
