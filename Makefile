@@ -5,7 +5,8 @@ MAKEFLAGS += --no-print-directory
 .PHONY: help run linux test test-all debug image setup setup-raspi4b clean build
 
 # Variables reach the scripts through the environment, byte for byte: neither make nor a shell reads their text.
-VARIABLES := BOARD GIC CPU SMP MEM QEMU GUEST INITRD APPEND GUEST_MEM VCPUS VMS RIGHTS REBOOT SEED EPOCH TIMEOUT LINUX BUG
+VARIABLES := BOARD GIC CPU SMP MEM QEMU GUEST INITRD APPEND GUEST_MEM VCPUS VMS RIGHTS REBOOT SEED EPOCH TIMEOUT LINUX BUG EARLYCON \
+	GDB_SCRIPT
 $(foreach name,$(VARIABLES),$(eval override export $(name) := $$(value $(name))))
 # Where make was called: relative paths are meant from there.
 override export FROM := $(value PWD)
@@ -29,7 +30,7 @@ linux:
 
 debug:
 	@$(HOST)/check.sh run
-	@$(HOST)/setup.sh
+	@$(HOST)/setup.sh debug
 	@$(HOST)/build.sh hypervisor guests
 	@$(HOST)/debug.sh
 
@@ -37,8 +38,10 @@ test:
 	@$(HOST)/setup.sh test
 	@$(HOST)/test.sh
 
-# Nothing is left out of `make test` yet but what the QEMU at hand cannot show.
-test-all: test
+# The whole matrix of machines.
+test-all:
+	@$(HOST)/setup.sh test
+	@$(HOST)/test.sh all
 
 build:
 	@$(HOST)/setup.sh

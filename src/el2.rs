@@ -30,7 +30,8 @@ use faultline::addr::Pa;
 use faultline::registers::Registers;
 
 /// `SCTLR_EL2`'s RES1 bits.
-const SCTLR_RES1: u64 = 1 << 4 | 1 << 5 | 1 << 11 | 1 << 16 | 1 << 18 | 1 << 22 | 1 << 23 | 1 << 28 | 1 << 29;
+const SCTLR_RES1: u64 =
+    1 << 4 | 1 << 5 | 1 << 11 | 1 << 16 | 1 << 18 | 1 << 22 | 1 << 23 | 1 << 28 | 1 << 29;
 /// M, C, SA, I, WXN: MMU and caches, stack alignment, and nothing writable is executable.
 const SCTLR_ON: u64 = SCTLR_RES1 | 1 << 0 | 1 << 2 | 1 << 3 | 1 << 12 | 1 << 19;
 

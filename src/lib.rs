@@ -27,3 +27,4 @@ pub mod stats;
 pub mod sysreg;
 pub mod traps;
 pub mod vgic;
+pub mod vm;

@@ -46,7 +46,13 @@ pub enum Answer {
 /// What `access` comes to for a guest with these features; `gic_v3` if its CPU interface is system registers.
 #[must_use]
 pub fn answer(ids: &IdTable, gic_v3: bool, access: &SysRegAccess) -> Answer {
-    let sgi = |register| if gic_v3 && !access.is_read { Answer::Sgi(register) } else { Answer::Undefined };
+    let sgi = |register| {
+        if gic_v3 && !access.is_read {
+            Answer::Sgi(register)
+        } else {
+            Answer::Undefined
+        }
+    };
     match access.encoding {
         ICC_SGI1R_EL1 => sgi(SgiRegister::Sgi1r),
         ICC_ASGI1R_EL1 => sgi(SgiRegister::Asgi1r),
@@ -64,15 +70,28 @@ mod tests {
     use id::RawIds;
 
     fn access(encoding: u16, is_read: bool) -> SysRegAccess {
-        SysRegAccess { encoding, rt: 0, is_read }
+        SysRegAccess {
+            encoding,
+            rt: 0,
+            is_read,
+        }
     }
 
     #[test]
     fn sgis_are_written_and_only_with_a_gicv3() {
         let ids = IdTable::new(&RawIds::default(), true, 40);
-        assert_eq!(answer(&ids, true, &access(ICC_SGI1R_EL1, false)), Answer::Sgi(SgiRegister::Sgi1r));
-        assert_eq!(answer(&ids, true, &access(ICC_SGI1R_EL1, true)), Answer::Undefined);
-        assert_eq!(answer(&ids, false, &access(ICC_SGI1R_EL1, false)), Answer::Undefined);
+        assert_eq!(
+            answer(&ids, true, &access(ICC_SGI1R_EL1, false)),
+            Answer::Sgi(SgiRegister::Sgi1r)
+        );
+        assert_eq!(
+            answer(&ids, true, &access(ICC_SGI1R_EL1, true)),
+            Answer::Undefined
+        );
+        assert_eq!(
+            answer(&ids, false, &access(ICC_SGI1R_EL1, false)),
+            Answer::Undefined
+        );
     }
 
     #[test]
@@ -81,11 +100,23 @@ mod tests {
         let pmcr = encoding(3, 3, 9, 12, 0);
         let zcr = encoding(3, 0, 1, 2, 0);
         for unlisted in [pmcr, zcr, 0, u16::MAX] {
-            assert_eq!(answer(&ids, true, &access(unlisted, true)), Answer::Undefined);
-            assert_eq!(answer(&ids, true, &access(unlisted, false)), Answer::Undefined);
+            assert_eq!(
+                answer(&ids, true, &access(unlisted, true)),
+                Answer::Undefined
+            );
+            assert_eq!(
+                answer(&ids, true, &access(unlisted, false)),
+                Answer::Undefined
+            );
         }
         // ID registers cannot be written.
-        assert_eq!(answer(&ids, true, &access(encoding(3, 0, 0, 4, 0), false)), Answer::Undefined);
-        assert_eq!(answer(&ids, true, &access(encoding(3, 0, 0, 4, 0), true)), Answer::Value(1 << 24 | 1 << 4));
+        assert_eq!(
+            answer(&ids, true, &access(encoding(3, 0, 0, 4, 0), false)),
+            Answer::Undefined
+        );
+        assert_eq!(
+            answer(&ids, true, &access(encoding(3, 0, 0, 4, 0), true)),
+            Answer::Value(1 << 24 | 1 << 4)
+        );
     }
 }

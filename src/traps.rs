@@ -25,40 +25,107 @@ const fn set(name: &'static str, shift: u32, why: &'static str) -> Setting {
 }
 
 const fn field(name: &'static str, shift: u32, value: u64, why: &'static str) -> Setting {
-    Setting { name, shift, value, when: |_| true, why }
+    Setting {
+        name,
+        shift,
+        value,
+        when: |_| true,
+        why,
+    }
 }
 
-const fn only(when: fn(&Features) -> bool, name: &'static str, shift: u32, why: &'static str) -> Setting {
-    Setting { name, shift, value: 1, when, why }
+const fn only(
+    when: fn(&Features) -> bool,
+    name: &'static str,
+    shift: u32,
+    why: &'static str,
+) -> Setting {
+    Setting {
+        name,
+        shift,
+        value: 1,
+        when,
+        why,
+    }
 }
 
 /// `HCR_EL2`
 pub const HCR_EL2: &[Setting] = &[
     set("VM", 0, "stage 2 is on"),
-    set("SWIO", 1, "the guest's invalidate by set/way cleans as well: it cannot drop our dirty lines"),
-    set("PTW", 2, "a stage-1 walk into a device window faults and does not read the device"),
-    set("FMO", 3, "physical FIQs come to EL2; the guest has virtual ones"),
-    set("IMO", 4, "physical IRQs come to EL2; the guest has virtual ones"),
-    set("AMO", 5, "physical SErrors come to EL2: an error of the machine is not the guest's"),
-    set("FB", 9, "the guest's local TLB and I-cache maintenance is broadcast, wherever its vCPU runs next"),
+    set(
+        "SWIO",
+        1,
+        "the guest's invalidate by set/way cleans as well: it cannot drop our dirty lines",
+    ),
+    set(
+        "PTW",
+        2,
+        "a stage-1 walk into a device window faults and does not read the device",
+    ),
+    set(
+        "FMO",
+        3,
+        "physical FIQs come to EL2; the guest has virtual ones",
+    ),
+    set(
+        "IMO",
+        4,
+        "physical IRQs come to EL2; the guest has virtual ones",
+    ),
+    set(
+        "AMO",
+        5,
+        "physical SErrors come to EL2: an error of the machine is not the guest's",
+    ),
+    set(
+        "FB",
+        9,
+        "the guest's local TLB and I-cache maintenance is broadcast, wherever its vCPU runs next",
+    ),
     field("BSU", 10, 1, "and its barriers reach as far"),
-    set("TID3", 18, "feature registers show what the guest really has"),
-    set("TSC", 19, "SMCs are answered here; there may be no firmware to ask"),
-    set("TIDCP", 20, "implementation defined registers are the machine's"),
+    set(
+        "TID3",
+        18,
+        "feature registers show what the guest really has",
+    ),
+    set(
+        "TSC",
+        19,
+        "SMCs are answered here; there may be no firmware to ask",
+    ),
+    set(
+        "TIDCP",
+        20,
+        "implementation defined registers are the machine's",
+    ),
     set("TACR", 21, "ACTLR_EL1 is the machine's"),
     set("RW", 31, "EL1 is AArch64"),
     set("TLOR", 35, "LORegions describe physical memory"),
     only(|f| f.ras, "TERR", 36, "error records are the machine's"),
-    only(|f| f.ras, "TEA", 37, "synchronous external aborts come to EL2: the guest never sees an error of ours as its own"),
+    only(
+        |f| f.ras,
+        "TEA",
+        37,
+        "synchronous external aborts come to EL2: the guest never sees an error of ours as its own",
+    ),
     set("APK", 40, "pointer authentication keys are the guest's own"),
     set("API", 41, "and so are its instructions"),
-    only(|f| f.coherence.fwb, "FWB", 46, "guest memory is Write-Back whatever its stage 1 says: nothing to clean"),
+    only(
+        |f| f.coherence.fwb,
+        "FWB",
+        46,
+        "guest memory is Write-Back whatever its stage 1 says: nothing to clean",
+    ),
 ];
 
 /// `CPTR_EL2` with `HCR_EL2.E2H` = 0
 pub const CPTR_EL2: &[Setting] = &[
     field("RES1", 0, 0xff, "as the manual says"),
-    set("TZ", 8, "no SVE: the guest is told that there is none (RES1 without it)"),
+    set(
+        "TZ",
+        8,
+        "no SVE: the guest is told that there is none (RES1 without it)",
+    ),
     set("RES1", 9, "as the manual says"),
     set("TSM", 12, "no SME (RES1 without it)"),
     set("RES1", 13, "as the manual says"),
@@ -79,7 +146,11 @@ pub const MDCR_EL2: &[Setting] = &[
 /// `CNTHCTL_EL2` with `HCR_EL2.E2H` = 0
 pub const CNTHCTL_EL2: &[Setting] = &[
     set("EL1PCTEN", 0, "the physical counter is read without a trap"),
-    set("EL1PCEN", 1, "the physical timer is the guest's: EL2 has its own"),
+    set(
+        "EL1PCEN",
+        1,
+        "the physical timer is the guest's: EL2 has its own",
+    ),
 ];
 
 /// `HSTR_EL2`: nothing traps; EL0's AArch32 sees what EL1 lets it see.
@@ -113,7 +184,11 @@ mod tests {
     use crate::features::IdRegisters;
 
     fn cpu(mmfr2: u64, pfr0: u64) -> Features {
-        Features::new(&IdRegisters { mmfr2, pfr0, ..IdRegisters::default() })
+        Features::new(&IdRegisters {
+            mmfr2,
+            pfr0,
+            ..IdRegisters::default()
+        })
     }
 
     #[test]

@@ -8,11 +8,13 @@
 
 mod calls;
 mod devices;
+mod input;
 mod load;
 mod summary;
 mod vcpu;
 
 pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER};
+pub use input::{HOTKEY, Input, Typed};
 pub use load::{Bytes, LoadError, Loaded, Modules, load};
 pub use summary::Summary;
 pub use vcpu::Vcpu;
@@ -143,7 +145,10 @@ impl fmt::Display for VmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(ConfigError::TooLarge { asked, limit }) => {
-                write!(f, "its memory ends at address bit {asked}; this CPU has {limit} bits: give it less (GUEST_MEM=)")
+                write!(
+                    f,
+                    "its memory ends at address bit {asked}; this CPU has {limit} bits: give it less (GUEST_MEM=)"
+                )
             }
             Self::Slot(error) => write!(f, "its windows do not fit: {error:?}"),
             Self::OutOfPages => f.write_str("no memory is left for its translation tables"),
@@ -164,7 +169,8 @@ impl Vm {
         m: &mut M,
     ) -> Result<Self, VmError> {
         let slots = slots(config, ground).map_err(VmError::Slot)?;
-        let shape = Config::for_highest(slots.highest(), ground.features).map_err(VmError::Config)?;
+        let shape =
+            Config::for_highest(slots.highest(), ground.features).map_err(VmError::Config)?;
         let stage2 = Stage2::new(m, ground.pool, shape, Vmid(1), ground.features.coherence)
             .map_err(|OutOfPages| VmError::OutOfPages)?;
         let gic_v3 = ground.gic == Version::V3;
@@ -233,7 +239,13 @@ impl Vm {
     }
 
     /// Handles one exit of `vcpu`.
-    pub fn handle_exit<H: Host>(&self, vcpu: &mut Vcpu, exit: &Exit, pool: &PagePool, host: &mut H) -> Next {
+    pub fn handle_exit<H: Host>(
+        &self,
+        vcpu: &mut Vcpu,
+        exit: &Exit,
+        pool: &PagePool,
+        host: &mut H,
+    ) -> Next {
         let exits = &mut vcpu.counters.exits;
         match exit {
             Exit::Abort(abort) => {
@@ -272,16 +284,28 @@ impl Vm {
             Exit::Hidden { class } => {
                 exits.other += 1;
                 let pc = vcpu.registers.pc;
-                vcpu.warn_once(*class as u16, host, format_args!("a hidden feature (class {class:#x}) was used at PC {pc:#x}: undefined"));
+                vcpu.warn_once(
+                    *class as u16,
+                    host,
+                    format_args!(
+                        "a hidden feature (class {class:#x}) was used at PC {pc:#x}: undefined"
+                    ),
+                );
                 self.inject(vcpu, Exception::undefined(), host)
             }
             Exit::SError { esr } => {
                 exits.other += 1;
-                Next::End(End::Stopped(Stop::Hardware { pc: vcpu.registers.pc, esr: *esr }))
+                Next::End(End::Stopped(Stop::Hardware {
+                    pc: vcpu.registers.pc,
+                    esr: *esr,
+                }))
             }
             Exit::Unknown { esr } => {
                 exits.other += 1;
-                Next::End(End::Stopped(Stop::UnknownExit { pc: vcpu.registers.pc, esr: *esr }))
+                Next::End(End::Stopped(Stop::UnknownExit {
+                    pc: vcpu.registers.pc,
+                    esr: *esr,
+                }))
             }
         }
     }
@@ -320,13 +344,23 @@ impl Vm {
         } else {
             vcpu.counters.undefined += 1;
         }
-        match exception.take(&mut vcpu.registers, vcpu.pstate_features, &mut vcpu.progress, host) {
+        match exception.take(
+            &mut vcpu.registers,
+            vcpu.pstate_features,
+            &mut vcpu.progress,
+            host,
+        ) {
             Ok(()) => Next::Resume,
             Err(stop) => Next::End(End::Stopped(stop)),
         }
     }
 
-    fn system_register<H: Host>(&self, vcpu: &mut Vcpu, access: &SysRegAccess, host: &mut H) -> Next {
+    fn system_register<H: Host>(
+        &self,
+        vcpu: &mut Vcpu,
+        access: &SysRegAccess,
+        host: &mut H,
+    ) -> Next {
         match sysreg::answer(&self.ids, self.gic == Version::V3, access) {
             Answer::Value(value) => vcpu.registers.write(access.rt, value),
             Answer::Ignored => {}
@@ -336,7 +370,11 @@ impl Vm {
             }
             Answer::Undefined => {
                 let pc = vcpu.registers.pc;
-                vcpu.warn_once(access.encoding, host, format_args!("{access} at PC {pc:#x}: undefined"));
+                vcpu.warn_once(
+                    access.encoding,
+                    host,
+                    format_args!("{access} at PC {pc:#x}: undefined"),
+                );
                 return self.inject(vcpu, Exception::undefined(), host);
             }
         }
@@ -348,18 +386,39 @@ impl Vm {
 /// The windows of a VM on this ground.
 fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError> {
     let mut slots = Slots::default();
-    let ram = IpaRange { start: platform::RAM_BASE, size: config.memory };
-    slots.add(Slot { range: ram, kind: Kind::Ram })?;
-    slots.add(Slot { range: platform::GICD, kind: Kind::Device(devices::GICD) })?;
+    let ram = IpaRange {
+        start: platform::RAM_BASE,
+        size: config.memory,
+    };
+    slots.add(Slot {
+        range: ram,
+        kind: Kind::Ram,
+    })?;
+    slots.add(Slot {
+        range: platform::GICD,
+        kind: Kind::Device(devices::GICD),
+    })?;
     match ground.vcpu_interface {
-        Some(gicv) => slots.add(Slot { range: platform::GICC, kind: Kind::Window(gicv) })?,
-        None => slots.add(Slot { range: platform::GICR, kind: Kind::Device(devices::GICR) })?,
+        Some(gicv) => slots.add(Slot {
+            range: platform::GICC,
+            kind: Kind::Window(gicv),
+        })?,
+        None => slots.add(Slot {
+            range: platform::GICR,
+            kind: Kind::Device(devices::GICR),
+        })?,
     }
     if config.console {
-        slots.add(Slot { range: platform::UART, kind: Kind::Device(devices::UART) })?;
+        slots.add(Slot {
+            range: platform::UART,
+            kind: Kind::Device(devices::UART),
+        })?;
     }
     if ground.clock.is_some() {
-        slots.add(Slot { range: platform::RTC, kind: Kind::Device(devices::RTC) })?;
+        slots.add(Slot {
+            range: platform::RTC,
+            kind: Kind::Device(devices::RTC),
+        })?;
     }
     Ok(slots)
 }

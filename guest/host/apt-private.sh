@@ -14,7 +14,7 @@ apt_private() {
     [ -s "$apt_folder/sources.list" ] || refuse "apt: this system has no Debian package source for ${codename:-its release}"
     {
         # Proxies and the like are the system's; hooks and folders are not.
-        apt-config dump | grep '^Acquire::[^"]* "[^"]*";$' || true
+        apt-config dump | grep '^Acquire::[^"]* "[^"]*";$' | grep -v '^Acquire::IndexTargets' || true
         cat <<EOF
 Dir::Etc::main "/dev/null";
 Dir::Etc::parts "/dev/null";
@@ -48,11 +48,12 @@ apt_sources() { # [SUITE]
             more != "" && $2 == codename && !seen[$1 more]++ { print "deb " key $1 " " more " main" }'
 }
 
-# Runs apt on the private state, silent unless it fails.
+# Runs apt on the private state, silent unless it fails; $apt_hint may say what a failure means.
+apt_hint=
 apt_quiet() {
     APT_CONFIG=$apt_folder/apt.conf "$@" >"$apt_folder/log" 2>&1 || {
         grep -E '^(E|W|Err)' "$apt_folder/log" >&2 || tail -n 3 "$apt_folder/log" >&2
-        refuse "apt: could not fetch from Debian's archive (see above)"
+        refuse "${apt_hint:-apt could not fetch from the archive of Debian (see above)}"
     }
 }
 

@@ -43,3 +43,8 @@ mebibytes() {
         *) return 1 ;;
     esac
 }
+
+# put_early_console IMAGE TEXT: the early console is data in the image, 64 bytes at offset 64, padded with zeros.
+put_early_console() {
+    { printf '%s' "$2" && head -c $((64 - ${#2})) /dev/zero; } | dd of="$1" bs=1 seek=64 conv=notrunc status=none
+}

@@ -10,6 +10,7 @@
 #             RIGHTS=eager|lazy  REBOOT=restart|stop
 #             VMS=file.dts|.dtb   a whole VM bundle instead of all these
 #   run       SEED=n  EPOCH=seconds since 1970 (now)  TIMEOUT=seconds, 0 for none (none on a terminal, else 600)
+#             EARLYCON=pl011,0x9000000 | ns16550,0xfe215040,2,4   the UART for lines before the device tree is found
 #   tests     IMAGE=file          the hypervisor (target/faultline.img)
 #             LOG=file            keeps the console's bytes (target/console.log)
 #             HOST_APPEND="..."   more words for the host's command line
@@ -17,6 +18,7 @@
 #             ENTRY=el2|el1|el3   el1: no virtualization. el3: the image alone is put at LOAD_AT (0x40200000) and entered
 #                                 at EL3 with x0 = 0; the tree, with bundle and nonce, lies at RAM base as QEMU does it
 #             BUNDLE=no           boots without any VM description
+#             CONSOLE=path        the console on a socket of this path, instead of stdin and stdout
 #             EOF_KEYS="..."      typed when stdin (not a terminal) has ended and the console has been quiet for 3 s
 #
 # stdin may be a terminal, a pipe or /dev/null; stdout is the console and nothing else. On a terminal Ctrl-C goes to
@@ -54,15 +56,13 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 if [ -t 0 ]; then terminal=$(stty -g); fi
 
-# The early console, for lines before any device tree is understood, is data in the image: 64 bytes at offset 64.
-early_console() {
-    case $BOARD in
-        virt) echo pl011,0x9000000 ;;
-        raspi4b) echo bcm2835aux,0xfe215040 ;;
-    esac
-}
+# The consoles of QEMU's boards, for what is said before any device tree is understood.
+case $BOARD in
+    virt) early=pl011,0x9000000 ;;
+    raspi4b) early=ns16550,0xfe215040,2,4 ;;
+esac
 cp "$IMAGE" "$folder/image"
-early_console | tr -d '\n' | dd of="$folder/image" bs=1 seek=64 conv=notrunc status=none
+put_early_console "$folder/image" "${EARLYCON:-$early}"
 
 nonce=$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')
 words="faultline.nonce=$nonce faultline.epoch=${EPOCH:-$(date +%s)}${SEED:+ faultline.seed=$SEED}"
@@ -70,8 +70,10 @@ words="$words${HOST_APPEND:+ $HOST_APPEND}"
 if [ "${BUNDLE:-yes}" = yes ]; then guest/host/bundle.sh "$folder"; fi
 
 # Sets the positional parameters to QEMU's command line.
+console=stdio,mux=on,signal=off
+[ -z "${CONSOLE:-}" ] || console=socket,mux=on,path=$CONSOLE,server=on,wait=off
 set -- -nic none -display none -no-reboot -smp "$SMP" -m "$MEM" \
-    -chardev "stdio,id=con,mux=on,signal=off,logfile=$folder/log" -mon chardev=con
+    -chardev "$console,id=con,logfile=$folder/log" -mon chardev=con
 case $BOARD-$ENTRY in
     virt-el2) set -- "$@" -machine "$(virt_machine)" -cpu "$CPU" -serial chardev:con ;;
     virt-el1) set -- "$@" -machine "virt,gic-version=$GIC" -cpu "$CPU" -serial chardev:con ;;
@@ -118,13 +120,19 @@ if [ -n "$EOF_KEYS" ] && [ ! -t 0 ]; then
     feeder_pid=$!
     exec 3<"$folder/keys"
 fi
-"$QEMU" "$@" <&3 4>&- &
+"$QEMU" "$@" <&3 4>&- 2>"$folder/complaints" &
 qemu_pid=$!
 exec 3<&-
 
-# The hypervisor's word, if it has spoken. No guest knows the nonce.
+# The hypervisor's word, if it has spoken. No guest knows the nonce. Where no device tree was found the hypervisor does
+# not know it either: then it can only refuse, before any guest has run, so within its first lines.
 verdict() {
-    tail -c 4096 "$folder/log" | tr -d '\r' | sed -n "s/^faultline: verdict=\([a-z]*\) nonce=$nonce\$/\1/p" | tail -n 1
+    word=$(tail -c 4096 "$folder/log" | verdict_with "$nonce")
+    [ -n "$word" ] || word=$(head -n 6 "$folder/log" | verdict_with none | grep -x refused || true)
+    echo "$word"
+}
+verdict_with() { # NONCE
+    tr -d '\r' | sed -n "s/^faultline: verdict=\([a-z]*\) nonce=$1\$/\1/p" | tail -n 1
 }
 
 end_qemu() {
@@ -174,6 +182,8 @@ done
 wait "$qemu_pid" && qemu_code=0 || qemu_code=$?
 qemu_pid=
 cp "$folder/log" "$LOG"
+# QEMU's own words, but for the devices of a board it lacks and for our having ended it.
+grep -v -e 'has been disabled!$' -e 'terminating on signal' "$folder/complaints" >&2 || true
 
 # answer CODE LINE
 answer() {

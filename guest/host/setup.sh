@@ -2,6 +2,7 @@
 # Brings what is missing on this machine and chooses the Rust that builds for EL2. Asks nothing; installs nothing twice.
 #
 #   setup.sh [PURPOSE]     test: also the linter, where the chosen toolchain has none
+#                          debug: also a program that speaks to the console's socket
 #
 # Writes target/host/toolchain, a shell fragment for build.sh and test.sh:
 #   toolchain        its name, also the name of its target folder
@@ -86,10 +87,11 @@ want cc "gcc libc6-dev"
 if ! chosen && ! choose; then packages="$packages rustc-web cargo-web rust-web-src"; fi
 if ! chosen || [ -n "$build_std" ]; then want ld.lld lld; fi
 if [ "${1:-}" = test ]; then
-    # The linter that fits the compiler: rustup's comes with it, Debian's is a package.
+    # The linter that fits the compiler: rustup's comes with it (not with its minimal profile), Debian's is a package.
     if ! chosen || [ "$cargo" = /usr/bin/cargo ]; then want /usr/bin/cargo-clippy rust-web-clippy; fi
-    want rustfmt rustfmt-web
+    cargo fmt --version >/dev/null 2>&1 || want /usr/bin/rustfmt rustfmt-web
 fi
+if [ "${1:-}" = debug ]; then want socat socat; fi
 [ -n "$packages" ] || exit 0
 packages=${packages# }
 

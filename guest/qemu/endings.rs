@@ -16,13 +16,13 @@ const BAD_BUNDLES: &[(&str, &str, &str)] = &[
     ("a bundle without domains", "domain", ""),
     (
         "a bundle with two domains",
-        "domain",
+        "2 VMs",
         r#"a { compatible = "xen,domain"; memory = <0 0x20000>; cpus = <1>; vpl011; @guest@ };
            b { compatible = "xen,domain"; memory = <0 0x20000>; cpus = <1>; vpl011; @guest@ };"#,
     ),
     (
         "a domain with two CPUs",
-        "cpus",
+        "2 vCPUs",
         r#"a { compatible = "xen,domain"; memory = <0 0x20000>; cpus = <2>; vpl011; @guest@ };"#,
     ),
     (
@@ -79,7 +79,11 @@ impl Planner<'_> {
                 .boot("exit_code", any, code::CRASHED)
                 .with("HOST_APPEND", format!("faultline.crash={how}"));
             case.name = format!("crash of EL2 by {how}");
-            self.add(case.says("ESR_EL2").says("ELR_EL2").says("backtrace"));
+            self.add(
+                case.says("EL2 crashed")
+                    .says("backtrace")
+                    .says("last guest exit"),
+            );
         }
     }
 
@@ -117,14 +121,15 @@ impl Planner<'_> {
         let folder = self.lab.root.join("target/qemu-logs");
         let image = self.lab.root.join("target/faultline.img");
         let oddities = std::fs::create_dir_all(&folder).map_err(|error| error.to_string());
-        let oddities = match oddities.and_then(|()| entry::oddities(&self.lab.qemu, &folder)) {
-            Ok(oddities) => oddities,
-            Err(why) => return self.leave_out(format!("broken device trees ({why})")),
-        };
+        let oddities =
+            match oddities.and_then(|()| entry::oddities(&self.lab.qemu.program, &folder)) {
+                Ok(oddities) => oddities,
+                Err(why) => return self.leave_out(format!("broken device trees ({why})")),
+            };
         for (number, oddity) in oddities.iter().enumerate() {
             match oddity.arguments(number, &image, &folder) {
                 Ok(arguments) => {
-                    let start = Start::Qemu(self.lab.qemu.clone(), arguments);
+                    let start = Start::Qemu(self.lab.qemu.program.clone(), arguments);
                     self.add(
                         Case::start(&self.lab.root, oddity.name.into(), start)
                             .says("faultline: ")

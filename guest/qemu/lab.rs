@@ -24,6 +24,8 @@ const PROMISED: usize = 6;
 /// A CPU model, with the ID registers it has under this QEMU.
 #[derive(Clone, Debug)]
 pub(crate) struct Cpu {
+    /// Which QEMU.
+    pub(crate) qemu: Qemu,
     pub(crate) model: &'static str,
     /// Whether the project promises this model.
     pub(crate) promised: bool,
@@ -34,6 +36,13 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
+    /// Whether another QEMU's model is the same for all that matters here.
+    fn is_like(&self, other: &Self) -> bool {
+        let registers = |cpu: &Self| (cpu.ctr, cpu.isar0, cpu.mmfr1, cpu.mmfr2);
+        self.model == other.model && (self.dic(), self.fwb()) == (other.dic(), other.fwb())
+            || registers(self) == registers(other)
+    }
+
     /// CTR_EL0.DIC: no I-cache maintenance for new code.
     pub(crate) fn dic(&self) -> bool {
         self.ctr >> 29 & 1 == 1
@@ -60,11 +69,79 @@ impl Cpu {
     }
 }
 
+/// A QEMU.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Qemu {
+    pub(crate) program: String,
+    pub(crate) version: String,
+}
+
+impl Qemu {
+    fn find(program: &str) -> Result<Self, String> {
+        let text = output(program, &["--version"])?;
+        let version = text.split_whitespace().nth(3).unwrap_or("?").into();
+        Ok(Self {
+            program: program.into(),
+            version,
+        })
+    }
+
+    /// Those of `MODELS` that it has, as it has them.
+    fn cpus(&self, probe: &Path) -> Result<Vec<Cpu>, String> {
+        let models = output(&self.program, &["-cpu", "help"])?;
+        let known = |model: &&str| models.split_whitespace().any(|word| word == *model);
+        let models = MODELS.iter().enumerate().filter(|(_, model)| known(model));
+        models
+            .map(|(n, model)| self.probe(model, n < PROMISED, probe))
+            .collect()
+    }
+
+    fn has_raspi4b(&self) -> bool {
+        output(&self.program, &["-machine", "help"]).is_ok_and(|text| text.contains("\nraspi4b "))
+    }
+
+    /// Reads a model's ID registers with a guest of ours at EL1, without any hypervisor.
+    fn probe(&self, model: &'static str, promised: bool, binary: &Path) -> Result<Cpu, String> {
+        let binary = binary.to_string_lossy();
+        let arguments = [
+            "-M", "virt", "-cpu", model, "-m", "256M", "-display", "none", "-nic", "none",
+            "-serial", "stdio",
+        ];
+        let mut command = Command::new("timeout");
+        command
+            .args(["20", &self.program])
+            .args(arguments)
+            .args(["-kernel", &binary])
+            .stdin(Stdio::null());
+        let output = command
+            .output()
+            .map_err(|error| format!("timeout: {error}"))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let register = |name: &str| {
+            let line = text
+                .lines()
+                .find_map(|line| line.trim().strip_prefix(name)?.trim().strip_prefix("= 0x"));
+            line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
+        };
+        let ctr = register("CTR_EL0")
+            .ok_or_else(|| format!("{model}: the probe said nothing: {text}"))?;
+        Ok(Cpu {
+            qemu: self.clone(),
+            model,
+            promised,
+            ctr,
+            isar0: register("S3_0_C0_C6_0").unwrap_or(0),
+            mmfr1: register("S3_0_C0_C7_1").unwrap_or(0),
+            mmfr2: register("S3_0_C0_C7_2").unwrap_or(0),
+        })
+    }
+}
+
 /// The QEMU at hand and what was built.
 pub(crate) struct Lab {
     pub(crate) root: PathBuf,
-    pub(crate) qemu: String,
-    pub(crate) version: String,
+    /// The QEMU a person would get.
+    pub(crate) qemu: Qemu,
     pub(crate) cpus: Vec<Cpu>,
     /// The program for BOARD=raspi4b, when there is one.
     pub(crate) raspi4b: bool,
@@ -87,29 +164,34 @@ impl Lab {
             }
         }
         let qemu = std::env::var("QEMU").ok().filter(|value| !value.is_empty());
-        let qemu = qemu.unwrap_or_else(|| "qemu-system-aarch64".into());
-        let version = output(&qemu, &["--version"])?;
-        let version = version.split_whitespace().nth(3).unwrap_or("?").to_string();
-        let models = output(&qemu, &["-cpu", "help"])?;
-        let known = |model: &&str| models.split_whitespace().any(|word| word == *model);
+        let qemu = Qemu::find(&qemu.unwrap_or_else(|| "qemu-system-aarch64".into()))?;
         let binary = target.join("guest/id_registers.bin");
-        let mut cpus = Vec::new();
-        for (n, model) in MODELS.iter().enumerate().filter(|(_, model)| known(model)) {
-            cpus.push(probe(&qemu, model, n < PROMISED, &binary)?);
-        }
-        let backports = target.join("qemu-backports/qemu");
-        let has_board = |qemu: &str| {
-            output(qemu, &["-machine", "help"]).is_ok_and(|text| text.contains("\nraspi4b "))
+        let mut cpus = qemu.cpus(&binary)?;
+        // The newer QEMU that `make setup-raspi4b` brings shows CPUs that the system's does not have, or has otherwise.
+        let newer = target.join("qemu-backports/qemu");
+        let newer = if newer.exists() {
+            Some(Qemu::find(&newer.to_string_lossy())?)
+        } else {
+            None
         };
+        for cpu in newer
+            .iter()
+            .map(|qemu| qemu.cpus(&binary))
+            .collect::<Result<Vec<_>, _>>()?
+            .concat()
+        {
+            if !cpus.iter().any(|known| known.is_like(&cpu)) {
+                cpus.push(cpu);
+            }
+        }
         Ok(Self {
-            raspi4b: has_board(&qemu) || has_board(&backports.to_string_lossy()),
+            raspi4b: qemu.has_raspi4b() || newer.is_some_and(|newer| newer.has_raspi4b()),
             linux: ["Image", "initramfs.gz"]
                 .iter()
                 .all(|file| target.join("linux").join(file).exists()),
             known_bad: target.join("faultline-map-on-permission.img").exists(),
             root,
             qemu,
-            version,
             cpus,
         })
     }
@@ -127,39 +209,4 @@ fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
         .output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Reads a model's ID registers with a guest of ours at EL1, without any hypervisor.
-fn probe(qemu: &str, model: &'static str, promised: bool, binary: &Path) -> Result<Cpu, String> {
-    let binary = binary.to_string_lossy();
-    let arguments = [
-        "-M", "virt", "-cpu", model, "-m", "256M", "-display", "none", "-nic", "none", "-serial",
-        "stdio",
-    ];
-    let mut command = Command::new("timeout");
-    command
-        .args(["20", qemu])
-        .args(arguments)
-        .args(["-kernel", &binary])
-        .stdin(Stdio::null());
-    let output = command
-        .output()
-        .map_err(|error| format!("timeout: {error}"))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let register = |name: &str| {
-        let line = text
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(name)?.trim().strip_prefix("= 0x"));
-        line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
-    };
-    let ctr =
-        register("CTR_EL0").ok_or_else(|| format!("{model}: the probe said nothing: {text}"))?;
-    Ok(Cpu {
-        model,
-        promised,
-        ctr,
-        isar0: register("S3_0_C0_C6_0").unwrap_or(0),
-        mmfr1: register("S3_0_C0_C7_1").unwrap_or(0),
-        mmfr2: register("S3_0_C0_C7_2").unwrap_or(0),
-    })
 }

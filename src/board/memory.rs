@@ -119,7 +119,7 @@ pub fn free_ram(banks: &[PaRange], taken: impl IntoIterator<Item = PaRange>) -> 
         let mut start = bank.start;
         for hole in taken.iter().filter(|hole| hole.overlaps(&bank)) {
             free.extend(whole_pages(start, hole.start));
-            start = start.max(hole.end());
+            start = hole.end();
         }
         free.extend(whole_pages(start, bank.end()));
     }

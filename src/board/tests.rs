@@ -1,5 +1,6 @@
 //! Discovery on real trees (QEMU's, dumped) and made-up ones (sources beside them), and on damaged copies of all.
 
+use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
@@ -266,6 +267,25 @@ fn a_server_with_nested_buses_and_named_interrupts_is_read() {
     assert_eq!(board.chosen.seed, []);
 }
 
+/// Where there is a device tree compiler, the committed blobs are compared with what it makes of their sources.
+#[test]
+fn the_made_up_trees_are_up_to_date() {
+    for (name, blob) in [("rpi4", RPI4), ("server", SERVER)] {
+        let source = format!(
+            "{}/src/board/testdata/{name}.dts",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let dtc = std::process::Command::new("dtc")
+            .args(["-q", "-O", "dtb", &source])
+            .output();
+        let Ok(made) = dtc else { return };
+        assert!(
+            made.stdout == blob,
+            "{name}.dtb is not what dtc makes of {name}.dts"
+        );
+    }
+}
+
 #[test]
 fn seeds_can_be_wiped_where_they_lie() {
     let mut blob = VIRT_GICV2.to_vec();
@@ -411,6 +431,13 @@ fn each_missing_part_has_its_own_line() {
     assert!(
         complaint(&plain).starts_with("/intc@8000000: this GIC has no virtualization interface")
     );
+}
+
+#[test]
+fn the_words_that_waiting_cpus_look_at_are_never_free_ram() {
+    let unreserved = edited(RPI4, |tree| tree.memory_reservations.clear());
+    let board = board(&unreserved).unwrap();
+    assert_eq!(board.free_ram(&[])[0].start, Pa::new(0x1000));
 }
 
 #[test]

@@ -32,7 +32,7 @@ use register::{
 /// and for TXFF before the next. U-Boot and bare-metal programs that wait for input read it without end. (A program that
 /// looks for input once between any two bytes it prints does the same accesses as Linux's console: it is given input when
 /// it stops printing.)
-const POLLING_READS: u8 = 4;
+const POLLING_READS: u8 = 32;
 
 /// A PL011 as one guest sees it.
 #[derive(Clone, Debug)]
@@ -120,7 +120,7 @@ impl Pl011 {
     /// - *By interrupt*: UARTIMSC has RXIM or RTIM set **and** the interrupt controller forwards the interrupt. The
     ///   second half tells the moment of Linux's start-up (not forwarded yet) from the end of it; either alone would
     ///   lose a FIFO of bytes. The whole FIFO may be filled.
-    /// - *By polling*: it read UARTFR (or UARTRIS, UARTMIS) four times in a row without another access.
+    /// - *By polling*: it read UARTFR (or UARTRIS, UARTMIS) 32 times in a row without another access.
     ///   Reads of UARTDR do not end polling, everything else does. Only an empty FIFO is filled, so that a boot loader
     ///   that hands over to a kernel leaves at most the byte it was about to read.
     ///

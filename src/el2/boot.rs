@@ -59,15 +59,26 @@ pub(super) fn boot(x0: Pa) -> Machine {
     power::prepare(board.psci, board.watchdog);
     greet(&board, blob);
     let features = cpu();
-    options.warnings.iter().for_each(|warning| log!("warning", "{warning}"));
+    options
+        .warnings
+        .iter()
+        .for_each(|warning| log!("warning", "{warning}"));
+    enough_ram(&board, blob);
     let bundle = bundle(&board);
     let (domain, modules, module_ranges) = domain(&tree, blob, bundle);
     let pool = ram(&board, blob, bundle, &module_ranges);
     let gic = mapped(Gic::new(&board.gic));
     let sources = Sources::of(&board);
     sources.enable(&gic);
-    log!("gic", "{}, {} list registers; timers {} and {}, maintenance {}", gic_name(&gic), gic.list_register_count(),
-        board.timer.virt, board.timer.physical, board.gic.maintenance());
+    log!(
+        "gic",
+        "{}, {} list registers; timers {} and {}, maintenance {}",
+        gic_name(&gic),
+        gic.list_register_count(),
+        board.timer.virt,
+        board.timer.physical,
+        board.gic.maintenance()
+    );
     let clock = clock(&board, &options);
     let seed = seed(&board, &options, blob, &features);
     Machine {
@@ -91,7 +102,11 @@ pub(super) fn boot(x0: Pa) -> Machine {
 
 /// The tree firmware passed, or one that lies where QEMU puts it.
 fn device_tree(x0: Pa) -> (PaRange, Tree<'static>) {
-    let below = hyp_map::image().start.raw().checked_sub(TREE_BELOW_IMAGE).map(Pa::new);
+    let below = hyp_map::image()
+        .start
+        .raw()
+        .checked_sub(TREE_BELOW_IMAGE)
+        .map(Pa::new);
     let candidate = if x0.raw() == 0 { below } else { Some(x0) };
     let found = candidate.ok_or("none was passed in x0").and_then(tree_at);
     match found {
@@ -113,12 +128,23 @@ fn tree_at(at: Pa) -> Result<(PaRange, Tree<'static>), &'static str> {
         return Err("its address is no multiple of 8");
     }
     let too_ragged = |TooRagged| "the map of EL2 has no room for it";
-    hyp_map::map(PaRange { start: at, size: PROBE_SIZE }, Use::Data).map_err(too_ragged)?;
+    hyp_map::map(
+        PaRange {
+            start: at,
+            size: PROBE_SIZE,
+        },
+        Use::Data,
+    )
+    .map_err(too_ragged)?;
     exception::probe(at).ok_or("there is no memory")?;
-    let size = Tree::total_size(bytes(PaRange { start: at, size: SIZE_PREFIX as u64 })).map_err(describe)?;
+    let size = Tree::total_size(bytes(PaRange {
+        start: at,
+        size: SIZE_PREFIX as u64,
+    }))
+    .map_err(describe)?;
     let range = PaRange::new(at, size as u64).ok_or("it would end past the address space")?;
     hyp_map::map(range, Use::Data).map_err(too_ragged)?;
-    exception::probe(range.end().page()).ok_or("its end is no memory")?;
+    exception::probe(Pa::new((range.end().raw() - 1) & !3)).ok_or("its end is no memory")?;
     let tree = Tree::parse(bytes(range)).map_err(describe)?;
     Ok((range, tree))
 }
@@ -151,13 +177,21 @@ fn options(tree: &Tree<'_>) -> Options {
     let chosen = tree.find("/chosen");
     let property = |name| chosen.as_ref()?.property(name);
     let line = property("xen,xen-bootargs").or_else(|| property("bootargs"));
-    let options = Options::parse(line.as_ref().and_then(|line| line.string()).unwrap_or_default());
+    let options = Options::parse(
+        line.as_ref()
+            .and_then(|line| line.string())
+            .unwrap_or_default(),
+    );
     power::note_nonce(options.nonce.clone());
     options
 }
 
 fn mapped<T>(result: Result<T, TooRagged>) -> T {
-    result.unwrap_or_else(|TooRagged| refuse(format_args!("memory is in too many pieces for the map of EL2")))
+    result.unwrap_or_else(|TooRagged| {
+        refuse(format_args!(
+            "memory is in too many pieces for the map of EL2"
+        ))
+    })
 }
 
 fn greet(board: &Board, blob: PaRange) {
@@ -167,7 +201,13 @@ fn greet(board: &Board, blob: PaRange) {
     ));
     let cpus = board.cpus.len();
     let plural = if cpus == 1 { "" } else { "s, 1 in use" };
-    log!("board", "{}, {cpus} CPU{plural}; image at {}, device tree at {}", board.model, hyp_map::image().start, blob.start);
+    log!(
+        "board",
+        "{}, {cpus} CPU{plural}; image at {}, device tree at {}",
+        board.model,
+        hyp_map::image().start,
+        blob.start
+    );
 }
 
 /// This CPU, its capabilities, and whether they suffice.
@@ -175,19 +215,47 @@ fn cpu() -> Features {
     let f = ids::features();
     let c = f.coherence;
     let bit = u8::from;
-    log!("cpu", "{}, EL2, PA {} bits, VMID {} bits, counter {} kHz", Midr(f.midr), f.pa_bits, f.vmid_bits, CNTFRQ_EL0.get() / 1000);
-    log!("", "caches   DIC {}  IDC {}  FWB {}  {}  lines D {} B, I {} B", bit(c.dic), bit(c.idc), bit(c.fwb),
-        if c.pipt { "PIPT" } else { "VIPT" }, f.dcache_line, f.icache_line);
-    log!("", "stage 2  XNX {}  HAFDBS {}  BBM {}  TTL {}  range TLBI {}  FGT {}  HCX {}", bit(f.xnx), f.hafdbs, f.bbm,
-        bit(f.ttl), bit(f.tlbi_range), bit(f.fgt), bit(f.hcx));
+    log!(
+        "cpu",
+        "{}, EL2, PA {} bits, VMID {} bits, counter {} kHz",
+        Midr(f.midr),
+        f.pa_bits,
+        f.vmid_bits,
+        CNTFRQ_EL0.get() / 1000
+    );
+    log!(
+        "",
+        "caches   DIC {}  IDC {}  FWB {}  {}  lines D {} B, I {} B",
+        bit(c.dic),
+        bit(c.idc),
+        bit(c.fwb),
+        if c.pipt { "PIPT" } else { "VIPT" },
+        f.dcache_line,
+        f.icache_line
+    );
+    log!(
+        "",
+        "stage 2  XNX {}  HAFDBS {}  BBM {}  TTL {}  range TLBI {}  FGT {}  HCX {}",
+        bit(f.xnx),
+        f.hafdbs,
+        f.bbm,
+        bit(f.ttl),
+        bit(f.tlbi_range),
+        bit(f.fgt),
+        bit(f.hcx)
+    );
     if !f.granule_4k {
         refuse(format_args!("this CPU has no 4 KiB granule at stage 2"));
     }
     if HCR_EL2.is_set(HCR_EL2::E2H) {
-        refuse(format_args!("this CPU cannot turn HCR_EL2.E2H off; Faultline runs at EL2 without it"));
+        refuse(format_args!(
+            "this CPU cannot turn HCR_EL2.E2H off; Faultline runs at EL2 without it"
+        ));
     }
     if CNTFRQ_EL0.get() == 0 {
-        refuse(format_args!("firmware left CNTFRQ_EL0 at 0: the counter's frequency is unknown"));
+        refuse(format_args!(
+            "firmware left CNTFRQ_EL0 at 0: the counter's frequency is unknown"
+        ));
     }
     f
 }
@@ -200,7 +268,11 @@ fn bundle(board: &Board) -> Option<PaRange> {
 }
 
 fn map_module(board: &Board, range: PaRange, what: &str) {
-    if !board.ram.iter().any(|bank| bank.intersect(&range) == Some(range)) {
+    if !board
+        .ram
+        .iter()
+        .any(|bank| bank.intersect(&range) == Some(range))
+    {
         refuse(format_args!("{what} at {range} does not lie in RAM"));
     }
     mapped(hyp_map::map(range, Use::ReadOnly));
@@ -221,24 +293,47 @@ fn domain(
         None => config::parse(host, Origin::HostTree),
     };
     let config = parsed.unwrap_or_else(|error| refuse(format_args!("{error}")));
-    config.warnings.iter().for_each(|warning| log!("warning", "{warning}"));
-    let Some(domain) = config.domains.into_iter().next() else { refuse(format_args!("no VM is described")) };
+    config
+        .warnings
+        .iter()
+        .for_each(|warning| log!("warning", "{warning}"));
+    let Some(domain) = config.domains.into_iter().next() else {
+        refuse(format_args!("no VM is described"))
+    };
     let base = own.unwrap_or(host_range).start;
     let range_of = |module: &config::Module| {
-        module.range(base).unwrap_or_else(|| refuse(format_args!("a module ends past the address space")))
+        module
+            .range(base)
+            .unwrap_or_else(|| refuse(format_args!("a module ends past the address space")))
     };
     let kernel = range_of(&domain.kernel);
     let ramdisk = domain.ramdisk.as_ref().map(range_of);
     let ranges: Vec<PaRange> = [Some(kernel), ramdisk].into_iter().flatten().collect();
-    ranges.iter().for_each(|range| mapped(hyp_map::map(*range, Use::ReadOnly)));
-    let held = |range: PaRange| Bytes { bytes: bytes(range), at: range.start };
-    (domain, Modules { kernel: held(kernel), ramdisk: ramdisk.map(held) }, ranges)
+    ranges
+        .iter()
+        .for_each(|range| mapped(hyp_map::map(*range, Use::ReadOnly)));
+    let held = |range: PaRange| Bytes {
+        bytes: bytes(range),
+        at: range.start,
+    };
+    (
+        domain,
+        Modules {
+            kernel: held(kernel),
+            ramdisk: ramdisk.map(held),
+        },
+        ranges,
+    )
 }
 
 /// Maps all RAM that is free and gives it to the pool.
 fn ram(board: &Board, blob: PaRange, bundle: Option<PaRange>, modules: &[PaRange]) -> PagePool {
     for module in modules {
-        if !board.ram.iter().any(|bank| bank.intersect(module) == Some(*module)) {
+        if !board
+            .ram
+            .iter()
+            .any(|bank| bank.intersect(module) == Some(*module))
+        {
             refuse(format_args!("a module at {module} does not lie in RAM"));
         }
     }
@@ -253,12 +348,36 @@ fn ram(board: &Board, blob: PaRange, bundle: Option<PaRange>, modules: &[PaRange
     let all: u64 = board.ram.iter().map(|bank| bank.size).sum();
     let free = pool.account().total * PAGE_SIZE;
     let (heap_used, heap_size) = heap::usage();
-    log!("memory", "{} of RAM, {} of it in the page pool; heap {} of {}", Size(all), Size(free),
-        Size(heap_used as u64), Size(heap_size as u64));
-    if free < LEAST_RAM {
-        refuse(format_args!("too little RAM: {} of {} are free, {} is the least", Size(free), Size(all), Size(LEAST_RAM)));
-    }
+    log!(
+        "memory",
+        "{} of RAM, {} of it in the page pool; heap {} of {}",
+        Size(all),
+        Size(free),
+        Size(heap_used as u64),
+        Size(heap_size as u64)
+    );
+    refuse_little(free, all);
     pool
+}
+
+/// Before anything else needs it: is there RAM besides our image?
+fn enough_ram(board: &Board, blob: PaRange) {
+    let free = board.free_ram(&[hyp_map::image(), blob]);
+    refuse_little(
+        free.iter().map(|range| range.size).sum(),
+        board.ram.iter().map(|bank| bank.size).sum(),
+    );
+}
+
+fn refuse_little(free: u64, all: u64) {
+    if free < LEAST_RAM {
+        refuse(format_args!(
+            "too little RAM: {} of {} are free, {} is the least",
+            Size(free),
+            Size(all),
+            Size(LEAST_RAM)
+        ));
+    }
 }
 
 const fn gic_name(gic: &Gic) -> &'static str {
@@ -271,10 +390,15 @@ const fn gic_name(gic: &Gic) -> &'static str {
 /// The time of day: from the board's clock, else from the command line.
 fn clock(board: &Board, options: &Options) -> Option<Clock> {
     let uptime = CNTPCT_EL0.get() / CNTFRQ_EL0.get();
-    let from_rtc = board.rtc.map(|registers| mapped(pl031::read(registers)).saturating_sub(uptime));
+    let from_rtc = board
+        .rtc
+        .map(|registers| mapped(pl031::read(registers)).saturating_sub(uptime));
     let epoch = from_rtc.or(options.epoch);
     if epoch.is_none() {
-        log!("clock", "nobody knows the time of day: guests get no PL031 (faultline.epoch=SECONDS sets it)");
+        log!(
+            "clock",
+            "nobody knows the time of day: guests get no PL031 (faultline.epoch=SECONDS sets it)"
+        );
     }
     epoch.map(|epoch| Clock { epoch })
 }
@@ -291,7 +415,10 @@ fn seed(board: &Board, options: &Options, blob: PaRange, features: &Features) ->
         None => random(features).or_else(|| Seed::from_bytes(&board.chosen.seed)),
     };
     if seed.is_none() {
-        log!("seed", "no source of randomness: guests get no rng-seed and no kaslr-seed");
+        log!(
+            "seed",
+            "no source of randomness: guests get no rng-seed and no kaslr-seed"
+        );
     }
     seed
 }
@@ -304,5 +431,9 @@ fn random(features: &Features) -> Option<Seed> {
     let words: [u64; 4] = core::array::from_fn(|_| RNDR.get());
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     // A failed RNDR reads as zero.
-    if words.contains(&0) { None } else { Seed::from_bytes(&bytes) }
+    if words.contains(&0) {
+        None
+    } else {
+        Seed::from_bytes(&bytes)
+    }
 }

@@ -29,7 +29,10 @@ impl Uart {
         match description.kind {
             // SAFETY: the caller's promise.
             ConsoleKind::Pl011 => Self::Pl011(unsafe { Pl011::new(base) }),
-            ConsoleKind::Ns16550 { reg_shift, io_width } => {
+            ConsoleKind::Ns16550 {
+                reg_shift,
+                io_width,
+            } => {
                 // SAFETY: the caller's promise.
                 Self::Ns16550(unsafe { Ns16550::new(base, reg_shift, io_width == 4) })
             }
@@ -83,7 +86,10 @@ struct Console {
     at_line_start: bool,
 }
 
-static CONSOLE: SpinMutex<Console> = SpinMutex::new(Console { uart: None, at_line_start: true });
+static CONSOLE: SpinMutex<Console> = SpinMutex::new(Console {
+    uart: None,
+    at_line_start: true,
+});
 static HAS_CONSOLE: AtomicBool = AtomicBool::new(false);
 
 impl Console {

@@ -15,7 +15,9 @@ use faultline::addr::Pa;
 unsafe fn read32(base: Pa, offset: u64) -> u32 {
     let value: u32;
     // SAFETY: the caller's promise; a plain LDR, which a hypervisor beneath us could emulate.
-    unsafe { core::arch::asm!("ldr {:w}, [{}]", out(reg) value, in(reg) base.raw() + offset, options(nostack)) };
+    unsafe {
+        core::arch::asm!("ldr {:w}, [{}]", out(reg) value, in(reg) base.raw() + offset, options(nostack))
+    };
     value
 }
 
@@ -25,7 +27,9 @@ unsafe fn read32(base: Pa, offset: u64) -> u32 {
 /// As [`read32`]; and the write does to the device what the caller wants.
 unsafe fn write32(base: Pa, offset: u64, value: u32) {
     // SAFETY: the caller's promise.
-    unsafe { core::arch::asm!("str {:w}, [{}]", in(reg) value, in(reg) base.raw() + offset, options(nostack)) };
+    unsafe {
+        core::arch::asm!("str {:w}, [{}]", in(reg) value, in(reg) base.raw() + offset, options(nostack))
+    };
 }
 
 /// Reads an 8-bit register.
@@ -35,7 +39,9 @@ unsafe fn write32(base: Pa, offset: u64, value: u32) {
 unsafe fn read8(base: Pa, offset: u64) -> u8 {
     let value: u32;
     // SAFETY: the caller's promise.
-    unsafe { core::arch::asm!("ldrb {:w}, [{}]", out(reg) value, in(reg) base.raw() + offset, options(nostack)) };
+    unsafe {
+        core::arch::asm!("ldrb {:w}, [{}]", out(reg) value, in(reg) base.raw() + offset, options(nostack))
+    };
     value as u8
 }
 
@@ -45,7 +51,9 @@ unsafe fn read8(base: Pa, offset: u64) -> u8 {
 /// As [`write32`].
 unsafe fn write8(base: Pa, offset: u64, value: u8) {
     // SAFETY: the caller's promise.
-    unsafe { core::arch::asm!("strb {:w}, [{}]", in(reg) u32::from(value), in(reg) base.raw() + offset, options(nostack)) };
+    unsafe {
+        core::arch::asm!("strb {:w}, [{}]", in(reg) u32::from(value), in(reg) base.raw() + offset, options(nostack))
+    };
 }
 
 /// Writes a 64-bit register.
@@ -54,5 +62,7 @@ unsafe fn write8(base: Pa, offset: u64, value: u8) {
 /// As [`write32`].
 unsafe fn write64(base: Pa, offset: u64, value: u64) {
     // SAFETY: the caller's promise.
-    unsafe { core::arch::asm!("str {}, [{}]", in(reg) value, in(reg) base.raw() + offset, options(nostack)) };
+    unsafe {
+        core::arch::asm!("str {}, [{}]", in(reg) value, in(reg) base.raw() + offset, options(nostack))
+    };
 }

@@ -12,7 +12,7 @@
 _start: b       entry
         .word   0
         .quad   0                       // text_offset
-        .quad   __image_end             // image_size; linked at 0, so the address is the size
+        .quad   __image_size
         .quad   0xa                     // little-endian, 4 KiB pages, anywhere in memory
         .quad   0, 0, 0
         .ascii  "ARM\x64"

@@ -30,7 +30,7 @@ const BACKTRACE: usize = 24;
 unsafe extern "C" {
     static probe_access: u8;
     static probe_failed: u8;
-    static translate_s1e1r: u8;
+    static at_access: u8;
     static at_failed: u8;
     fn probe_read(address: u64) -> Probed;
 }
@@ -54,10 +54,16 @@ fn fix_up(frame: &Frame, vector: u64) -> Option<u64> {
         return None;
     }
     let places = [
-        (&raw const probe_access as u64, &raw const probe_failed as u64),
-        (&raw const translate_s1e1r as u64, &raw const at_failed as u64),
+        (
+            &raw const probe_access as u64,
+            &raw const probe_failed as u64,
+        ),
+        (&raw const at_access as u64, &raw const at_failed as u64),
     ];
-    places.into_iter().find(|(fault, _)| *fault == frame.elr).map(|(_, go_on)| go_on)
+    places
+        .into_iter()
+        .find(|(fault, _)| *fault == frame.elr)
+        .map(|(_, go_on)| go_on)
 }
 
 /// Called from vectors.S. Comes back only where the fix-up table says so.
@@ -85,7 +91,10 @@ pub(super) extern "C" fn exception(frame: &mut Frame, vector: u64) {
 /// Prints where EL2 panicked; called by the panic handler.
 pub(super) fn report_panic(info: &core::panic::PanicInfo<'_>) -> ! {
     if first_crash() {
-        print_in_panic(format_args!("\nfaultline: EL2 panicked: {}", info.message()));
+        print_in_panic(format_args!(
+            "\nfaultline: EL2 panicked: {}",
+            info.message()
+        ));
         if let Some(place) = info.location() {
             print_in_panic(format_args!("  at {}:{}", place.file(), place.line()));
         }
@@ -148,7 +157,11 @@ fn format_number(n: usize, name: &'static str) -> impl core::fmt::Display {
     struct Name(usize, &'static str);
     impl core::fmt::Display for Name {
         fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-            if self.0 == 31 { f.write_str(self.1) } else { write!(f, "x{:<2}", self.0) }
+            if self.0 == 31 {
+                f.write_str(self.1)
+            } else {
+                write!(f, "x{:<2}", self.0)
+            }
         }
     }
     Name(n, name)
@@ -158,13 +171,19 @@ fn format_number(n: usize, name: &'static str) -> impl core::fmt::Display {
 fn backtrace(mut fp: u64, pc: Option<u64>) {
     let image = hyp_map::image();
     let show = |address: u64| match address.checked_sub(image.start.raw()) {
-        Some(offset) if offset < image.size => print_in_panic(format_args!("  {address:#018x}  faultline+{offset:#x}")),
+        Some(offset) if offset < image.size => {
+            print_in_panic(format_args!("  {address:#018x}  faultline+{offset:#x}"))
+        }
         _ => print_in_panic(format_args!("  {address:#018x}")),
     };
-    print_in_panic(format_args!("  backtrace (addr2line -e faultline.elf -f ADDRESS, with what follows the +):"));
+    print_in_panic(format_args!(
+        "  backtrace (addr2line -e faultline.elf -f ADDRESS, with what follows the +):"
+    ));
     pc.into_iter().for_each(show);
     for _ in 0..BACKTRACE {
-        let Some(record) = frame_record(fp, image) else { return };
+        let Some(record) = frame_record(fp, image) else {
+            return;
+        };
         show(record.1.wrapping_sub(4));
         // Frames lie ever higher on the stack: anything else is not a stack.
         if record.0 <= fp {
@@ -188,13 +207,19 @@ static LAST_EXIT: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
 /// Takes note of an exit.
 pub(super) fn note_exit(registers: &Registers, syndrome: &Syndrome) {
-    for (place, value) in LAST_EXIT.iter().zip([registers.pc, syndrome.esr, syndrome.far, syndrome.hpfar]) {
+    for (place, value) in
+        LAST_EXIT
+            .iter()
+            .zip([registers.pc, syndrome.esr, syndrome.far, syndrome.hpfar])
+    {
         place.store(value, Ordering::Relaxed);
     }
 }
 
 fn last_exit() {
-    let [pc, esr, far, hpfar] = LAST_EXIT.each_ref().map(|place| place.load(Ordering::Relaxed));
+    let [pc, esr, far, hpfar] = LAST_EXIT
+        .each_ref()
+        .map(|place| place.load(Ordering::Relaxed));
     print_in_panic(format_args!(
         "  last guest exit: PC {pc:#x}  ESR_EL2 {esr:#x}  FAR_EL2 {far:#x}  HPFAR_EL2 {hpfar:#x}"
     ));

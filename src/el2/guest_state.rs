@@ -6,9 +6,10 @@
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{
-    CNTHCTL_EL2, CNTKCTL_EL1, CNTP_CTL_EL0, CNTPCT_EL0, CNTV_CTL_EL0, CNTVOFF_EL2, CONTEXTIDR_EL1, CPACR_EL1, ELR_EL1,
-    ESR_EL1, FAR_EL1, HCR_EL2, MAIR_EL1, MDSCR_EL1, MIDR_EL1, OSLAR_EL1, PAR_EL1, SCTLR_EL1, SP_EL0, SP_EL1, SPSR_EL1,
-    TCR_EL1, TPIDR_EL0, TPIDR_EL1, TPIDRRO_EL0, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, VMPIDR_EL2, VTCR_EL2,
+    CNTHCTL_EL2, CNTKCTL_EL1, CNTP_CTL_EL0, CNTPCT_EL0, CNTV_CTL_EL0, CNTVOFF_EL2, CONTEXTIDR_EL1,
+    CPACR_EL1, ELR_EL1, ESR_EL1, FAR_EL1, HCR_EL2, MAIR_EL1, MDSCR_EL1, MIDR_EL1, OSLAR_EL1,
+    PAR_EL1, SCTLR_EL1, SP_EL0, SP_EL1, SPSR_EL1, TCR_EL1, TPIDR_EL0, TPIDR_EL1, TPIDRRO_EL0,
+    TTBR0_EL1, TTBR1_EL1, VBAR_EL1, VMPIDR_EL2, VTCR_EL2,
 };
 use faultline::features::Features;
 use faultline::stage2::Stage2;
@@ -16,8 +17,8 @@ use faultline::traps;
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::sysreg::{
-    CPTR_EL2, HCRX_EL2, HDFGRTR_EL2, HDFGWTR_EL2, HFGITR_EL2, HFGRTR_EL2, HFGWTR_EL2, HSTR_EL2, MDCR_EL2, PMCR_EL0,
-    VPIDR_EL2,
+    CPTR_EL2, HCRX_EL2, HDFGRTR_EL2, HDFGWTR_EL2, HFGITR_EL2, HFGRTR_EL2, HFGWTR_EL2, HSTR_EL2,
+    MDCR_EL2, PMCR_EL0, VPIDR_EL2,
 };
 
 /// `SCTLR_EL1` at reset: RES1 bits (EOS, TSCXT, EIS, SPAN, nTLSMD, LSMAOE and the barrier controls), MMU and caches off.
@@ -32,7 +33,11 @@ pub(super) fn set_traps(features: &Features, stage2: &Stage2) {
     HSTR_EL2.set(traps::value(traps::HSTR_EL2, features));
     CNTHCTL_EL2.set(traps::value(traps::CNTHCTL_EL2, features));
     // HPMN: all event counters there are belong to EL1, which cannot reach them.
-    let counters = if features.pmu { PMCR_EL0.get() >> 11 & 0x1f } else { 0 };
+    let counters = if features.pmu {
+        PMCR_EL0.get() >> 11 & 0x1f
+    } else {
+        0
+    };
     MDCR_EL2.set(traps::value(traps::MDCR_EL2, features) | counters);
     if features.hcx {
         HCRX_EL2.set(traps::value(traps::HCRX_EL2, features));

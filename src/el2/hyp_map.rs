@@ -64,6 +64,7 @@ struct Table([u64; ENTRIES]);
 
 struct Tables {
     tables: [Table; TABLE_COUNT],
+    /// Tables in use besides the root, which is the first.
     used: usize,
 }
 
@@ -72,8 +73,10 @@ struct Global(UnsafeCell<Tables>);
 // SAFETY: touched by the boot CPU alone: before any other is started, through `map` and `build` only.
 unsafe impl Sync for Global {}
 
-static TABLES: Global =
-    Global(UnsafeCell::new(Tables { tables: [const { Table([0; ENTRIES]) }; TABLE_COUNT], used: 1 }));
+static TABLES: Global = Global(UnsafeCell::new(Tables {
+    tables: [const { Table([0; ENTRIES]) }; TABLE_COUNT],
+    used: 0,
+}));
 
 /// No table is left for the map.
 #[derive(Debug)]
@@ -89,7 +92,10 @@ unsafe extern "C" {
 }
 
 fn between(start: *const u8, end: *const u8) -> PaRange {
-    PaRange { start: Pa::new(start as u64), size: end as u64 - start as u64 }
+    PaRange {
+        start: Pa::new(start as u64),
+        size: end as u64 - start as u64,
+    }
 }
 
 /// All of our image, guard page and heap among it.
@@ -100,11 +106,23 @@ pub(super) fn image() -> PaRange {
 /// Maps the image by its sections. Called from entry.S, MMU off; answers TTBR0_EL2 and TCR_EL2.
 pub(super) extern "C" fn build() -> Root {
     let sections = [
-        (between(&raw const __image_start, &raw const __text_end), Use::Text),
-        (between(&raw const __text_end, &raw const __rodata_end), Use::ReadOnly),
-        (between(&raw const __rodata_end, &raw const __stack_guard), Use::Data),
+        (
+            between(&raw const __image_start, &raw const __text_end),
+            Use::Text,
+        ),
+        (
+            between(&raw const __text_end, &raw const __rodata_end),
+            Use::ReadOnly,
+        ),
+        (
+            between(&raw const __rodata_end, &raw const __stack_guard),
+            Use::Data,
+        ),
         // The guard below the stack stays unmapped.
-        (between(&raw const __stack_bottom, &raw const __image_end), Use::Data),
+        (
+            between(&raw const __stack_bottom, &raw const __image_end),
+            Use::Data,
+        ),
     ];
     for (range, purpose) in sections {
         // The image's few tables are always there.
@@ -118,7 +136,10 @@ pub(super) extern "C" fn build() -> Root {
         + TCR_EL2::TG0::KiB_4
         + TCR_EL2::PS.val(pa_range);
     const RES1: u64 = 1 << 31 | 1 << 23;
-    Root { ttbr: TABLES.0.get() as u64, tcr: tcr.value | RES1 }
+    Root {
+        ttbr: TABLES.0.get() as u64,
+        tcr: tcr.value | RES1,
+    }
 }
 
 /// What entry.S writes into the registers of the same names.
@@ -153,7 +174,9 @@ fn map_leaf(at: u64, end: u64, purpose: Use) -> Result<u64, TooRagged> {
         let entry = tables.tables[table].0[index];
         let fits = (1..=3).contains(&level) && at % size == 0 && end - at >= size;
         match (entry & VALID != 0, entry & TABLE_OR_PAGE != 0 && level < 3) {
-            (true, true) => table = ((entry & ADDRESS) - base_of(tables)) as usize / PAGE_SIZE as usize,
+            (true, true) => {
+                table = ((entry & ADDRESS) - base_of(tables)) as usize / PAGE_SIZE as usize
+            }
             (true, false) => return Ok(size - at % size),
             (false, _) if fits => {
                 let shape = VALID | if level == 3 { TABLE_OR_PAGE } else { 0 };
@@ -161,11 +184,11 @@ fn map_leaf(at: u64, end: u64, purpose: Use) -> Result<u64, TooRagged> {
                 return Ok(size);
             }
             (false, _) => {
-                let new = tables.used;
+                let new = tables.used + 1;
                 if new == TABLE_COUNT {
                     return Err(TooRagged);
                 }
-                tables.used += 1;
+                tables.used = new;
                 let link = base_of(tables) + new as u64 * PAGE_SIZE;
                 // The new table's zeroes, from .bss, are visible before the link is.
                 barrier::dsb(barrier::ISHST);

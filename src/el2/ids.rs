@@ -1,7 +1,8 @@
 //! The ID registers of this CPU, read once.
 
 use aarch64_cpu::registers::{
-    CLIDR_EL1, ID_AA64DFR0_EL1, ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, MIDR_EL1,
+    CLIDR_EL1, ID_AA64DFR0_EL1, ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1,
+    ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, MIDR_EL1,
 };
 use faultline::features::{Features, IdRegisters};
 use faultline::sysreg::id::{RawIds, index};

@@ -2,15 +2,17 @@
 
 use core::arch::asm;
 
+use super::driver::gic::Gic;
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{
-    ELR_EL1, ESR_EL1, FAR_EL1, PAR_EL1, SCTLR_EL1, SPSR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, VTTBR_EL2,
+    ELR_EL1, ESR_EL1, FAR_EL1, PAR_EL1, SCTLR_EL1, SPSR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1,
+    VBAR_EL1, VTTBR_EL2,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 use faultline::addr::{Gva, PAGE_SIZE, Pa, PaRange};
 use faultline::features::Features;
 use faultline::machine::{AtAborted, Dc, Dsb, El1, Ic, Machine, Tlbi};
-use super::driver::gic::Gic;
+use faultline::vm::Input;
 use tock_registers::interfaces::{Readable, Writeable};
 
 unsafe extern "C" {
@@ -23,13 +25,21 @@ pub(super) struct Cpu {
     pub(super) gic: Gic,
     dcache_line: u64,
     icache_line: u64,
+    /// What was typed and the guest has not taken yet.
+    pub(super) input: Input,
     /// The guest has made room for console input.
     pub(super) guest_listens: bool,
 }
 
 impl Cpu {
-    pub(super) const fn new(features: &Features, gic: Gic) -> Self {
-        Self { gic, dcache_line: features.dcache_line, icache_line: features.icache_line, guest_listens: false }
+    pub(super) fn new(features: &Features, gic: Gic) -> Self {
+        Self {
+            gic,
+            dcache_line: features.dcache_line,
+            icache_line: features.icache_line,
+            input: Input::default(),
+            guest_listens: false,
+        }
     }
 
     /// Whether the guest has made room for console input since this was asked last.
@@ -70,7 +80,9 @@ impl Machine for Cpu {
     fn publish(&mut self, table: Pa, index: usize, current: u64, new: u64) -> Result<(), u64> {
         // SAFETY: as in `load`.
         let place = unsafe { AtomicU64::from_ptr(descriptor(table, index)) };
-        place.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire).map(drop)
+        place
+            .compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+            .map(drop)
     }
 
     fn zero(&mut self, page: Pa) {
@@ -80,7 +92,9 @@ impl Machine for Cpu {
 
     fn read(&mut self, at: Pa, bytes: &mut [u8]) {
         // SAFETY: `at` lies in a page that a VM of ours owns; a racing guest store tears bytes, and bytes are all we take.
-        unsafe { core::ptr::copy_nonoverlapping(identity::<u8>(at), bytes.as_mut_ptr(), bytes.len()) };
+        unsafe {
+            core::ptr::copy_nonoverlapping(identity::<u8>(at), bytes.as_mut_ptr(), bytes.len())
+        };
     }
 
     fn write(&mut self, at: Pa, bytes: &[u8]) {
@@ -91,7 +105,11 @@ impl Machine for Cpu {
     fn copy(&mut self, from: PaRange, to: Pa) {
         // SAFETY: `from` is module memory nobody writes, mapped at boot; the caller owns the page `to` lies in.
         unsafe {
-            core::ptr::copy_nonoverlapping(identity::<u8>(from.start), identity::<u8>(to), from.size as usize);
+            core::ptr::copy_nonoverlapping(
+                identity::<u8>(from.start),
+                identity::<u8>(to),
+                from.size as usize,
+            );
         }
     }
 

@@ -69,7 +69,9 @@ pub(super) fn end(verdict: Verdict) -> ! {
         console::print_in_panic(format_args!("faultline: halted"));
     }
     match NONCE.get() {
-        Some(nonce) => console::print_in_panic(format_args!("faultline: verdict={verdict} nonce={nonce}")),
+        Some(nonce) => {
+            console::print_in_panic(format_args!("faultline: verdict={verdict} nonce={nonce}"))
+        }
         None => console::print_in_panic(format_args!("faultline: verdict={verdict} nonce=none")),
     }
     console::drain();

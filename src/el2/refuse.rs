@@ -3,8 +3,8 @@
 use core::fmt::Write;
 
 use faultline::addr::{Pa, PaRange};
-use faultline::board::{Console, ConsoleKind};
 use faultline::board::tree::{SIZE_PREFIX, Tree};
+use faultline::board::{Console, ConsoleKind};
 
 use super::console::{self, Uart};
 use super::machine::identity;
@@ -28,15 +28,25 @@ unsafe extern "C" {
 fn early_description() -> Option<Console> {
     // SAFETY: 64 bytes in entry.S, never written while we run.
     let slot = unsafe { &early_console_slot };
-    let end = slot.iter().position(|byte| *byte == 0).unwrap_or(slot.len());
+    let end = slot
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(slot.len());
     let (kind, address) = core::str::from_utf8(&slot[..end]).ok()?.split_once(',')?;
     let start = Pa::new(u64::from_str_radix(address.strip_prefix("0x")?, 16).ok()?);
     let kind = match kind {
         "pl011" => ConsoleKind::Pl011,
-        "ns16550" => ConsoleKind::Ns16550 { reg_shift: 2, io_width: 4 },
+        "ns16550" => ConsoleKind::Ns16550 {
+            reg_shift: 2,
+            io_width: 4,
+        },
         _ => return None,
     };
-    Some(Console { kind, range: PaRange { start, size: 64 }, interrupt: None })
+    Some(Console {
+        kind,
+        range: PaRange { start, size: 64 },
+        interrupt: None,
+    })
 }
 
 /// Opens the early console, if there is one; tells whether there is a console now.

@@ -21,18 +21,23 @@ use super::machine::Cpu;
 use super::power::{self, Verdict, refuse};
 use super::{exception, guest_state, percpu};
 
-/// Resets within a second of the VM's own time, without a word, after which it is stopped.
+/// Resets within a second of the VM's own time, without a word on its console, after which it is stopped.
 const SILENT_RESETS: u32 = 3;
 
 /// Runs the machine's VM to its end, and ends the machine.
 pub(super) fn run(mut machine: Machine) -> ! {
-    let loaded = vm::load(&machine.domain, &machine.modules, &machine.pool, &mut machine.cpu);
-    let mut loaded = loaded.unwrap_or_else(|error| refuse(format_args!("VM '{}': {error}", machine.domain.name)));
+    let loaded = vm::load(
+        &machine.domain,
+        &machine.modules,
+        &machine.pool,
+        &mut machine.cpu,
+    );
+    let mut loaded = loaded
+        .unwrap_or_else(|error| refuse(format_args!("VM '{}': {error}", machine.domain.name)));
     let before = machine.pool.account();
-    let mut silent_resets = 0;
+    let mut resets = Resets::default();
     let verdict = loop {
-        let boot_number = silent_resets;
-        let life = one_life(&mut machine, loaded, boot_number);
+        let life = one_life(&mut machine, loaded, resets.boots);
         loaded = life.loaded;
         audit(before, machine.pool.account());
         if let Some(crash) = machine.crash {
@@ -40,10 +45,12 @@ pub(super) fn run(mut machine: Machine) -> ! {
         }
         match life.end {
             End::Reset if machine.domain.reboot == RebootPolicy::Restart => {
-                silent_resets = if life.was_silent { silent_resets + 1 } else { 0 };
-                if silent_resets == SILENT_RESETS {
-                    log!("vm", "'{}' stopped: it reset {SILENT_RESETS} times in a row within a second each, and never printed a word",
-                        machine.domain.name);
+                if resets.are_a_loop(life.milliseconds, life.spoke) {
+                    log!(
+                        "vm",
+                        "'{}' stopped: it reset {SILENT_RESETS} times within a second without a word on its console",
+                        machine.domain.name
+                    );
                     break Verdict::Stopped;
                 }
                 log!("vm", "'{}' resets", machine.domain.name);
@@ -56,19 +63,42 @@ pub(super) fn run(mut machine: Machine) -> ! {
     power::end(verdict)
 }
 
+/// A VM's resets, watched for a loop that nobody would see.
+#[derive(Default)]
+struct Resets {
+    boots: u32,
+    silent: u32,
+    milliseconds: u64,
+}
+
+impl Resets {
+    /// Notes a reset after a life of so many milliseconds in which the guest printed something, or did not.
+    fn are_a_loop(&mut self, milliseconds: u64, spoke: bool) -> bool {
+        self.boots += 1;
+        self.milliseconds += milliseconds;
+        self.silent += 1;
+        if spoke || self.milliseconds >= 1000 {
+            (self.silent, self.milliseconds) = (0, 0);
+        }
+        self.silent == SILENT_RESETS
+    }
+}
+
 /// How one life of a VM went.
 struct Life {
     end: End,
     loaded: Loaded,
-    /// Shorter than a second, and nothing printed.
-    was_silent: bool,
+    milliseconds: u64,
+    /// The guest printed something.
+    spoke: bool,
 }
 
 fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life {
     let name = machine.domain.name.clone();
     loaded.set_tree(tree(machine, &loaded, boot_number));
     let gic = machine.cpu.gic.version();
-    let devices = Devices::new(gic, machine.clock).unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error:?}")));
+    let devices = Devices::new(gic, machine.cpu.gic.links_in_hardware(), machine.clock)
+        .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error:?}")));
     announce(machine, &loaded);
     let ground = Ground {
         pool: &machine.pool,
@@ -82,22 +112,39 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     let vm = Vm::new(&machine.domain, &ground, loaded, devices, &mut machine.cpu)
         .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error}")));
     let mut vcpu = vm.boot_vcpu();
-    prepare(&vm, machine);
+    prepare(&vm, &vcpu, machine);
     let start = CNTPCT_EL0.get();
-    let end = run_vcpu(&vm, &mut vcpu, &machine.pool, &machine.sources, &mut machine.cpu);
+    let end = run_vcpu(
+        &vm,
+        &mut vcpu,
+        &machine.pool,
+        &machine.sources,
+        &mut machine.cpu,
+    );
     let milliseconds = (CNTPCT_EL0.get() - start) * 1000 / CNTFRQ_EL0.get();
     console::interrupt_on_input(false);
     report(&vm, &vcpu, end, milliseconds);
-    let was_silent = milliseconds < 1000 && !vm.devices().spoke();
+    let spoke = vm.devices().spoke();
     park();
-    Life { end, loaded: vm.destroy(&machine.pool, &mut machine.cpu), was_silent }
+    Life {
+        end,
+        loaded: vm.destroy(&machine.pool, &mut machine.cpu),
+        milliseconds,
+        spoke,
+    }
 }
 
 /// The VM's device tree, with new seeds at each of its starts.
 fn tree(machine: &Machine, loaded: &Loaded, boot_number: u32) -> alloc::vec::Vec<u8> {
-    let seed = machine.seed.as_ref().map(|seed| seed.for_boot(0, boot_number));
+    let seed = machine
+        .seed
+        .as_ref()
+        .map(|seed| seed.for_boot(0, boot_number));
     let tree = GuestTree {
-        memory: faultline::addr::IpaRange { start: platform::RAM_BASE, size: machine.domain.memory },
+        memory: faultline::addr::IpaRange {
+            start: platform::RAM_BASE,
+            size: machine.domain.memory,
+        },
         vcpus: machine.domain.vcpus,
         gic: match machine.cpu.gic.version() {
             Version::V2 => GicVersion::V2,
@@ -109,17 +156,26 @@ fn tree(machine: &Machine, loaded: &Loaded, boot_number: u32) -> alloc::vec::Vec
         ramdisk: loaded.ramdisk(),
         seed: seed.as_ref(),
     };
-    guest_tree::build(&tree).unwrap_or_else(|error| refuse(format_args!("VM '{}': {error}", machine.domain.name)))
+    guest_tree::build(&tree)
+        .unwrap_or_else(|error| refuse(format_args!("VM '{}': {error}", machine.domain.name)))
 }
 
 fn announce(machine: &Machine, loaded: &Loaded) {
     let domain = &machine.domain;
-    log!("vm", "'{}': {}, {} vCPU, rights {:?}, {} at {}; not a page is mapped", domain.name, Size(domain.memory),
-        domain.vcpus, domain.rights, loaded.format(), loaded.entry());
+    log!(
+        "vm",
+        "'{}': {}, {} vCPU, rights {:?}, {} at {}; not a page is mapped",
+        domain.name,
+        Size(domain.memory),
+        domain.vcpus,
+        domain.rights,
+        loaded.format(),
+        loaded.entry()
+    );
 }
 
 /// Puts the vCPU's state into this pCPU.
-fn prepare(vm: &Vm, machine: &mut Machine) {
+fn prepare(vm: &Vm, vcpu: &Vcpu, machine: &mut Machine) {
     guest_state::set_traps(&machine.features, vm.stage2());
     guest_state::reset_el1();
     machine.cpu.gic.reset_virtual();
@@ -127,7 +183,7 @@ fn prepare(vm: &Vm, machine: &mut Machine) {
     VTTBR_EL2.set(vm.stage2().vttbr());
     // Control bits may be cached in TLBs, and an earlier VM had this VMID.
     maintenance::invalidate_vmid(&mut machine.cpu);
-    interrupts::console_input(vm);
+    interrupts::console_input(vm, vcpu, &mut machine.cpu);
 }
 
 /// No VM: nothing walks the tables of the one that ended.
@@ -138,26 +194,36 @@ fn park() {
 }
 
 /// Runs a vCPU until its VM ends.
-fn run_vcpu(vm: &Vm, vcpu: &mut Vcpu, pool: &faultline::page_pool::PagePool, sources: &Sources, cpu: &mut Cpu) -> End {
+fn run_vcpu(
+    vm: &Vm,
+    vcpu: &mut Vcpu,
+    pool: &faultline::page_pool::PagePool,
+    sources: &Sources,
+    cpu: &mut Cpu,
+) -> End {
     loop {
         interrupts::write_list(vm, cpu);
         let vector = percpu::enter(&mut vcpu.registers);
-        let syndrome = Syndrome { esr: ESR_EL2.get(), far: FAR_EL2.get(), hpfar: HPFAR_EL2.get() };
+        let syndrome = Syndrome {
+            esr: ESR_EL2.get(),
+            far: FAR_EL2.get(),
+            hpfar: HPFAR_EL2.get(),
+        };
         exception::note_exit(&vcpu.registers, &syndrome);
         let exit = Exit::decode(vector_of(vector), &syndrome);
         match vm.handle_exit(vcpu, &exit, pool, cpu) {
             Next::Resume => {}
-            Next::Interrupt => interrupts::handle(vm, sources, cpu),
+            Next::Interrupt => interrupts::handle(vm, vcpu, sources, cpu),
             Next::Wait => {
                 if !vm.devices().is_pending() {
                     cpu.wait();
                 }
-                interrupts::handle(vm, sources, cpu);
+                interrupts::handle(vm, vcpu, sources, cpu);
             }
             Next::End(end) => return end,
         }
         if cpu.take_guest_listens() {
-            interrupts::console_input(vm);
+            interrupts::console_input(vm, vcpu, cpu);
         }
     }
 }
@@ -179,14 +245,26 @@ fn report(vm: &Vm, vcpu: &Vcpu, end: End, milliseconds: u64) {
         End::Exit(code) => log!("vm", "'{}' reports failure: code {code}", vm.name()),
         End::Stopped(why) => log!("vm", "'{}' stopped: {why}", vm.name()),
     }
-    console::print(format_args!("{}", Summary { vm, counters: &vcpu.counters, milliseconds }));
+    console::print(format_args!(
+        "{}",
+        Summary {
+            vm,
+            counters: &vcpu.counters,
+            milliseconds
+        }
+    ));
 }
 
 /// Every page the VM took came back.
 fn audit(before: Account, after: Account) {
     let leaked = after.taken - before.taken;
-    log!("memory", "{leaked} pages leaked; {} of {} in use, {} at most", Size(after.taken * PAGE_SIZE), Size(after.total * PAGE_SIZE),
-        Size(after.peak * PAGE_SIZE));
+    log!(
+        "memory",
+        "{leaked} pages leaked; {} of {} in use, {} at most",
+        Size(after.taken * PAGE_SIZE),
+        Size(after.total * PAGE_SIZE),
+        Size(after.peak * PAGE_SIZE)
+    );
     assert_eq!(leaked, 0, "the VM's pages all came back");
 }
 
@@ -205,7 +283,10 @@ fn crash_on_purpose(crash: Crash) {
 }
 
 /// Calls itself until the stack is used up.
-#[allow(unconditional_recursion, reason = "it is what a stack overflow is made of")]
+#[allow(
+    unconditional_recursion,
+    reason = "it is what a stack overflow is made of"
+)]
 #[inline(never)]
 fn run_over(depth: u64) -> u64 {
     let frame = core::hint::black_box([depth; 32]);

@@ -182,8 +182,9 @@ probe_failed:
         ret
 
 // translate_s1e1r(x0: VA) -> 0, or 1 if AT itself was answered with an abort
-        .global translate_s1e1r, at_failed
+        .global translate_s1e1r, at_access, at_failed
 translate_s1e1r:
+at_access:
         at      s1e1r, x0
         mov     x0, #0
         ret

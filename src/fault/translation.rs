@@ -7,8 +7,7 @@ use crate::fault::{
     page_of,
 };
 use crate::machine::Machine;
-use crate::page_pool::CleanPage;
-use crate::stage2::{Absent, Grant, Leaf, Mapped, Tables};
+use crate::stage2::{Absent, CleanPage, Grant, Leaf, Mapped, Tables};
 
 /// Answers a fault on RAM where the walk found nothing.
 ///

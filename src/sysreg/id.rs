@@ -50,9 +50,36 @@ pub type Register = (u16, u16, &'static str, &'static [(u32, &'static str, Rule)
 
 /// The allow-list. Registers that are not here read as zero.
 pub const FIELDS: &[Register] = &[
-    (1, 2, "ID_DFR0_EL1", &[(0, "CopDbg", Keep), (4, "CopSDbg", Keep)]),
-    (1, 0, "ID_PFR0_EL1", &[(0, "State0", Keep), (4, "State1", Keep), (8, "State2", Keep), (12, "State3", Keep), (16, "CSV2", AtMost(1)), (24, "DIT", Keep)]),
-    (1, 1, "ID_PFR1_EL1", &[(0, "ProgMod", Keep), (4, "Security", Keep), (16, "GenTimer", Keep), (28, "GIC", Gic)]),
+    (
+        1,
+        2,
+        "ID_DFR0_EL1",
+        &[(0, "CopDbg", Keep), (4, "CopSDbg", Keep)],
+    ),
+    (
+        1,
+        0,
+        "ID_PFR0_EL1",
+        &[
+            (0, "State0", Keep),
+            (4, "State1", Keep),
+            (8, "State2", Keep),
+            (12, "State3", Keep),
+            (16, "CSV2", AtMost(1)),
+            (24, "DIT", Keep),
+        ],
+    ),
+    (
+        1,
+        1,
+        "ID_PFR1_EL1",
+        &[
+            (0, "ProgMod", Keep),
+            (4, "Security", Keep),
+            (16, "GenTimer", Keep),
+            (28, "GIC", Gic),
+        ],
+    ),
     (1, 4, "ID_MMFR0_EL1", ALL),
     (1, 5, "ID_MMFR1_EL1", ALL),
     (1, 6, "ID_MMFR2_EL1", ALL),
@@ -138,7 +165,16 @@ pub const FIELDS: &[Register] = &[
             (52, "I8MM", Keep),
         ],
     ),
-    (6, 2, "ID_AA64ISAR2_EL1", &[(8, "GPA3", Keep), (12, "APA3", Keep), (24, "PAC_frac", Keep)]),
+    (
+        6,
+        2,
+        "ID_AA64ISAR2_EL1",
+        &[
+            (8, "GPA3", Keep),
+            (12, "APA3", Keep),
+            (24, "PAC_frac", Keep),
+        ],
+    ),
     (
         7,
         0,
@@ -154,7 +190,17 @@ pub const FIELDS: &[Register] = &[
             (28, "TGran4", SignedAtMost(0)),
         ],
     ),
-    (7, 1, "ID_AA64MMFR1_EL1", &[(0, "HAFDBS", AtMost(2)), (12, "HPDS", AtMost(2)), (20, "PAN", AtMost(3)), (36, "ETS", Keep)]),
+    (
+        7,
+        1,
+        "ID_AA64MMFR1_EL1",
+        &[
+            (0, "HAFDBS", AtMost(2)),
+            (12, "HPDS", AtMost(2)),
+            (20, "PAN", AtMost(3)),
+            (36, "ETS", Keep),
+        ],
+    ),
     (
         7,
         2,
@@ -277,9 +323,20 @@ mod tests {
         raw.0[index(7, 0)] = 0x0000_0000_0000_1125;
         let table = IdTable::new(&raw, true, 36);
         // AES, SHA1, SHA2, CRC32, Atomic and so on stay; RNDR goes.
-        assert_eq!(table.read(encoding(3, 0, 0, 6, 0)), Some(0x0022_1120_2012_1120));
-        assert_eq!(table.read(encoding(3, 0, 0, 7, 0)).unwrap() & 0xff, 0x21, "PARange is the IPA size");
-        assert_eq!(table.read(encoding(3, 0, 0, 4, 0)), Some(0x0100_0010), "EL1 AArch64 only, GIC system registers");
+        assert_eq!(
+            table.read(encoding(3, 0, 0, 6, 0)),
+            Some(0x0022_1120_2012_1120)
+        );
+        assert_eq!(
+            table.read(encoding(3, 0, 0, 7, 0)).unwrap() & 0xff,
+            0x21,
+            "PARange is the IPA size"
+        );
+        assert_eq!(
+            table.read(encoding(3, 0, 0, 4, 0)),
+            Some(0x0100_0010),
+            "EL1 AArch64 only, GIC system registers"
+        );
     }
 
     #[test]

@@ -172,7 +172,7 @@ impl Vgic {
         let link = self.link_of(place);
         let is_again_pending = is_active && (latched || line_asserted);
         let pintid = link
-            .filter(|link| link.taken == is_active && !is_again_pending)
+            .filter(|link| self.links_in_hardware && link.taken == is_active && !is_again_pending)
             .map(|link| link.pintid);
         // A pending interrupt that waits for the end of the active one rather than share a list register with it.
         let goes_elsewhere = self.target(place) != Some(vcpu);

@@ -5,7 +5,9 @@ use crate::device::pl031::Pl031;
 use crate::fault::Mmio;
 use crate::platform;
 use crate::sysreg::SgiRegister;
-use crate::vgic::{Affinity, ConfigError, IntId, ListRegister, MAX_LIST_REGISTERS, Plan, Version, Vgic};
+use crate::vgic::{
+    Affinity, ConfigError, IntId, ListRegister, MAX_LIST_REGISTERS, Plan, Version, Vgic,
+};
 use crate::vm::{Host, Vcpu};
 
 /// Device number of the GIC distributor.
@@ -49,15 +51,25 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// All devices out of reset; with a real-time clock if the time of day is known.
+    /// All devices out of reset; with a real-time clock if the time of day is known. `links_in_hardware`: list registers
+    /// may have the HW bit.
     ///
     /// # Errors
     /// [`ConfigError`] never for one vCPU.
-    pub fn new(gic: Version, clock: Option<Clock>) -> Result<Self, ConfigError> {
+    pub fn new(
+        gic: Version,
+        links_in_hardware: bool,
+        clock: Option<Clock>,
+    ) -> Result<Self, ConfigError> {
+        let vgic = Vgic::new(gic, &[Affinity::default()], SPI_COUNT)?;
         Ok(Self {
             uart: Pl011::new(),
             rtc: clock.map(|clock| Pl031::new(clock.epoch)),
-            vgic: Vgic::new(gic, &[Affinity::default()], SPI_COUNT)?,
+            vgic: if links_in_hardware {
+                vgic
+            } else {
+                vgic.without_hardware_links()
+            },
             spoke: false,
         })
     }
@@ -85,7 +97,8 @@ impl Devices {
             self.write(mmio, swap(value, mmio, is_big_endian), host);
         } else {
             let value = swap(self.read(mmio, host), mmio, is_big_endian);
-            vcpu.registers.write(mmio.transfer.register, mmio.transfer.extend(value));
+            vcpu.registers
+                .write(mmio.transfer.register, mmio.transfer.extend(value));
         }
         if mmio.transfer.is_ordered && !mmio.is_write {
             host.dsb(crate::machine::Dsb::Ish);
@@ -102,7 +115,10 @@ impl Devices {
                 self.uart_accessed(host);
                 value
             }
-            RTC => self.rtc.as_mut().map_or(0, |rtc| rtc.read(offset, width, seconds(host))),
+            RTC => self
+                .rtc
+                .as_mut()
+                .map_or(0, |rtc| rtc.read(offset, width, seconds(host))),
             _ => 0,
         }
     }
@@ -129,12 +145,16 @@ impl Devices {
         }
         if mmio.device == GICD || mmio.device == GICR {
             self.deactivate_dropped(host);
+            // Enabling the console's interrupt may be what makes the guest a listener.
+            if self.has_room() {
+                host.guest_listens();
+            }
         }
     }
 
     fn uart_accessed<H: Host>(&mut self, host: &mut H) {
         self.uart_changed();
-        if self.uart.has_room() {
+        if self.has_room() {
             host.guest_listens();
         }
     }
@@ -146,7 +166,7 @@ impl Devices {
     /// Whether the guest would take a byte.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.uart.has_room()
+        self.uart.has_room(self.vgic.forwards(BOOT_VCPU, UART_LINE))
     }
 
     /// A byte for the guest, which has room for it.
@@ -190,20 +210,21 @@ impl Devices {
         if ended != 0 {
             self.vgic.retire(BOOT_VCPU, ended);
         }
-        self.withdraw_quiet_timers(host);
+        self.look_at_timers(host);
         self.deactivate_dropped(host);
     }
 
-    /// A timer whose interrupt waits for the guest, and that the guest has set anew meanwhile, asks for nothing any more.
-    fn withdraw_quiet_timers<H: Host>(&mut self, host: &mut H) {
-        let waiting = self.vgic.linked_pending(BOOT_VCPU);
-        if waiting == 0 {
+    /// The guest sets its timers without an exit: what their lines say now counts, not what they said when the physical
+    /// interrupt was taken.
+    fn look_at_timers<H: Host>(&mut self, host: &mut H) {
+        let linked = self.vgic.linked(BOOT_VCPU);
+        if linked == 0 {
             return;
         }
         let (virt, physical) = host.timer_lines();
         for (intid, line) in [(VIRTUAL_TIMER, virt), (PHYSICAL_TIMER, physical)] {
-            if waiting >> intid.raw() & 1 == 1 && !line {
-                self.vgic.set_private_line(BOOT_VCPU, intid, false);
+            if linked >> intid.raw() & 1 == 1 {
+                self.vgic.set_private_line(BOOT_VCPU, intid, line);
             }
         }
     }
@@ -247,7 +268,11 @@ fn is_big_endian<H: Host>(pstate: u64, host: &mut H) -> bool {
 
 /// Devices are little-endian: a big-endian guest's value has its bytes turned round.
 const fn swap(value: u64, mmio: &Mmio, is_big_endian: bool) -> u64 {
-    if is_big_endian { value.swap_bytes() >> (64 - 8 * mmio.transfer.width.bytes()) } else { value }
+    if is_big_endian {
+        value.swap_bytes() >> (64 - 8 * mmio.transfer.width.bytes())
+    } else {
+        value
+    }
 }
 
 fn seconds<H: Host>(host: &mut H) -> u64 {

@@ -7,7 +7,8 @@ use core::fmt;
 use crate::addr::{Ipa, IpaRange, Pa};
 use crate::config::DomainConfig;
 use crate::content::{Content, Source};
-use crate::image::{self, DoesNotFit, Format, Gzip, GzipError, ImageError, ImageHeader, InflateError, Placement};
+use crate::image::gzip::{Gzip, GzipError, InflateError};
+use crate::image::{self, DoesNotFit, Format, ImageError, ImageHeader, Placement};
 use crate::machine::Machine;
 use crate::page_pool::{OwnedPage, PagePool};
 use crate::platform;
@@ -66,7 +67,9 @@ impl fmt::Display for LoadError {
         match self {
             Self::Image(error) => error.fmt(f),
             Self::Gzip(error) => error.fmt(f),
-            Self::OutOfPages => f.write_str("no memory is left to unpack the kernel into: give the machine more (MEM=)"),
+            Self::OutOfPages => f.write_str(
+                "no memory is left to unpack the kernel into: give the machine more (MEM=)",
+            ),
             Self::DoesNotFit(error) => error.fmt(f),
         }
     }
@@ -91,7 +94,10 @@ pub fn load<M: Machine>(
     m: &mut M,
 ) -> Result<Loaded, LoadError> {
     let kernel = open_kernel(config.memory, &modules.kernel, pool, m)?;
-    let ram = IpaRange { start: platform::RAM_BASE, size: config.memory };
+    let ram = IpaRange {
+        start: platform::RAM_BASE,
+        size: config.memory,
+    };
     let ramdisk_size = modules.ramdisk.map(|ramdisk| ramdisk.bytes.len() as u64);
     match image::place(ram, kernel.header.as_ref(), kernel.size, ramdisk_size) {
         Ok(placement) => Ok(Loaded::new(placement, kernel, modules)),
@@ -102,7 +108,12 @@ pub fn load<M: Machine>(
     }
 }
 
-fn open_kernel<M: Machine>(limit: u64, module: &Bytes<'_>, pool: &PagePool, m: &mut M) -> Result<Kernel, LoadError> {
+fn open_kernel<M: Machine>(
+    limit: u64,
+    module: &Bytes<'_>,
+    pool: &PagePool,
+    m: &mut M,
+) -> Result<Kernel, LoadError> {
     let head = &module.bytes[..module.bytes.len().min(HEAD)];
     let plain = |header, format| Kernel {
         header,
@@ -117,7 +128,12 @@ fn open_kernel<M: Machine>(limit: u64, module: &Bytes<'_>, pool: &PagePool, m: &
     }
 }
 
-fn unpack<M: Machine>(limit: u64, file: &[u8], pool: &PagePool, m: &mut M) -> Result<Kernel, LoadError> {
+fn unpack<M: Machine>(
+    limit: u64,
+    file: &[u8],
+    pool: &PagePool,
+    m: &mut M,
+) -> Result<Kernel, LoadError> {
     let gzip = Gzip::parse(file).map_err(LoadError::Gzip)?;
     let mut head = [0; HEAD];
     let head = gzip.head(&mut head).map_err(LoadError::Gzip)?;
@@ -133,7 +149,12 @@ fn unpack<M: Machine>(limit: u64, file: &[u8], pool: &PagePool, m: &mut M) -> Re
         Ok::<(), ()>(())
     });
     match outcome {
-        Ok(size) => Ok(Kernel { header, size, source: Source::Pages(pages), format }),
+        Ok(size) => Ok(Kernel {
+            header,
+            size,
+            source: Source::Pages(pages),
+            format,
+        }),
         Err(error) => {
             pages.into_iter().for_each(|page| pool.give(page));
             Err(match error {
@@ -183,7 +204,10 @@ impl Loaded {
         if self.has_tree {
             self.contents.pop();
         }
-        let range = IpaRange { start: self.tree, size: blob.len() as u64 };
+        let range = IpaRange {
+            start: self.tree,
+            size: blob.len() as u64,
+        };
         self.contents.push(Content::new(range, Source::Bytes(blob)));
         self.has_tree = true;
     }
@@ -196,6 +220,8 @@ impl Loaded {
 
     /// Gives the pages it holds back.
     pub fn give_back(self, pool: &PagePool) {
-        self.contents.into_iter().for_each(|content| content.give_back(pool));
+        self.contents
+            .into_iter()
+            .for_each(|content| content.give_back(pool));
     }
 }

@@ -31,8 +31,16 @@ impl fmt::Display for Summary<'_> {
         )?;
         let [tr, tw, tx] = c.translation;
         let [pr, pw, px] = c.permission;
-        writeln!(f, "  translation  {:<8} read {tr}, write {tw}, fetch {tx}: a page taken and mapped", tr + tw + tx)?;
-        writeln!(f, "  permission   {:<8} read {pr}, write {pw}, fetch {px}: rights relaxed in place", pr + pw + px)?;
+        writeln!(
+            f,
+            "  translation  {:<8} read {tr}, write {tw}, fetch {tx}: a page taken and mapped",
+            tr + tw + tx
+        )?;
+        writeln!(
+            f,
+            "  permission   {:<8} read {pr}, write {pw}, fetch {px}: rights relaxed in place",
+            pr + pw + px
+        )?;
         let [r, w, x] = c.relaxed;
         writeln!(
             f,
@@ -43,7 +51,11 @@ impl fmt::Display for Summary<'_> {
         for (name, count) in NAMES.iter().zip(c.mmio).filter(|(_, count)| *count != 0) {
             write!(f, " {name} {count}")?;
         }
-        writeln!(f, "; injected {} aborts, {} undefined; skipped {}", c.injected, c.undefined, c.skipped)?;
+        writeln!(
+            f,
+            "; injected {} aborts, {} undefined; skipped {}",
+            c.injected, c.undefined, c.skipped
+        )?;
         let e = &c.exits;
         write!(
             f,

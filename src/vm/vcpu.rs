@@ -38,7 +38,10 @@ impl Vcpu {
             registers,
             progress: Progress::default(),
             counters: Counters::default(),
-            pstate_features: PstateFeatures { pan: ids.has_pan(), ssbs: ids.has_ssbs() },
+            pstate_features: PstateFeatures {
+                pan: ids.has_pan(),
+                ssbs: ids.has_ssbs(),
+            },
             warned: [None; WARNINGS],
         }
     }

@@ -41,12 +41,21 @@ impl Gic {
     /// Sets up distributor, this CPU's interface and the virtual interface, all interrupts disabled.
     pub(in crate::el2) fn new(description: &Description) -> Result<Self, TooRagged> {
         Ok(match description {
-            Description::V2 { distributor, cpu_interface, hyp_interface, .. } => {
-                Self::V2(v2::GicV2::new(*distributor, *cpu_interface, *hyp_interface)?)
-            }
-            Description::V3 { distributor, redistributors, .. } => {
-                Self::V3(v3::GicV3::new(*distributor, redistributors)?)
-            }
+            Description::V2 {
+                distributor,
+                cpu_interface,
+                hyp_interface,
+                ..
+            } => Self::V2(v2::GicV2::new(
+                *distributor,
+                *cpu_interface,
+                *hyp_interface,
+            )?),
+            Description::V3 {
+                distributor,
+                redistributors,
+                ..
+            } => Self::V3(v3::GicV3::new(*distributor, redistributors)?),
         })
     }
 
@@ -95,6 +104,14 @@ impl Gic {
         self.deactivate(Acknowledged(intid));
     }
 
+    /// Whether a guest's end of interrupt may deactivate a physical interrupt by itself (the HW bit of list registers).
+    pub(in crate::el2) fn links_in_hardware(&self) -> bool {
+        match self {
+            Self::V2(gic) => gic.resamples_after_link(),
+            Self::V3(_) => true,
+        }
+    }
+
     /// List registers there are, of those we use.
     pub(in crate::el2) fn list_register_count(&self) -> usize {
         let count = match self {
@@ -105,7 +122,11 @@ impl Gic {
     }
 
     /// Reads the first `count` list registers.
-    pub(in crate::el2) fn read_list(&self, registers: &mut [ListRegister; MAX_LIST_REGISTERS], count: usize) {
+    pub(in crate::el2) fn read_list(
+        &self,
+        registers: &mut [ListRegister; MAX_LIST_REGISTERS],
+        count: usize,
+    ) {
         for (n, register) in registers.iter_mut().enumerate().take(count) {
             *register = match self {
                 Self::V2(gic) => ListRegister::from_gich(gic.list_register(n)),
@@ -115,7 +136,11 @@ impl Gic {
     }
 
     /// Writes the list registers of a plan, and what is to interrupt us.
-    pub(in crate::el2) fn write_list(&self, registers: &[ListRegister; MAX_LIST_REGISTERS], plan: Plan) {
+    pub(in crate::el2) fn write_list(
+        &self,
+        registers: &[ListRegister; MAX_LIST_REGISTERS],
+        plan: Plan,
+    ) {
         for (n, register) in registers.iter().enumerate().take(plan.write) {
             match self {
                 Self::V2(gic) => gic.set_list_register(n, register.to_gich()),

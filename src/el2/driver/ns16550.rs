@@ -38,13 +38,25 @@ impl Ns16550 {
     fn read(&self, register: u64) -> u8 {
         let offset = register << self.shift;
         // SAFETY: by `new`'s contract.
-        unsafe { if self.words { read32(self.base, offset) as u8 } else { read8(self.base, offset) } }
+        unsafe {
+            if self.words {
+                read32(self.base, offset) as u8
+            } else {
+                read8(self.base, offset)
+            }
+        }
     }
 
     fn write(&self, register: u64, value: u8) {
         let offset = register << self.shift;
         // SAFETY: by `new`'s contract.
-        unsafe { if self.words { write32(self.base, offset, value.into()) } else { write8(self.base, offset, value) } }
+        unsafe {
+            if self.words {
+                write32(self.base, offset, value.into())
+            } else {
+                write8(self.base, offset, value)
+            }
+        }
     }
 
     /// Sends a byte, waiting for room.

@@ -47,8 +47,12 @@ impl Pl011 {
         registers.imsc.set(0);
         registers.icr.set(0x7ff);
         if !registers.cr.is_set(UARTCR::UARTEN) {
-            registers.lcr_h.write(UARTLCR_H::WLEN::Eight + UARTLCR_H::FEN::SET);
-            registers.cr.write(UARTCR::UARTEN::SET + UARTCR::TXE::SET + UARTCR::RXE::SET);
+            registers
+                .lcr_h
+                .write(UARTLCR_H::WLEN::Eight + UARTLCR_H::FEN::SET);
+            registers
+                .cr
+                .write(UARTCR::UARTEN::SET + UARTCR::TXE::SET + UARTCR::RXE::SET);
         }
         uart
     }
@@ -77,6 +81,8 @@ impl Pl011 {
 
     /// Whether input interrupts. Off, bytes stay where they are and the sender waits.
     pub(in crate::el2) fn interrupt_on_input(&self, on: bool) {
-        self.registers().imsc.modify(UARTINT::RX.val(u32::from(on)) + UARTINT::RT.val(u32::from(on)));
+        self.registers()
+            .imsc
+            .modify(UARTINT::RX.val(u32::from(on)) + UARTINT::RT.val(u32::from(on)));
     }
 }

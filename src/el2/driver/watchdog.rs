@@ -30,6 +30,10 @@ pub(in crate::el2) fn halt(registers: PaRange) {
         write32(registers.start, PM_RSTS, PASSWORD | status | RSTS_HALT);
         write32(registers.start, PM_WDOG, PASSWORD | TICKS);
         let control = read32(registers.start, PM_RSTC) & RSTC_CONFIG_MASK;
-        write32(registers.start, PM_RSTC, PASSWORD | control | RSTC_FULL_RESET);
+        write32(
+            registers.start,
+            PM_RSTC,
+            PASSWORD | control | RSTC_FULL_RESET,
+        );
     }
 }

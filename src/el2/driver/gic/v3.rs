@@ -13,8 +13,9 @@ use super::{FIRST_SPI, PRIORITY};
 use crate::el2::driver::{read32, write8, write32, write64};
 use crate::el2::hyp_map::{self, TooRagged, Use};
 use crate::el2::sysreg::{
-    ICC_BPR1_EL1, ICC_CTLR_EL1, ICC_DIR_EL1, ICC_EOIR1_EL1, ICC_IAR1_EL1, ICC_IGRPEN1_EL1, ICC_PMR_EL1, ICC_SRE_EL1,
-    ICH_AP0R0_EL2, ICH_AP1R0_EL2, ICH_HCR_EL2, ICH_VMCR_EL2, ICH_VTR_EL2, list_register, set_list_register,
+    ICC_BPR1_EL1, ICC_CTLR_EL1, ICC_DIR_EL1, ICC_EOIR1_EL1, ICC_IAR1_EL1, ICC_IGRPEN1_EL1,
+    ICC_PMR_EL1, ICC_SRE_EL1, ICH_AP0R0_EL2, ICH_AP1R0_EL2, ICH_HCR_EL2, ICH_VMCR_EL2, ICH_VTR_EL2,
+    list_register, set_list_register,
 };
 
 const GICD_CTLR: u64 = 0x0000;
@@ -48,13 +49,21 @@ const ICC_CTLR_EOI_MODE: u64 = 1 << 1;
 pub(in crate::el2) struct GicV3 {
     distributor: Pa,
     redistributor: Pa,
+    list_registers: usize,
 }
 
 impl GicV3 {
-    pub(super) fn new(distributor: PaRange, redistributors: &[Redistributors]) -> Result<Self, TooRagged> {
+    pub(super) fn new(
+        distributor: PaRange,
+        redistributors: &[Redistributors],
+    ) -> Result<Self, TooRagged> {
         hyp_map::map(distributor, Use::Device)?;
         let redistributor = find_redistributor(redistributors)?;
-        let gic = Self { distributor: distributor.start, redistributor };
+        let gic = Self {
+            distributor: distributor.start,
+            redistributor,
+            list_registers: (ICH_VTR_EL2.get() & 0x1f) as usize + 1,
+        };
         gic.init_distributor();
         gic.init_redistributor();
         init_cpu_interface();
@@ -96,7 +105,8 @@ impl GicV3 {
             write32(sgi, GICD_ICPENDR, u32::MAX);
             write32(sgi, GICD_ICACTIVER, u32::MAX);
             write32(sgi, GICD_IGROUPR, u32::MAX);
-            (0..u64::from(FIRST_SPI)).for_each(|intid| write8(sgi, GICD_IPRIORITYR + intid, PRIORITY));
+            (0..u64::from(FIRST_SPI))
+                .for_each(|intid| write8(sgi, GICD_IPRIORITYR + intid, PRIORITY));
             while read32(rd, GICR_CTLR) & GICR_RWP != 0 {}
         }
     }
@@ -108,9 +118,19 @@ impl GicV3 {
     }
 
     pub(super) fn enable(&self, intid: u32) {
-        let frame = if intid < FIRST_SPI { self.redistributor.add(SGI_FRAME) } else { self.distributor };
+        let frame = if intid < FIRST_SPI {
+            self.redistributor.add(SGI_FRAME)
+        } else {
+            self.distributor
+        };
         // SAFETY: GICD or our GICR; the interrupt has a handler (interrupts.rs).
-        unsafe { write32(frame, GICD_ISENABLER + u64::from(intid / 32) * 4, 1 << (intid % 32)) };
+        unsafe {
+            write32(
+                frame,
+                GICD_ISENABLER + u64::from(intid / 32) * 4,
+                1 << (intid % 32),
+            )
+        };
     }
 
     pub(super) fn acknowledge(&self) -> u32 {
@@ -130,8 +150,8 @@ impl GicV3 {
         barrier::isb(barrier::SY);
     }
 
-    pub(super) fn list_register_count(&self) -> usize {
-        (ICH_VTR_EL2.get() & 0x1f) as usize + 1
+    pub(super) const fn list_register_count(&self) -> usize {
+        self.list_registers
     }
 
     pub(super) fn list_register(&self, n: usize) -> u64 {
@@ -164,7 +184,9 @@ impl GicV3 {
 
 fn init_cpu_interface() {
     // The value does not depend on the CPU's features.
-    let sre = traps::ICC_SRE_EL2.iter().fold(0, |value, setting| value | setting.value << setting.shift);
+    let sre = traps::ICC_SRE_EL2
+        .iter()
+        .fold(0, |value, setting| value | setting.value << setting.shift);
     ICC_SRE_EL2.set(sre);
     barrier::isb(barrier::SY);
     ICC_PMR_EL1.set(0xff);
@@ -186,18 +208,31 @@ fn find_redistributor(ranges: &[Redistributors]) -> Result<Pa, TooRagged> {
     for Redistributors { range, stride } in ranges {
         let mut frame = range.start;
         while range.contains(frame) {
-            hyp_map::map(PaRange { start: frame, size: 2 * SGI_FRAME }, Use::Device)?;
+            hyp_map::map(
+                PaRange {
+                    start: frame,
+                    size: 2 * SGI_FRAME,
+                },
+                Use::Device,
+            )?;
             // SAFETY: a redistributor as the device tree says, mapped just now.
-            let (typer, affinity) = unsafe { (read32(frame, GICR_TYPER), read32(frame, GICR_TYPER + 4)) };
+            let (typer, affinity) =
+                unsafe { (read32(frame, GICR_TYPER), read32(frame, GICR_TYPER + 4)) };
             if affinity == wanted {
                 return Ok(frame);
             }
             if typer & TYPER_LAST != 0 {
                 break;
             }
-            let own = if typer & TYPER_VLPIS != 0 { 4 * SGI_FRAME } else { 2 * SGI_FRAME };
+            let own = if typer & TYPER_VLPIS != 0 {
+                4 * SGI_FRAME
+            } else {
+                2 * SGI_FRAME
+            };
             frame = frame.add(stride.unwrap_or(own));
         }
     }
-    crate::el2::power::refuse(format_args!("no GICv3 redistributor has this CPU's affinity {mpidr:#x}"))
+    crate::el2::power::refuse(format_args!(
+        "no GICv3 redistributor has this CPU's affinity {mpidr:#x}"
+    ))
 }

@@ -1,0 +1,122 @@
+#!/bin/sh
+# The gate: `make test`, on a desk and in CI alike. Form, lint, host tests, documentation, then QEMU.
+#
+#   test.sh [all]      all: the whole QEMU matrix
+#
+# Every step runs, whatever the one before it did; what failed is shown when it fails. The last line is
+# `N passed, N failed`, tests and checks added up; before it `left out: ...` when something was. Exit code 0 or 1.
+set -eu
+cd "$(dirname "$0")/../.."
+. guest/host/common.sh
+. target/host/toolchain
+triple=aarch64-unknown-none-softfloat log=target/host/test.log passed=0 failed=0 left_out=
+
+# The tests choose their own machines; of the person's variables only the QEMU counts.
+[ -z "${QEMU:-}" ] || QEMU=$(command -v "$(locate "$QEMU")") || refuse "QEMU=$QEMU: there is no such program"
+for name in BOARD GIC CPU SMP MEM GUEST INITRD APPEND GUEST_MEM VCPUS VMS RIGHTS REBOOT SEED EPOCH TIMEOUT LINUX BUG; do
+    unset $name
+done
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
+
+# check NAME COMMAND...: one step that passes or fails as a whole.
+check() {
+    name=$1
+    shift
+    say check "$name"
+    if "$@" >"$log" 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        head -n 100 "$log" >&2
+        say FAILED "$name"
+    fi
+}
+
+# tests NAME COMMAND...: one step that is many tests and counts them itself.
+tests() {
+    name=$1
+    shift
+    say test "$name"
+    code=0
+    "$@" >"$log" 2>&1 || code=$?
+    good=$(counted passed) bad=$(counted failed)
+    # A run that ended badly, or tested nothing, is a failure even where no test says so.
+    if [ "$bad" = 0 ] && { [ $code != 0 ] || [ "$good" = 0 ]; }; then bad=1; fi
+    passed=$((passed + good)) failed=$((failed + bad))
+    left_out=$left_out$(sed -n 's/^left out: /; /p' "$log")
+    if [ "$bad" != 0 ]; then
+        grep -vE '^test .* ok$|^ *[0-9]+/[0-9]+ .* ok ' "$log" >&2 || true
+        say FAILED "$name"
+    fi
+}
+
+# Sums `N passed` or `N failed` over the result lines of cargo's harness and of ours.
+counted() {
+    awk -v word="$1" '/^test result: |^[0-9]+ passed, [0-9]+ failed$/ {
+        gsub(/[;,.]/, "")
+        for (i = 2; i <= NF; i++) if ($i == word) n += $(i - 1)
+    } END { print n + 0 }' "$log"
+}
+
+# The Rust for this machine: what `cargo` is to the person, where it is new enough, else Debian's.
+host=cargo
+version=$(cargo -V 2>/dev/null | sed -n 's/^cargo \([0-9]*\.[0-9]*\).*/\1/p')
+[ "$(printf '1.88\n%s\n' "${version:-0}" | sort -V | head -n 1)" = 1.88 ] || host=debian_cargo
+
+debian_cargo() {
+    PATH=/usr/bin:$PATH RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc /usr/bin/cargo "$@"
+}
+
+# with SUBCOMMAND WHAT...: sets $rust to a cargo that has the subcommand; a minimal rustup has neither fmt nor clippy.
+with() {
+    rust=$host
+    "$rust" "$1" -V >/dev/null 2>&1 || rust=debian_cargo
+    "$rust" "$1" -V >/dev/null 2>&1 || {
+        left_out="$left_out; $2 (no cargo $1 here)"
+        return 1
+    }
+}
+
+# Clippy on the machine's code, by the Rust that builds it.
+lint_target() { # FOLDER TARGET_FOLDER ARGUMENTS...
+    (
+        cd "$1"
+        export CARGO_TARGET_DIR="$2"
+        shift 2
+        case $cargo in /usr/bin/*) cargo=debian_cargo ;; esac
+        if [ -n "$build_std" ]; then export RUSTC_BOOTSTRAP=1; fi
+        # shellcheck disable=SC2086  # a list of flags
+        "$cargo" clippy -q --release --target $triple $build_std "$@" -- -D warnings
+    )
+}
+
+CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/host-tests}
+export CARGO_TARGET_DIR
+
+if with fmt form; then
+    check "form (rustfmt)" "$rust" fmt --check
+    check "form of the guests" "$rust" fmt --manifest-path guest/Cargo.toml --check
+fi
+if with clippy lint; then
+    check "lint (clippy)" "$rust" clippy -q --lib --tests -- -D warnings
+    check "lint of the machine" lint_target . "$PWD/target/$toolchain" --bin faultline
+    check "lint of the guests" lint_target guest "$PWD/target/guest-$toolchain" --bins
+fi
+tests "on this machine" "$host" test -q --no-fail-fast
+RUSTDOCFLAGS="-D warnings"
+export RUSTDOCFLAGS
+check "documentation" "$host" doc -q --no-deps --document-private-items --lib
+
+check "the image, the guests" guest/host/build.sh hypervisor guests
+check "the known-bad image" env BUG=map-on-permission guest/host/build.sh hypervisor
+# Each says in one line why it is not there; the tests then leave out what needs it.
+guest/linux/fetch.sh Image busybox raspi4b.dtb && guest/linux/initramfs.sh || true
+guest/host/qemu-backports.sh || true
+
+if [ "${1:-}" = all ]; then export FAULTLINE_QEMU=all; fi
+tests "under QEMU" "$host" test -q --test qemu
+
+echo
+[ -z "$left_out" ] || echo "left out: ${left_out#; }"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
