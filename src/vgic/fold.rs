@@ -100,7 +100,7 @@ impl Vgic {
         if let BankId::Private(_) = slot.place.bank {
             let interface = &mut self.vcpus[vcpu];
             interface.sgi.acknowledge(slot.place.bit);
-            if slot.is_linked {
+            if slot.carries_link {
                 interface.take_links(mask);
             }
         }

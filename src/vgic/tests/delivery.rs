@@ -722,3 +722,26 @@ fn the_vcpu_whose_timer_another_deactivates_is_kicked() {
     guest.turn(&mut vgic);
     assert!(guest.physical.is_empty());
 }
+
+#[test]
+fn without_hardware_links_el2_deactivates_once_the_guest_has_ended() {
+    for version in BOTH {
+        let mut vgic = running(version, 1).without_hardware_links();
+        let mut guest = Guest::new(0, 4);
+        for _ in 0..3 {
+            guest.physical_interrupt(&mut vgic, TIMER);
+            let register = guest.acknowledge().expect("pending");
+            assert_eq!((register.vintid, register.pintid), (TIMER, None));
+            guest.turn(&mut vgic);
+            assert!(
+                !guest.physical.is_empty(),
+                "the guest is still in its handler"
+            );
+            guest.end(TIMER);
+            assert!(guest.wants_maintenance());
+            guest.turn(&mut vgic);
+            assert!(guest.physical.is_empty());
+            assert_eq!(guest.acknowledge(), None, "delivered once");
+        }
+    }
+}

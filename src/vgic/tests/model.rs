@@ -110,7 +110,12 @@ struct World {
 }
 
 impl World {
-    fn new(version: Version, list_registers: usize, splits_end: bool) -> Self {
+    fn new(
+        version: Version,
+        list_registers: usize,
+        splits_end: bool,
+        hardware_links: bool,
+    ) -> Self {
         let mut model = std::collections::BTreeMap::new();
         let fresh = |edge: bool| Interrupt {
             enabled: true,
@@ -141,9 +146,14 @@ impl World {
         for guest in &mut guests {
             guest.splits_end = splits_end;
         }
+        let vgic = running(version, VCPUS);
         Self {
             version,
-            vgic: running(version, VCPUS),
+            vgic: if hardware_links {
+                vgic
+            } else {
+                vgic.without_hardware_links()
+            },
             guests,
             timers: [false; VCPUS],
             model,
@@ -570,9 +580,10 @@ proptest! {
         is_v3: bool,
         list_registers in 1usize..=4,
         splits_end: bool,
+        hardware_links: bool,
     ) {
         let version = if is_v3 { Version::V3 } else { Version::V2 };
-        let mut world = World::new(version, list_registers, splits_end);
+        let mut world = World::new(version, list_registers, splits_end, hardware_links);
         write(&mut world.vgic, 0, 0x000, 3);
         world.settle();
         for step in &steps {
