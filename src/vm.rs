@@ -395,6 +395,10 @@ fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError>
         kind: Kind::Ram,
     })?;
     slots.add(Slot {
+        range: platform::FLASH,
+        kind: Kind::Device(devices::FLASH),
+    })?;
+    slots.add(Slot {
         range: platform::GICD,
         kind: Kind::Device(devices::GICD),
     })?;

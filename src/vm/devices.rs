@@ -19,8 +19,11 @@ pub(super) const UART: u8 = 2;
 /// Device number of the PL031.
 pub(super) const RTC: u8 = 3;
 
+/// Device number of the flash that is always erased.
+pub(super) const FLASH: u8 = 4;
+
 /// Names of the devices, by number.
-pub(super) const NAMES: [&str; 4] = ["GICD", "GICR", "PL011", "PL031"];
+pub(super) const NAMES: [&str; 5] = ["GICD", "GICR", "PL011", "PL031", "flash"];
 
 /// The guest's virtual timer interrupt.
 pub const VIRTUAL_TIMER: IntId = IntId::new(platform::TIMER_VIRT.raw());
@@ -119,6 +122,7 @@ impl Devices {
                 .rtc
                 .as_mut()
                 .map_or(0, |rtc| rtc.read(offset, width, seconds(host))),
+            FLASH => width.mask(),
             _ => 0,
         }
     }
