@@ -6,6 +6,9 @@
 use crate::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS, Plan, State, Version, Vgic};
 use std::collections::BTreeSet;
 
+/// The virtual timer's PPI, virtual and physical.
+const TIMER: IntId = IntId::ppi(11);
+
 /// Priority of an idle CPU interface.
 const IDLE: u8 = 0xff;
 
@@ -21,6 +24,8 @@ pub(super) struct Guest {
     pub(super) splits_end: bool,
     /// Physical interrupts that are active.
     pub(super) physical: BTreeSet<IntId>,
+    /// The line of the virtual timer, as EL2 finds it when it looks.
+    pub(super) timer_asserted: bool,
     /// List registers written so far.
     pub(super) writes: usize,
     /// Ends so far of interrupts that were in no list register.
@@ -39,12 +44,13 @@ impl Guest {
             end_count: 0,
             splits_end: false,
             physical: BTreeSet::new(),
+            timer_asserted: true,
             writes: 0,
             ends_outside: 0,
         }
     }
 
-    /// EL2 takes the vCPU out of its guest: what the model does not know yet is folded in.
+    /// EL2 takes the vCPU out of its guest: what the model does not know yet is folded in, the timer's line included.
     pub(super) fn exit(&mut self, vgic: &mut Vgic) {
         let loaded = vgic.loaded(self.vcpu);
         assert!(
@@ -53,6 +59,9 @@ impl Guest {
         );
         vgic.sync_from(self.vcpu, &self.registers[..loaded]);
         vgic.retire(self.vcpu, self.end_count);
+        if vgic.linked(self.vcpu) & 1 << TIMER.raw() != 0 {
+            vgic.set_private_line(self.vcpu, TIMER, self.timer_asserted);
+        }
     }
 
     /// EL2 lets the vCPU into its guest.
