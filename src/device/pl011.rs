@@ -29,7 +29,9 @@ use register::{
 /// So many status reads in a row, with no other access between them, make a guest that polls.
 ///
 /// Linux before its interrupts are on reads UARTFR at most twice in a row: its console waits for BUSY after one byte
-/// and for TXFF before the next. U-Boot and bare-metal programs that wait for input read it without end.
+/// and for TXFF before the next; the rest is margin, for what asks for status now and then. U-Boot and bare-metal programs that wait for input read it without end. (A program that
+/// looks for input once between any two bytes it prints does the same accesses as Linux's console: it is given input when
+/// it stops printing.)
 const POLLING_READS: u8 = 32;
 
 /// A PL011 as one guest sees it.
