@@ -37,6 +37,8 @@ impl Planner<'_> {
         let mut case = self
             .linux_on(any)
             .types("/root # ", "reboot\n")
+            // The shell draws its prompt again when it echoes: the next life's prompt is meant.
+            .types("Restarting system", "")
             .types("/root # ", "poweroff\n")
             .within(240);
         case.name = "Linux reboots".into();
