@@ -13,7 +13,7 @@ mod load;
 mod summary;
 mod vcpu;
 
-pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER};
+pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER, device_name};
 pub use input::{HOTKEY, Input, Typed};
 pub use load::{Bytes, LoadError, Loaded, Modules, load};
 pub use summary::Summary;
@@ -338,6 +338,7 @@ impl Vm {
         }
     }
 
+    #[inline(never)] // `faultline break` of gdb stops here
     fn inject<H: Host>(&self, vcpu: &mut Vcpu, exception: Exception, host: &mut H) -> Next {
         if exception.is_abort() {
             vcpu.counters.injected += 1;

@@ -5,6 +5,7 @@ use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, ESR_EL2, FAR_EL2, HPFAR_EL2
 use faultline::addr::{PAGE_SIZE, Size};
 use faultline::config::RebootPolicy;
 use faultline::exit::{Exit, Syndrome, Vector};
+use faultline::fault::Stop;
 use faultline::guest_tree::{self, GicVersion, GuestTree};
 use faultline::options::Crash;
 use faultline::page_pool::Account;
@@ -19,7 +20,7 @@ use super::console::{self, log};
 use super::interrupts::{self, Sources};
 use super::machine::Cpu;
 use super::power::{self, Verdict, refuse};
-use super::{exception, guest_state, percpu};
+use super::{debug, guest_state, percpu};
 
 /// Resets within a second of the VM's own time, without a word on its console, after which it is stopped.
 const SILENT_RESETS: u32 = 3;
@@ -113,6 +114,7 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
         .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error}")));
     let mut vcpu = vm.boot_vcpu();
     prepare(&vm, &vcpu, machine);
+    debug::note_vcpu(&vm, &vcpu);
     let start = CNTPCT_EL0.get();
     let end = run_vcpu(
         &vm,
@@ -126,6 +128,7 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     report(&vm, &vcpu, end, milliseconds);
     let spoke = vm.devices().spoke();
     park();
+    debug::note_no_vm();
     Life {
         end,
         loaded: vm.destroy(&machine.pool, &mut machine.cpu),
@@ -209,7 +212,7 @@ fn run_vcpu(
             far: FAR_EL2.get(),
             hpfar: HPFAR_EL2.get(),
         };
-        exception::note_exit(&vcpu.registers, &syndrome);
+        debug::note_exit(&vcpu.registers, &syndrome);
         let exit = Exit::decode(vector_of(vector), &syndrome);
         match vm.handle_exit(vcpu, &exit, pool, cpu) {
             Next::Resume => {}
@@ -243,7 +246,7 @@ fn report(vm: &Vm, vcpu: &Vcpu, end: End, milliseconds: u64) {
         End::Reset => log!("vm", "'{}' asks for a reset", vm.name()),
         End::Exit(0) => log!("vm", "'{}' is done and content", vm.name()),
         End::Exit(code) => log!("vm", "'{}' reports failure: code {code}", vm.name()),
-        End::Stopped(why) => log!("vm", "'{}' stopped: {why}", vm.name()),
+        End::Stopped(why) => report_stop(vm, why),
     }
     console::print(format_args!(
         "{}",
@@ -253,6 +256,12 @@ fn report(vm: &Vm, vcpu: &Vcpu, end: End, milliseconds: u64) {
             milliseconds
         }
     ));
+}
+
+/// A function of its own, for `faultline break stop` (gdb).
+#[inline(never)]
+fn report_stop(vm: &Vm, why: Stop) {
+    log!("vm", "'{}' stopped: {why}", vm.name());
 }
 
 /// Every page the VM took came back.

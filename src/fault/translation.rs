@@ -13,6 +13,7 @@ use crate::stage2::{Absent, CleanPage, Grant, Leaf, Mapped, Tables};
 ///
 /// Prepare, then commit: the page is taken, filled and cleaned, and the tables are at hand, before anything in the tree
 /// changes.
+#[inline(never)] // `faultline break` of gdb stops here
 pub(super) fn resolve<M: Machine>(
     memory: &GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,

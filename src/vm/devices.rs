@@ -25,6 +25,12 @@ pub(super) const FLASH: u8 = 4;
 /// Names of the devices, by number.
 pub(super) const NAMES: [&str; 5] = ["GICD", "GICR", "PL011", "PL031", "flash"];
 
+/// The name of the device that a slot's number means; empty for none.
+#[must_use]
+pub fn device_name(number: u8) -> &'static str {
+    NAMES.get(usize::from(number)).copied().unwrap_or("")
+}
+
 /// The guest's virtual timer interrupt.
 pub const VIRTUAL_TIMER: IntId = IntId::new(platform::TIMER_VIRT.raw());
 /// The guest's physical timer interrupt.
@@ -84,6 +90,7 @@ impl Devices {
     }
 
     /// Answers one access and moves its value.
+    #[inline(never)] // `faultline break` of gdb stops here
     pub(super) fn access<H: Host>(&mut self, vcpu: &mut Vcpu, mmio: &Mmio, host: &mut H) {
         if let Some(count) = vcpu.counters.mmio.get_mut(usize::from(mmio.device)) {
             *count += 1;
