@@ -2,7 +2,7 @@
 //!
 //! A release image has no type information, so that a debugger cannot know where a `Vm` keeps its slots or a run loop its
 //! vCPU. [`FAULTLINE_DEBUG`] says it in a layout of its own: C's, 64-bit words, written when a VM starts and ends, and the
-//! last exit's four words on each exit (which the crash report reads too). The hypervisor never takes a decision from it.
+//! last exit on each exit (which the crash report reads too). The hypervisor never takes a decision from it.
 //! Stage 2 itself is not in here: the debugger walks the tables that the hardware walks.
 //!
 //! Change the layout, and count `VERSION` up here and in `gdb/faultline/record.py`.
@@ -35,8 +35,8 @@ struct Record {
     /// Address of the current vCPU's `Registers` (x0 to x30, PC, PSTATE): what the guest had when it was left last. 0 when
     /// no VM runs.
     registers: AtomicU64,
-    /// PC, `ESR_EL2`, `FAR_EL2`, `HPFAR_EL2` of the last exit.
-    last_exit: [AtomicU64; 4],
+    /// Of the last exit: PC, `ESR_EL2`, `FAR_EL2`, `HPFAR_EL2`, vector (0 synchronous, 1 IRQ, 2 FIQ, 3 SError).
+    last_exit: [AtomicU64; 5],
     /// The VM's name, NUL padded.
     name: [AtomicU8; NAME],
     /// How many slots the VM has; those beyond `SLOTS` are not listed.
@@ -91,7 +91,7 @@ static FAULTLINE_DEBUG: Record = Record {
     vttbr: AtomicU64::new(0),
     vtcr: AtomicU64::new(0),
     registers: AtomicU64::new(0),
-    last_exit: [const { AtomicU64::new(0) }; 4],
+    last_exit: [const { AtomicU64::new(0) }; 5],
     name: [const { AtomicU8::new(0) }; NAME],
     slot_count: AtomicU64::new(0),
     slots: [Row::EMPTY; SLOTS],
@@ -129,16 +129,17 @@ pub(super) fn note_no_vm() {
     put(&FAULTLINE_DEBUG.registers, 0);
 }
 
-/// The guest was left.
-pub(super) fn note_exit(registers: &Registers, syndrome: &Syndrome) {
-    let values = [registers.pc, syndrome.esr, syndrome.far, syndrome.hpfar];
+/// The guest was left by `vector`.
+pub(super) fn note_exit(vector: u64, registers: &Registers, syndrome: &Syndrome) {
+    let Syndrome { esr, far, hpfar } = *syndrome;
+    let values = [registers.pc, esr, far, hpfar, vector];
     for (place, value) in FAULTLINE_DEBUG.last_exit.iter().zip(values) {
         put(place, value);
     }
 }
 
-/// PC, `ESR_EL2`, `FAR_EL2` and `HPFAR_EL2` of the last exit.
-pub(super) fn last_exit() -> [u64; 4] {
+/// PC, `ESR_EL2`, `FAR_EL2`, `HPFAR_EL2` and vector of the last exit.
+pub(super) fn last_exit() -> [u64; 5] {
     FAULTLINE_DEBUG
         .last_exit
         .each_ref()

@@ -201,7 +201,7 @@ fn frame_record(fp: u64, image: PaRange) -> Option<(u64, u64)> {
 }
 
 fn last_exit() {
-    let [pc, esr, far, hpfar] = debug::last_exit();
+    let [pc, esr, far, hpfar, _] = debug::last_exit();
     print_in_panic(format_args!(
         "  last guest exit: PC {pc:#x}  ESR_EL2 {esr:#x}  FAR_EL2 {far:#x}  HPFAR_EL2 {hpfar:#x}"
     ));

@@ -212,7 +212,7 @@ fn run_vcpu(
             far: FAR_EL2.get(),
             hpfar: HPFAR_EL2.get(),
         };
-        debug::note_exit(&vcpu.registers, &syndrome);
+        debug::note_exit(vector, &vcpu.registers, &syndrome);
         let exit = Exit::decode(vector_of(vector), &syndrome);
         match vm.handle_exit(vcpu, &exit, pool, cpu) {
             Next::Resume => {}

@@ -147,16 +147,8 @@ as the hypervisor does it with AT S1E1R."""
         return
     say(f"  UNKNOWN: ESR_EL2 {status:#x} tells of {syndrome.why_unknown(status)}; the value is not to be believed")
     if not values and syndrome.is_guest_abort(status):
-        _say_fault(record.Exit(None, status, target.need("FAR_EL2"), value))
-
-
-def _say_fault(last):
-    """Where an abort hit, and by whose word."""
-    ipa, source = stops.fault_ipa(last.esr, last.far, last.hpfar)
-    if ipa is None:
-        say(f"  IPA not known: {source}")
-    else:
-        say(f"  IPA {ipa:#x}, by {source}")
+        ipa, source = stops.fault_ipa(status, target.need("FAR_EL2"), value)
+        say(f"  IPA not known: {source}" if ipa is None else f"  IPA {ipa:#x}, by {source}")
 
 
 @command
@@ -184,12 +176,36 @@ last. On the guest's way in or out (enter_guest, guest_exit) the two may differ 
 def _say_last_exit(last):
     if last.esr == 0 and last.pc == 0:
         say("  it has not been left yet")
+    elif last.vector != 0:
+        say(f"  last exit: PC {last.pc:#x}  {('', 'IRQ', 'FIQ', 'SError')[last.vector & 3]}")
+    else:
+        what = syndrome.CLASSES.get(syndrome.exception_class(last.esr), "reserved")
+        if syndrome.is_guest_abort(last.esr):
+            what += f", {syndrome.status(last.esr)[0]}"
+        say(f"  last exit: PC {last.pc:#x}  {what}")
+        say(f"    ESR_EL2 {last.esr:#x}  FAR_EL2 {last.far:#x}  HPFAR_EL2 {last.hpfar:#x}")
+
+
+@command
+def explain(given):
+    """Explain the abort that ESR_EL2 tells of: faultline explain
+
+What the guest wanted, where, and what stage 2 has there now: at a breakpoint of `faultline break`, before anything was
+done about it; later, what was done."""
+    arguments(given, "explain", 0, 0)
+    esr, far, hpfar = (target.need(name) for name in ("ESR_EL2", "FAR_EL2", "HPFAR_EL2"))
+    if not syndrome.is_guest_abort(esr):
+        raise gdb.GdbError(f"no abort from a guest: {syndrome.CLASSES.get(syndrome.exception_class(esr), 'reserved')}")
+    what, level = syndrome.status(esr)
+    say(f"{what}{'' if level is None else f', level {level}'}: {syndrome.access(esr)} at VA {far:#x}")
+    ipa, source = stops.fault_ipa(esr, far, hpfar)
+    if ipa is None:
+        say(f"  IPA not known: {source}")
         return
-    ec = syndrome.exception_class(last.esr)
-    what = syndrome.CLASSES.get(ec, "reserved")
-    if syndrome.is_guest_abort(last.esr):
-        what += f", {syndrome.status(last.esr)[0]}"
-    say(f"  last exit: PC {last.pc:#x}  ESR_EL2 {last.esr:#x} ({what}; for an interrupt, of the exit before)  FAR_EL2 {last.far:#x}  HPFAR_EL2 {last.hpfar:#x}")
+    say(f"  IPA {ipa:#x}, by {source}")
+    say(f"  slot: {record.describe(record.slot_of(record.running(), ipa))}")
+    leaf = stage2.current().leaf(ipa)
+    say(f"  stage 2 now: PA {leaf.pa + ipa - leaf.ipa:#x} {leaf.rights}" if leaf else "  stage 2 now: nothing is mapped")
 
 
 @command
@@ -243,26 +259,14 @@ by itself are EL2's, which mean nothing for a guest that happens to run at the s
 
 
 def _say_frames(pc):
-    def say_frame(address, called_from):
-        name = target.name_of(address)
-        if name is None:
-            return False
-        line = target.line_of(address)
-        say(f"  {'by' if called_from else 'in'} {name}" + (f"  {line}" if line else ""))
-        return True
-
-    if not say_frame(pc, False):
-        say("  not in the image")
+    if not target.is_in_image(pc):
+        say("  not in the image" + ("" if target.image else "; `faultline load` finds it"))
         return
-    if target.image is None:
-        say("  symbols are where the image was linked, not where it runs: `faultline load`")
-    frame = target.need("x29")
-    for _ in range(24):
-        # On its stack, and nowhere else: what is no frame pointer may point to a device.
-        if frame % 8 or not target.is_in_image(frame):
-            return
-        above, address = target.words(frame, 2)
-        if not address or not say_frame(address - 4, True) or above <= frame:
-            return
-        frame = above
-
+    say(f"  in {target.name_of(pc)}")
+    # What gdb finds, functions that were inlined among it. Where registers are the guest's (guest_exit) it ends at once.
+    frame = gdb.newest_frame()
+    while frame is not None and target.is_in_image(frame.pc()):
+        place = frame.find_sal()
+        line = f"  {place.symtab.filename}:{place.line}" if place.symtab else ""
+        say(f"    {target.path_of(frame.name() or target.name_of(frame.pc()) or hex(frame.pc()))}{line}")
+        frame = frame.older()

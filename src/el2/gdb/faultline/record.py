@@ -8,12 +8,12 @@ from . import target
 
 MAGIC, VERSION = b"FLDEBUG\0", 1
 SLOTS = 16
-_HEAD = struct.Struct("<8s8Q32sQ")
+_HEAD = struct.Struct("<8s9Q32sQ")
 _ROW = struct.Struct("<4Q16s")
 RAM, DEVICE, WINDOW = range(3)
 
 Record = namedtuple("Record", "vttbr vtcr registers last_exit name slot_count slots")
-Exit = namedtuple("Exit", "pc esr far hpfar")
+Exit = namedtuple("Exit", "pc esr far hpfar vector")
 Slot = namedtuple("Slot", "start size kind detail name")
 
 

@@ -90,6 +90,17 @@ def is_on_walk(esr):
     return bool(esr >> 7 & 1)
 
 
+def access(esr):
+    """What the guest wanted."""
+    if is_on_walk(esr):
+        return "a stage-1 walk for an access"
+    if exception_class(esr) == FETCH:
+        return "a fetch"
+    if esr >> 8 & 1:
+        return "cache maintenance"
+    return "a write" if esr >> 6 & 1 else "a read"
+
+
 def hpfar_is_written(esr):
     """Whether the architecture says that HPFAR_EL2 holds the IPA; else it is UNKNOWN."""
     if not is_guest_abort(esr):

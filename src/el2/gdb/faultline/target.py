@@ -6,6 +6,7 @@ first and put back as it was.
 import contextlib
 import re
 import struct
+from collections import namedtuple
 
 import gdb
 
@@ -27,9 +28,11 @@ def register(name):
 
 def need(name):
     """The value of a register that the command cannot do without."""
+    if gdb.selected_thread() is None:
+        raise gdb.GdbError("no machine: gdb is not connected, or it has ended")
     value = register(name)
     if value is None:
-        raise gdb.GdbError(f"{name}: this gdb stub does not tell it (QEMU 7.2 and newer do, once connected)")
+        raise gdb.GdbError(f"{name}: this gdb stub does not tell it (QEMU 7.2 and newer do)")
     return value
 
 
@@ -86,51 +89,63 @@ def table(address):
 
 
 def symbol(name):
-    """Address of a symbol of the hypervisor, where the image runs."""
-    try:
-        answer = gdb.execute(f"info address {name}", to_string=True)
-    except gdb.error:
-        raise gdb.GdbError(f"no symbol {name}: is target/faultline.elf loaded, and of this build? (`faultline load`)") from None
-    return int(re.search(r"0x[0-9a-f]+", answer).group(), 16)
+    """Address of a symbol of the hypervisor, where the image runs: `enter_guest`, `faultline::vm::Vm::inject`."""
+    if image is None:
+        load()
+    if name not in image.symbols:
+        raise gdb.GdbError(f"the image has no symbol {name}: is this script of another version?")
+    return image.symbols[name]
+
+
+def _symbols(program):
+    """The symbol table. gdb finds no Rust function by its path where there is no full debug information."""
+    table = gdb.execute(f'maintenance print msymbols -objfile "{program}"', to_string=True)
+    symbols = {}
+    for address, linkage, more in re.findall(r"^\[ *\d+\] \S (0x[0-9a-f]+) (\S+) section \S+(.*)$", table, re.MULTILINE):
+        symbols[linkage] = int(address, 16)
+        if "::" in more:
+            symbols[path_of(more.split("  ")[1])] = int(address, 16)
+    return symbols
+
+
+def path_of(demangled):
+    """The path of a demangled function: without its hash, its type parameters, and the <> around its type."""
+    shorter = re.sub(r"::h[0-9a-f]{16}$|::<.*>$", "", demangled)
+    return re.sub(r"^<([^<> ]*)>", r"\1", shorter)
 
 
 def name_of(address):
-    """`function + offset` for an address of EL2, or None."""
+    """The function at an address of EL2, or None."""
     answer = gdb.execute(f"info symbol {address:#x}", to_string=True)
-    return None if answer.startswith("No symbol") else answer.split(" in section")[0].strip()
+    return None if answer.startswith("No symbol") else path_of(answer.split(" in section")[0].split(" + ")[0])
 
 
-def line_of(address):
-    """`file:line` for an address of EL2, or None."""
-    place = gdb.find_pc_line(address)
-    return f"{place.symtab.filename}:{place.line}" if place.symtab else None
-
-
-# How far the ELF's symbols are moved, which is where the image runs; None before `load`.
+Image = namedtuple("Image", "address size symbols")
+# Where the image runs and its symbols there; None before `load`.
 image = None
 
 
 def load(address=None):
-    """Loads the ELF's symbols where the image runs; answers where that is."""
+    """Moves the ELF's symbols to where the image runs; answers where that is."""
     global image
     program = gdb.current_progspace().filename
     if program is None:
         raise gdb.GdbError("no program: start gdb with target/faultline.elf, or `file` it")
-    if image is not None:
-        gdb.execute(f'symbol-file "{program}"', to_string=True)
-        image = None
-    size = symbol("__image_size")
+    image = None
+    gdb.execute(f'symbol-file "{program}"', to_string=True)
+    # A number, not an address: read before it is moved with the others.
+    size = _symbols(program).get("__image_size", 0)
     if address is None:
         address = _find(size)
     elif not _is_image(address, size):
         raise gdb.GdbError(f"there is no image of {program} at {address:#x}")
     gdb.execute(f'symbol-file -o {address:#x} "{program}"', to_string=True)
-    image = address
+    image = Image(address, size, _symbols(program))
     return address
 
 
 def is_in_image(address):
-    return image is not None and image <= address < image + symbol("__image_size")
+    return image is not None and 0 <= address - image.address < image.size
 
 
 def _is_image(address, size):
