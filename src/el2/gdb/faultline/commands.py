@@ -246,7 +246,7 @@ With an IPA, only for a fault on that page (not for enter and stop). `continue` 
 def where(given):
     """Say where the CPU is: faultline where
 
-At EL2 the function and its callers, by frame pointers; in a guest, what its PC translates to. The symbols that gdb shows
+At EL2 the function and its callers, inlined ones among them; in a guest, what its PC translates to. The symbols that gdb shows
 by itself are EL2's, which mean nothing for a guest that happens to run at the same addresses."""
     arguments(given, "where", 0, 0)
     level, pc = target.exception_level(), target.need("pc")
