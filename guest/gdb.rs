@@ -336,6 +336,12 @@ fn own_mmu(session: &Session) {
         .step("window")
         .says("at the PA: faultline window")
         .says("at the VA: faultline window");
+    // EL2's breakpoint at an address that the guest runs through as well did not stop it.
+    session
+        .step("same address")
+        .says("EL1  PC 0x")
+        .says("$1 = 1")
+        .says("at the vector: True");
 }
 
 #[test]

@@ -97,6 +97,15 @@ def in_guest():
     print("at the PA:", target.read(pa, 16).decode())
     print("at the VA:", bytes(gdb.selected_inferior().read_memory(WINDOW, 16)).decode())
 
+    # The guest at an address where EL2 has code that is broken on: it fetches zeroes there and goes to its own vector.
+    gdb.execute("faultline break mmio", to_string=True)
+    gdb.execute(f"set $pc = {target.symbol('faultline::vm::devices::Devices::access')}")
+    vector = target.need("VBAR") + 0x200
+    gdb.execute(f"thbreak *{vector:#x}", to_string=True)
+    go_on()
+    step("same address", "faultline where", "print $_el()")
+    print("at the vector:", target.need("pc") == vector)
+
 
 def stage_two(ipa):
     leaf = stage2.current().leaf(ipa)
