@@ -32,7 +32,7 @@ def at_el2():
     for name in gdb.execute("help faultline", to_string=True).splitlines():
         if name.startswith("faultline "):
             step("help of " + name.split()[1], "help " + name.split(" --")[0])
-    step("mistakes", "faultline break nonsense", "faultline break stop 0", "faultline walk", "faultline load 0x40400000")
+    step("mistakes", "faultline break nonsense", "faultline break stop 0", "faultline walk", "faultline load target/faultline.elf 0x40400000")
     step("esr values", "faultline esr 0x93820006", "faultline esr 0x62300001", "faultline esr 0x5a000000", "faultline esr 0x820000a7")
     step("hpfar values", "faultline hpfar 0x400800 0x9200004f", "faultline hpfar 0x400800 0x920000cf", "faultline hpfar 0x400800 0x92000006")
 

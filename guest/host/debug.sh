@@ -32,6 +32,6 @@ say console "$folder/console  (another terminal: socat -,raw,echo=0,escape=0x1d 
 say gdb "stopped at reset; \`continue\` starts the machine, \`help faultline\` lists the project's commands"
 set -- -q -ex "set confirm off" -ex "set architecture aarch64"
 [ -z "${GDB_SCRIPT:-}" ] || set -- -batch "$@"
-set -- "$@" -x src/el2/gdb.py -ex "target remote $folder/gdb" -ex "faultline load"
+set -- "$@" -x src/el2/gdb.py -ex "exec-file $image.elf" -ex "target remote $folder/gdb" -ex "faultline load $image.elf"
 [ -z "${GDB_SCRIPT:-}" ] || set -- "$@" -x "$(locate "$GDB_SCRIPT")"
-gdb-multiarch "$@" "$image.elf"
+gdb-multiarch "$@"
