@@ -152,7 +152,13 @@ impl Step<'_> {
 fn on_every_qemu(function: &str, guest: &str, check: fn(&Session)) {
     for qemu in qemus() {
         for gic in ["3", "2"] {
-            let machine = [("GUEST", guest), ("GIC", gic), ("CPU", "cortex-a72")];
+            let machine = [
+                ("GUEST", guest),
+                ("GIC", gic),
+                ("CPU", "cortex-a72"),
+                ("GUEST_MEM", "256M"),
+                ("RIGHTS", "lazy"),
+            ];
             check(&Session::run(function, &qemu, &machine));
         }
     }

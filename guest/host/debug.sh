@@ -31,7 +31,7 @@ done
 say console "$folder/console  (another terminal: socat -,raw,echo=0,escape=0x1d unix:$folder/console)"
 say gdb "stopped at reset; \`continue\` starts the machine, \`help faultline\` lists the project's commands"
 set -- -q -ex "set confirm off" -ex "set architecture aarch64"
-[ -z "${GDB_SCRIPT:-}" ] || set -- -batch "$@"
+[ -z "${GDB_SCRIPT:-}" ] || set -- -nx -batch "$@"
 set -- "$@" -x src/el2/gdb.py -ex "exec-file $image.elf" -ex "target remote $folder/gdb" -ex "faultline load $image.elf"
 [ -z "${GDB_SCRIPT:-}" ] || set -- "$@" -x "$(locate "$GDB_SCRIPT")"
 gdb-multiarch "$@"
