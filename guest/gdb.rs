@@ -85,7 +85,7 @@ impl Session {
         );
         std::fs::remove_dir_all(&folder).expect("it is ours");
         Self {
-            text: format!("{text}\n@@ "),
+            text: format!("{text}\n@@ and on stderr\n{complaints}"),
         }
     }
 
