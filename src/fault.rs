@@ -1,7 +1,7 @@
 //! A stage-2 abort, from syndrome to what is done about it.
 //!
-//! [`resolve`] is the order of decisions; the two kinds of fault part at the live leaf. [`translation`] maps where nothing
-//! is, [`permission`] relaxes what is there, and neither can do the other's work. The fault status is only a hint that is
+//! [`resolve`] is the order of decisions; the two kinds of fault part at the live leaf. `translation` maps where nothing
+//! is, `permission` relaxes what is there, and neither can do the other's work. The fault status is only a hint that is
 //! cross-checked: between the fault and now another vCPU may have been here.
 //!
 //! Nothing in here knows of VMs or devices. What somebody else must do is answered as a [`Resolution`].
@@ -20,13 +20,13 @@ pub use stop::Stop;
 
 use alloc::vec::Vec;
 
-use crate::addr::{Gva, Ipa, IpaRange, PAGE_SIZE};
+use crate::addr::{Gva, Ipa, IpaRange, PAGE_SIZE, Pa};
 use crate::content::Content;
 use crate::exit::{Abort, FaultStatus, Need, Transfer};
 use crate::machine::Machine;
 use crate::page_pool::PagePool;
 use crate::slot::{Kind, Slots};
-use crate::stage2::{Leaf, Rights, Stage2};
+use crate::stage2::{Leaf, Rights, Stage2, maintenance};
 use crate::stats::Counters;
 use inject::Exception;
 use ipa::Located;
@@ -125,23 +125,7 @@ pub fn resolve<M: Machine>(
             vcpu.counters.translated_by_at += 1;
             ipa
         }
-        // The guest changed its stage 1 meanwhile: let it fault again, but not for ever.
-        Located::Nowhere => {
-            let attempt = Attempt {
-                pc: vcpu.pc,
-                far,
-                ipa: None,
-                need,
-                status: abort.status,
-                descriptor: 0,
-            };
-            return match vcpu.progress.note(&attempt) {
-                Escalation::Stop { repeats } => {
-                    Resolution::Stop(Stop::NoProgress { attempt, repeats })
-                }
-                _ => Resolution::Retry,
-            };
-        }
+        Located::Nowhere => return unlocated(vcpu, abort, far, m),
     };
     if abort.s1ptw {
         vcpu.counters.stage1_walk += 1;
@@ -153,6 +137,30 @@ pub fn resolve<M: Machine>(
         need,
     };
     by_slot(memory, vcpu, &fault, m)
+}
+
+/// The guest's stage 1 does not say where the access went: it was changed meanwhile. This PE forgets what it holds of it
+/// (a combined entry of old would fault for ever), and the guest faults again by its own tables; but not for ever.
+fn unlocated<M: Machine>(
+    vcpu: &mut FaultingVcpu<'_>,
+    abort: &Abort,
+    far: Gva,
+    m: &mut M,
+) -> Resolution {
+    let attempt = Attempt {
+        pc: vcpu.pc,
+        far,
+        ipa: None,
+        need: abort.need(),
+        status: abort.status,
+        descriptor: 0,
+    };
+    if let Escalation::Stop { repeats } = vcpu.progress.note(&attempt) {
+        return Resolution::Stop(Stop::NoProgress { attempt, repeats });
+    }
+    vcpu.counters.tlbi += 1;
+    maintenance::forget_stage1(m);
+    Resolution::Retry
 }
 
 /// Statuses that are not about what is mapped.
@@ -192,10 +200,10 @@ fn by_slot<M: Machine>(
         .find(fault.ipa)
         .map(|slot| (slot.kind, slot.range))
     {
-        Some((Kind::Ram, _)) => by_leaf(memory, vcpu, fault, m),
+        Some((Kind::Ram, _)) => by_leaf(memory, vcpu, fault, Backing::Pool, m),
         Some((Kind::Window(base), range)) if !fault.abort.is_fetch && !fault.abort.s1ptw => {
             let page = base.add(fault.ipa.page().raw() - range.start.raw());
-            translation::map_window(memory, vcpu, fault, page, m)
+            by_leaf(memory, vcpu, fault, Backing::Window(page), m)
         }
         Some((Kind::Device(device), range))
             if fault.abort.transfer.is_some() && !fault.abort.is_maintenance =>
@@ -207,11 +215,21 @@ fn by_slot<M: Machine>(
     }
 }
 
+/// What a page that is not mapped yet is made of.
+#[derive(Clone, Copy)]
+enum Backing {
+    /// A page of the pool.
+    Pool,
+    /// The hardware's own, at this address.
+    Window(Pa),
+}
+
 /// The heart: what is mapped decides, and the status is cross-checked against it.
 fn by_leaf<M: Machine>(
     memory: &GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
     fault: &Fault<'_>,
+    backing: Backing,
     m: &mut M,
 ) -> Resolution {
     let leaf = memory.stage2.walk().leaf(m, fault.ipa);
@@ -235,14 +253,17 @@ fn by_leaf<M: Machine>(
     let answer = match leaf {
         Leaf::Absent(absent) => {
             vcpu.counters.cross_check += u64::from(!is_translation);
-            translation::resolve(memory, vcpu, fault, absent, m)
+            match backing {
+                Backing::Pool => translation::resolve(memory, vcpu, fault, absent, m),
+                Backing::Window(page) => translation::map_window(memory, vcpu, absent, page, m),
+            }
         }
         Leaf::Present(present) => {
             vcpu.counters.cross_check += u64::from(is_translation);
             permission::resolve(memory, vcpu, fault, present, m)
         }
     };
-    progress::escalate(escalation, memory.stage2, fault.ipa, m);
+    vcpu.counters.tlbi += u64::from(progress::escalate(escalation, memory.stage2, fault.ipa, m));
     answer
 }
 
@@ -252,7 +273,7 @@ fn mmio(fault: &Fault<'_>, device: u8, offset: u64, range: IpaRange) -> Resoluti
     };
     // An unaligned access may report the second page it touched, or reach out of the slot: then FAR is not where it began.
     let size = transfer.width.bytes();
-    if fault.far.raw() % size != 0 || offset + size > range.size {
+    if !fault.far.raw().is_multiple_of(size) || offset + size > range.size {
         return external(fault);
     }
     Resolution::Mmio(Mmio {
@@ -279,7 +300,7 @@ fn not_memory<M: Machine>(
                 fault.ipa,
                 level,
             )),
-            None => Resolution::Retry,
+            None => unlocated(vcpu, fault.abort, fault.far, m),
         };
     }
     if fault.abort.is_maintenance {
@@ -304,7 +325,7 @@ fn data_rights(policy: RightsPolicy, need: Need) -> Rights {
 }
 
 /// The contents that touch the page at `ipa`.
-fn contents_of<'a>(contents: &'a [Content], ipa: Ipa) -> impl Iterator<Item = &'a Content> {
+fn contents_of(contents: &[Content], ipa: Ipa) -> impl Iterator<Item = &Content> {
     let page = page_of(ipa);
     contents
         .iter()

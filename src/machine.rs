@@ -9,6 +9,9 @@
 
 use crate::addr::{Gva, Ipa, Pa, PaRange};
 
+#[cfg(test)]
+pub(crate) mod recorder;
+
 /// Which DSB: the domain it covers and the accesses it waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dsb {

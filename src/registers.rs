@@ -44,6 +44,21 @@ pub mod pstate {
     pub const PAN: u64 = 1 << 22;
     /// Data Independent Timing.
     pub const DIT: u64 = 1 << 24;
+    /// AArch32: bits 7 to 2 and 1 to 0 of the If-Then state, where AArch64 has BTYPE among others.
+    const IT_HIGH: u64 = 0b11_1111 << 10;
+    const IT_LOW: u64 = 0b11 << 25;
+
+    /// AArch32's PSTATE after an instruction of an If-Then block, ITAdvance() in the pseudocode.
+    pub(super) const fn advance_it(pstate: u64) -> u64 {
+        let it = (pstate & IT_HIGH) >> 10 << 2 | (pstate & IT_LOW) >> 25;
+        let next = if it & 0b111 == 0 {
+            0
+        } else {
+            it & 0b1110_0000 | it << 1 & 0b1_1111
+        };
+        pstate & !(IT_HIGH | IT_LOW) | next >> 2 << 10 | (next & 0b11) << 25
+    }
+
     /// N, Z, C and V.
     pub const NZCV: u64 = 0b1111 << 28;
 }
@@ -72,9 +87,46 @@ impl Registers {
         }
     }
 
-    /// Retires the A64 instruction at PC that was completed in software. Here and nowhere else is a PC advanced.
-    pub const fn advance(&mut self) {
-        self.pc = self.pc.wrapping_add(4);
-        self.pstate &= !(pstate::SS | pstate::BTYPE);
+    /// Retires the instruction at PC that was completed in software: of A64, or of A32 and T32 at EL0, where `is_16_bit`
+    /// says that it is a short one. Here and nowhere else is a PC advanced.
+    pub const fn advance(&mut self, is_16_bit: bool) {
+        self.pstate &= !pstate::SS;
+        if self.pstate & pstate::AARCH32 == 0 {
+            self.pc = self.pc.wrapping_add(4);
+            self.pstate &= !pstate::BTYPE;
+        } else {
+            let size = if is_16_bit { 2 } else { 4 };
+            self.pc = self.pc.wrapping_add(size) & u32::MAX as u64;
+            self.pstate = pstate::advance_it(self.pstate);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a64_instructions_are_four_bytes_and_end_step_and_branch_type() {
+        let mut registers = Registers::entering(0x1000);
+        registers.pstate |= pstate::SS | pstate::BTYPE | pstate::NZCV;
+        registers.advance(false);
+        assert_eq!(registers.pc, 0x1004);
+        assert_eq!(registers.pstate, 0xf000_03c5);
+    }
+
+    /// `ITTT EQ; ldr; ldr; ldr`: IT = 0b0000_0010 to begin with, shifted left once an instruction, then over.
+    #[test]
+    fn t32_instructions_move_through_their_it_block() {
+        let mut registers = Registers::entering(0xffff_fffe);
+        // User mode, T32, IT[7:0] = 0b0000_0010: IT[7:2] in bits 15 to 10, IT[1:0] in 26 to 25.
+        registers.pstate = 0x30 | 0b10 << 25;
+        for (it_high, it_low) in [(1, 0), (2, 0), (0, 0)] {
+            registers.advance(true);
+            assert_eq!(registers.pstate, 0x30 | it_high << 10 | it_low << 25);
+        }
+        assert_eq!(registers.pc, 4, "a 32-bit PC wraps");
+        registers.advance(false);
+        assert_eq!(registers.pc, 8);
     }
 }

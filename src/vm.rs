@@ -257,15 +257,16 @@ impl Vm {
                     counters: &mut vcpu.counters,
                 };
                 let resolution = fault::resolve(&memory, &mut faulting, abort, host);
-                self.act(vcpu, resolution, host)
+                self.act(vcpu, resolution, abort.is_16_bit(), host)
             }
             Exit::Hvc(imm) => {
                 exits.calls += 1;
+                vcpu.progress.retired();
                 self.call(vcpu, *imm, host)
             }
             Exit::Smc(imm) => {
                 exits.calls += 1;
-                vcpu.registers.advance();
+                vcpu.retire(false);
                 self.call(vcpu, *imm, host)
             }
             Exit::SysReg(access) => {
@@ -274,7 +275,7 @@ impl Vm {
             }
             Exit::Wait { .. } => {
                 exits.waits += 1;
-                vcpu.registers.advance();
+                vcpu.retire(false);
                 Next::Wait
             }
             Exit::Interrupt => {
@@ -321,16 +322,22 @@ impl Vm {
         }
     }
 
-    fn act<H: Host>(&self, vcpu: &mut Vcpu, resolution: Resolution, host: &mut H) -> Next {
+    fn act<H: Host>(
+        &self,
+        vcpu: &mut Vcpu,
+        resolution: Resolution,
+        is_16_bit: bool,
+        host: &mut H,
+    ) -> Next {
         match resolution {
             Resolution::Retry => Next::Resume,
             Resolution::Mmio(mmio) => {
                 self.devices.lock().access(vcpu, &mmio, host);
-                vcpu.registers.advance();
+                vcpu.retire(is_16_bit);
                 Next::Resume
             }
             Resolution::Skip => {
-                vcpu.registers.advance();
+                vcpu.retire(is_16_bit);
                 Next::Resume
             }
             Resolution::Inject(exception) => self.inject(vcpu, exception, host),
@@ -379,7 +386,7 @@ impl Vm {
                 return self.inject(vcpu, Exception::undefined(), host);
             }
         }
-        vcpu.registers.advance();
+        vcpu.retire(false);
         Next::Resume
     }
 }
@@ -427,3 +434,6 @@ fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError>
     }
     Ok(slots)
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,6 +175,12 @@ impl Abort {
         }
     }
 
+    /// Whether the instruction is a short one of T32: `IL` = 0, believed with `ISV` only, as without it `IL` is always 1.
+    #[must_use]
+    pub const fn is_16_bit(&self) -> bool {
+        self.transfer.is_some() && self.esr >> 25 & 1 == 0
+    }
+
     /// What the guest, or the walk on its behalf, wanted.
     ///
     /// S1PTW before WnR: the syndrome tells of the original access, not of the walk's. A walk that faults for want of a

@@ -90,6 +90,12 @@ impl Progress {
         }
     }
 
+    /// Takes note that an instruction of the guest was completed. What was noted before has led somewhere: only faults that
+    /// follow one another with nothing in between are a loop, however often one comes back in a VM's life.
+    pub fn retired(&mut self) {
+        self.recent = Default::default();
+    }
+
     /// Takes note of an exception that goes from `pc` to `vector`.
     ///
     /// # Errors
@@ -135,15 +141,20 @@ impl Progress {
     }
 }
 
-/// Does what an escalation asks for.
-pub(super) fn escalate<M: Machine>(escalation: Escalation, stage2: &Stage2, ipa: Ipa, m: &mut M) {
+/// Does what an escalation asks for; answers whether that was an invalidation.
+pub(super) fn escalate<M: Machine>(
+    escalation: Escalation,
+    stage2: &Stage2,
+    ipa: Ipa,
+    m: &mut M,
+) -> bool {
     match escalation {
-        Escalation::None | Escalation::Stop { .. } => {}
+        Escalation::None | Escalation::Stop { .. } => return false,
         Escalation::Invalidate => maintenance::invalidate_vmid(m),
-        Escalation::Remake => {
-            if let Leaf::Present(present) = stage2.walk().leaf(m, ipa) {
-                present.remake(m);
-            }
-        }
+        Escalation::Remake => match stage2.walk().leaf(m, ipa) {
+            Leaf::Present(present) => present.remake(m),
+            Leaf::Absent(_) => return false,
+        },
     }
+    true
 }

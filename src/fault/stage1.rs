@@ -12,6 +12,9 @@ use crate::stage2::{Leaf, Stage2};
 /// `SCTLR_EL1.EE`: tables are big-endian.
 const SCTLR_EE: u64 = 1 << 25;
 
+/// Input address bits at most, without FEAT_LVA, which no guest is shown.
+const MAX_BITS: u32 = 48;
+
 /// The half of the VA space that an address lies in, with its geometry.
 struct Half {
     base: u64,
@@ -35,7 +38,8 @@ impl Half {
         };
         Self {
             base: ttbr & 0x0000_ffff_ffff_fffe,
-            bits: 64 - size as u32,
+            // A size out of range comes here only from a CPU that clamps it; another faults at stage 1.
+            bits: (64 - size as u32).min(MAX_BITS),
             granule,
         }
     }
@@ -55,7 +59,7 @@ pub(super) fn level_of_table<M: Machine>(
         granule,
     } = Half::of(va, m);
     let stride = granule - 3;
-    if bits > 48 || bits <= granule {
+    if bits <= granule {
         return None;
     }
     let start = 4 - (bits - granule).div_ceil(stride);

@@ -116,7 +116,7 @@ fn no_progress(f: &mut fmt::Formatter<'_>, attempt: &Attempt, repeats: u32) -> f
     let Some(ipa) = attempt.ipa else {
         return write!(
             f,
-            "; AT S1E1R does not translate the address the CPU faulted on"
+            "; the guest's stage 1 does not say where the CPU's walk went"
         );
     };
     let descriptor = Descriptor::from_raw(attempt.descriptor);

@@ -7,7 +7,7 @@ use crate::fault::{
     page_of,
 };
 use crate::machine::Machine;
-use crate::stage2::{Absent, CleanPage, Grant, Leaf, Mapped, Tables};
+use crate::stage2::{Absent, CleanPage, Grant, Mapped, Tables};
 
 /// Answers a fault on RAM where the walk found nothing.
 ///
@@ -67,22 +67,21 @@ fn first_grant<M: Machine>(
     }
 }
 
-/// Answers a fault on a hardware window: its page is mapped, nothing is taken from the pool.
+/// Answers a fault on a hardware window where the walk found nothing: its page is mapped, nothing but tables is taken
+/// from the pool.
 #[inline(never)] // `faultline break` of gdb stops here
 pub(super) fn map_window<M: Machine>(
     memory: &GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
-    fault: &Fault<'_>,
+    absent: Absent<'_>,
     page: Pa,
     m: &mut M,
 ) -> Resolution {
-    if let Leaf::Absent(absent) = memory.stage2.walk().leaf(m, fault.ipa) {
-        let Ok(mut tables) = Tables::prepare(m, memory.pool, absent.tables_needed()) else {
-            return out_of_pages(memory);
-        };
-        vcpu.counters.windows += u64::from(absent.map_window(m, page, &mut tables).is_ok());
-        tables.give_back(memory.pool);
-    }
+    let Ok(mut tables) = Tables::prepare(m, memory.pool, absent.tables_needed()) else {
+        return out_of_pages(memory);
+    };
+    vcpu.counters.windows += u64::from(absent.map_window(m, page, &mut tables).is_ok());
+    tables.give_back(memory.pool);
     Resolution::Retry
 }
 

@@ -95,6 +95,12 @@ impl Chunk {
         self.free_count += 1;
     }
 
+    /// Whether it is one of the chunk's pages that were taken; of an edge chunk, pages outside RAM count as taken.
+    #[cfg(test)]
+    pub(super) fn is_taken(&self, page: usize) -> bool {
+        !self.is_closed && !self.is_free(page)
+    }
+
     fn find(&self, count: usize) -> Option<usize> {
         if count == 1 {
             let word = self.free.iter().position(|word| *word != 0)?;

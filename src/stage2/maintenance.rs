@@ -81,6 +81,15 @@ pub fn after_relax<M: Machine>(m: &mut M, ipa: Ipa) {
     m.isb();
 }
 
+/// After the guest's stage 1 would not say where an access went: this PE drops what it holds of stage 1, alone and
+/// combined with stage 2, so that the access is walked by the guest's tables as they are now.
+pub fn forget_stage1<M: Machine>(m: &mut M) {
+    m.dsb(Dsb::NshSt);
+    m.tlbi(Tlbi::Vmalle1);
+    m.dsb(Dsb::Nsh);
+    m.isb();
+}
+
 /// After a descriptor was broken, or lost rights: all PEs drop `ipa`. When it returns no PE uses the old entry, and no
 /// store through it is outstanding.
 pub fn after_break<M: Machine>(m: &mut M, ipa: Ipa) {

@@ -287,17 +287,15 @@ impl<'t> Absent<'t> {
                 }
                 Err(_) => {
                     tables.put_back(table);
+                    maintenance::after_map(m);
                     return Err(walk.leaf(m, ipa));
                 }
             }
         }
-        match m.publish(place.table, place.index, expected.raw(), new.raw()) {
-            Ok(()) => {
-                maintenance::after_map(m);
-                Ok(())
-            }
-            Err(_) => Err(walk.leaf(m, ipa)),
-        }
+        let published = m.publish(place.table, place.index, expected.raw(), new.raw());
+        // Lost or won: tables may have been linked on the way.
+        maintenance::after_map(m);
+        published.map_err(|_| walk.leaf(m, ipa))
     }
 }
 

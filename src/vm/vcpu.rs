@@ -46,6 +46,12 @@ impl Vcpu {
         }
     }
 
+    /// Completes the instruction at PC, which was carried out in software. `is_16_bit`: a short one of T32.
+    pub(super) fn retire(&mut self, is_16_bit: bool) {
+        self.registers.advance(is_16_bit);
+        self.progress.retired();
+    }
+
     /// Logs `text` the first time for each `what`, and for the first few only.
     pub(super) fn warn_once<H: Host>(&mut self, what: u16, host: &mut H, text: fmt::Arguments<'_>) {
         if self.warned.contains(&Some(what)) {

@@ -1,0 +1,333 @@
+//! The rules for descriptors, spelled from DDI 0487 "VMSAv8-64 translation table format descriptors" and "Using
+//! break-before-make when updating translation table entries".
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::Op;
+use super::frame::{Frames, State};
+use crate::addr::{Ipa, PAGE_SIZE, Pa};
+use crate::features::Coherence;
+use crate::machine::{Dsb, Tlbi};
+use crate::stage2::Config;
+
+const VALID: u64 = 1;
+const TABLE_OR_PAGE: u64 = 2;
+const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
+const S2AP: u64 = 3 << 6;
+const AF: u64 = 1 << 10;
+const XN: u64 = 3 << 53;
+/// Bits a leaf may have set: attributes to AF, the address, XN and the four software bits.
+const ALLOWED: u64 = 0x7ff | ADDRESS | XN | 0xf << 55;
+const OWNED: u64 = 1 << 55;
+
+pub(super) const fn output_address(descriptor: u64) -> u64 {
+    descriptor & ADDRESS
+}
+
+/// R, W, X of a leaf. XN = 0b10 is "nobody executes", 0b00 "everybody does".
+pub(super) fn rights(leaf: u64) -> [bool; 3] {
+    [leaf >> 6 & 1 == 1, leaf >> 7 & 1 == 1, leaf >> 53 & 3 == 0]
+}
+
+/// The output address of `descriptor` if it is a page at `level`.
+pub(super) fn leaf_address(level: u32, descriptor: u64) -> Option<u64> {
+    (level == 3 && descriptor & 3 == 3).then(|| output_address(descriptor))
+}
+
+/// Where a descriptor stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) level: u32,
+    pub(super) ipa: u64,
+}
+
+/// The tree as the machine sees it: which page is a table of which level, for which IPA.
+pub(super) struct Tree {
+    pub(super) vttbr: u64,
+    root: u64,
+    start: u32,
+    limit: u64,
+    tables: BTreeMap<u64, Place>,
+    /// Descriptors that were broken: the old one, and how long the log was.
+    broken: BTreeMap<Place, (u64, usize)>,
+}
+
+fn span(level: u32) -> u64 {
+    1 << (12 + 9 * (3 - level))
+}
+
+impl Tree {
+    pub(super) fn new(root: Pa, config: &Config, vttbr: u64) -> Self {
+        let start = u32::from(config.start_level.number());
+        let size = config.root_tables as u64 * PAGE_SIZE;
+        assert!(
+            root.is_aligned(size),
+            "a root of {size} bytes is aligned to its size"
+        );
+        let tables = (0..config.root_tables as u64).map(|n| {
+            let place = Place {
+                level: start,
+                ipa: n * 512 * span(start),
+            };
+            (root.raw() + n * PAGE_SIZE, place)
+        });
+        Self {
+            vttbr,
+            root: root.raw(),
+            start,
+            limit: 1 << config.ipa_bits,
+            tables: tables.collect(),
+            broken: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn is_table(&self, table: Pa) -> bool {
+        self.tables.contains_key(&table.raw())
+    }
+
+    pub(super) fn place(&self, table: Pa, index: usize) -> Place {
+        let table = self
+            .tables
+            .get(&table.raw())
+            .expect("only tables of the tree are written");
+        assert!(index < 512, "a table has 512 descriptors");
+        Place {
+            level: table.level,
+            ipa: table.ipa + index as u64 * span(table.level),
+        }
+    }
+
+    /// The leaf that a walk ends at.
+    pub(super) fn walk(&self, frames: &Frames, ipa: u64) -> Option<u64> {
+        assert!(ipa < self.limit, "a walk beyond T0SZ");
+        let mut table = self.root + ipa / (512 * span(self.start)) * PAGE_SIZE;
+        let mut level = self.start;
+        loop {
+            let descriptor = frames
+                .get(Pa::new(table))
+                .load((ipa / span(level) % 512) as usize);
+            match descriptor & 3 {
+                3 if level == 3 => return Some(descriptor),
+                3 => (table, level) = (output_address(descriptor), level + 1),
+                1 if level < 3 => panic!("nobody maps blocks yet"),
+                _ => return None,
+            }
+        }
+    }
+
+    /// The level-3 table for `ipa` and the index in it.
+    pub(super) fn locate(&self, ipa: u64) -> (Pa, usize) {
+        let last =
+            |(_, place): &(&u64, &Place)| place.level == 3 && place.ipa == ipa & !(span(2) - 1);
+        let (table, _) = self.tables.iter().find(last).expect("the IPA has a table");
+        (Pa::new(*table), (ipa / PAGE_SIZE % 512) as usize)
+    }
+
+    /// All leaves by IPA.
+    pub(super) fn all(&self, frames: &Frames) -> BTreeMap<u64, u64> {
+        let last = self.tables.iter().filter(|(_, place)| place.level == 3);
+        let leaves = last.flat_map(|(table, place)| {
+            let frame = frames.get(Pa::new(*table));
+            (0..512).map(move |n| (place.ipa + n as u64 * PAGE_SIZE, frame.load(n)))
+        });
+        leaves.filter(|(_, leaf)| leaf & 3 == 3).collect()
+    }
+
+    /// Panics if the change from `old` to `new` breaks a rule.
+    pub(super) fn check(
+        &self,
+        place: Place,
+        old: u64,
+        new: u64,
+        frames: &mut Frames,
+        coherence: &Coherence,
+        log: &[Op],
+    ) {
+        match (old & VALID != 0, new & VALID != 0) {
+            (false, true) => self.check_made(place, new, frames, coherence, log),
+            (true, true) => {
+                assert!(place.level == 3, "break-before-make: a table was replaced");
+                assert!(
+                    (old ^ new) & !(S2AP | AF | XN) == 0,
+                    "break-before-make: {old:#x} to {new:#x}"
+                );
+                let kept = rights(old)
+                    .iter()
+                    .zip(rights(new))
+                    .all(|(old, new)| new || !*old);
+                assert!(kept, "rights only grow: {old:#x} to {new:#x}");
+                check_leaf(new, coherence);
+                if rights(new)[2] && !rights(old)[2] {
+                    check_executable(frames, new, coherence);
+                }
+            }
+            (true, false) => assert!(
+                new == 1 << 56 && place.level == 3,
+                "a broken leaf is locked"
+            ),
+            (false, false) => panic!("an invalid descriptor became another"),
+        }
+    }
+
+    fn check_made(
+        &self,
+        place: Place,
+        new: u64,
+        frames: &mut Frames,
+        coherence: &Coherence,
+        log: &[Op],
+    ) {
+        if let Some((before, since)) = self.broken.get(&place) {
+            check_broken(Ipa::new(place.ipa), &log[*since + 1..]);
+            assert_eq!(*before, new, "what is broken here is made again as it was");
+            return;
+        }
+        assert!(new & TABLE_OR_PAGE != 0, "nobody maps blocks yet");
+        let at = Pa::new(output_address(new));
+        if place.level < 3 {
+            assert_eq!(new & !ADDRESS, 3, "a table descriptor carries nothing else");
+            assert!(!self.is_table(at), "a table is linked once");
+            assert!(
+                frames.get(at).bytes.iter().all(|byte| *byte == 0),
+                "a table is linked empty"
+            );
+            return;
+        }
+        check_leaf(new, coherence);
+        if !frames.is_ram(at) {
+            assert_eq!(new & (0xf << 2), 1 << 2, "a window is Device-nGnRE");
+            assert!(
+                new & OWNED == 0 && !rights(new)[2],
+                "a window is not owned and never executed"
+            );
+            return;
+        }
+        assert!(new & OWNED != 0, "a page of the pool is owned by its leaf");
+        if rights(new)[2] {
+            check_executable(frames, new, coherence);
+        }
+        let frame = frames.get_mut(at);
+        assert!(!frame.is_guests, "{at} is mapped twice");
+        assert!(
+            frame.is_prepared,
+            "{at} was not zeroed before a guest sees it"
+        );
+        assert!(
+            coherence.fwb || frame.poc == State::Clean,
+            "{at} is not clean to the point of coherency: {:?}",
+            frame.poc
+        );
+        (frame.is_guests, frame.is_prepared) = (true, false);
+    }
+
+    pub(super) fn note(&mut self, place: Place, old: u64, new: u64, at: usize) {
+        if new & VALID == 0 {
+            self.broken.insert(place, (old, at));
+        } else {
+            self.broken.remove(&place);
+        }
+        if new & VALID != 0 && place.level < 3 {
+            let below = Place {
+                level: place.level + 1,
+                ipa: place.ipa,
+            };
+            self.tables.insert(output_address(new), below);
+        }
+    }
+}
+
+fn check_leaf(leaf: u64, coherence: &Coherence) {
+    assert_eq!(leaf & !ALLOWED, 0, "reserved bits in {leaf:#x}");
+    assert!(leaf & AF != 0, "the access flag is set from the start");
+    assert!(
+        matches!(leaf >> 53 & 3, 0b00 | 0b10),
+        "an XN that needs FEAT_XNX"
+    );
+    if leaf >> 2 & 0xf != 1 {
+        assert_eq!(leaf >> 8 & 3, 3, "RAM is Inner Shareable");
+        let write_back = if coherence.fwb { 0b0110 } else { 0b1111 };
+        assert_eq!(leaf >> 2 & 0xf, write_back, "RAM is Write-Back");
+    }
+}
+
+fn check_executable(frames: &Frames, leaf: u64, coherence: &Coherence) {
+    let frame = frames.get(Pa::new(output_address(leaf)));
+    let data = coherence.idc || frame.pou == State::Clean;
+    assert!(
+        data,
+        "X before the data is clean to the point of unification: {:?}",
+        frame.pou
+    );
+    let fetches = coherence.dic || frame.icache == State::Clean;
+    assert!(
+        fetches,
+        "X before the I-cache is coherent: {:?}",
+        frame.icache
+    );
+}
+
+/// Between a break and the make that follows: the whole broadcast sequence, and nothing weaker.
+fn check_broken(ipa: Ipa, log: &[Op]) {
+    let sequence = [
+        Op::Dsb(Dsb::IshSt),
+        Op::Tlbi(Tlbi::Ipas2e1Is(ipa)),
+        Op::Dsb(Dsb::Ish),
+        Op::Tlbi(Tlbi::Vmalle1Is),
+        Op::Dsb(Dsb::Ish),
+        Op::Tlbi(Tlbi::RepeatVale2Is),
+        Op::Dsb(Dsb::Ish),
+        Op::Isb,
+    ];
+    let is_ours = |op: &&Op| matches!(op, Op::Dsb(_) | Op::Isb | Op::Tlbi(_));
+    let by_page = |op: &Op| match op {
+        Op::Tlbi(Tlbi::Ipas2e1Is(ipa)) => Op::Tlbi(Tlbi::Ipas2e1Is(ipa.page())),
+        op => *op,
+    };
+    let done: Vec<Op> = log.iter().filter(is_ours).map(by_page).collect();
+    assert!(
+        done.starts_with(&sequence),
+        "between break and make: {done:?}"
+    );
+}
+
+/// Stores to tables that a walk may still miss.
+#[derive(Default)]
+pub(super) struct Writer {
+    cpus: [Stores; 2],
+}
+
+#[derive(Default)]
+struct Stores {
+    /// Not seen by this CPU's own walks.
+    unseen_here: bool,
+    /// New descriptors that another CPU's walks may miss.
+    unseen_elsewhere: bool,
+}
+
+impl Writer {
+    pub(super) fn note(&mut self, cpu: usize, _ipa: u64, was_valid: bool, _is_valid: bool) {
+        let stores = &mut self.cpus[cpu];
+        stores.unseen_here = true;
+        // More rights in place: others that miss them fault and look for themselves.
+        stores.unseen_elsewhere |= !was_valid;
+    }
+
+    pub(super) fn dsb(&mut self, cpu: usize, kind: Dsb) {
+        let stores = &mut self.cpus[cpu];
+        stores.unseen_here = false;
+        stores.unseen_elsewhere &= !matches!(kind, Dsb::IshSt | Dsb::Ish | Dsb::Sy);
+    }
+
+    pub(super) fn unseen_by_walkers(&self, cpu: usize) -> bool {
+        self.cpus[cpu].unseen_here
+    }
+
+    pub(super) fn check_entry(&self, cpu: usize) {
+        let stores = &self.cpus[cpu];
+        assert!(
+            !stores.unseen_here && !stores.unseen_elsewhere,
+            "a DSB follows a store to a table before the guest runs"
+        );
+    }
+}
