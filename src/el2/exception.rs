@@ -197,7 +197,8 @@ fn backtrace(mut fp: u64, pc: Option<u64>) {
 }
 
 fn frame_record(fp: u64, image: PaRange) -> Option<(u64, u64)> {
-    if fp % 8 != 0 || !image.contains(Pa::new(fp)) || !image.contains(Pa::new(fp).add(15)) {
+    if !fp.is_multiple_of(8) || !image.contains(Pa::new(fp)) || !image.contains(Pa::new(fp).add(15))
+    {
         return None;
     }
     let word = |at| Some(u64::from(probe(Pa::new(at))?) | u64::from(probe(Pa::new(at + 4))?) << 32);
