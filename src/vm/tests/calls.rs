@@ -171,3 +171,66 @@ fn a_trapped_wait_is_stepped_over() {
         (ENTRY + 4, 1)
     );
 }
+
+#[test]
+fn every_exit_is_counted_once_and_by_its_class() {
+    let mut run = Run::new();
+    run.m.el1[El1::Vbar as usize] = 0x4010_0000;
+    for (esr, class) in [
+        (0x18 << 26 | 1 << 25, 0),
+        (HVC, 1),
+        (SMC, 1),
+        (0x19 << 26, 2),
+        (0x3f << 26, 2),
+    ] {
+        let before = run.vcpu.counters.exits;
+        run.exit(esr, 0, 0);
+        let after = run.vcpu.counters.exits;
+        assert_eq!(after.total(), before.total() + 1);
+        let counted = [
+            after.sysreg - before.sysreg,
+            after.calls - before.calls,
+            after.other - before.other,
+        ];
+        assert_eq!(counted[class], 1, "ESR {esr:#x}");
+    }
+    let _ = run
+        .vm
+        .handle_exit(&mut run.vcpu, &Exit::Interrupt, &run.pool, &mut run.m);
+    assert_eq!(run.vcpu.counters.exits.interrupts, 1);
+    let _ = run.vm.handle_exit(
+        &mut run.vcpu,
+        &Exit::SError { esr: 0 },
+        &run.pool,
+        &mut run.m,
+    );
+    assert_eq!(run.vcpu.counters.exits.other, 3);
+}
+
+/// The same stale entry now and then, over a long life: whatever instruction was completed in between shows progress.
+#[test]
+fn a_completed_instruction_between_two_faults_is_progress() {
+    let ram = 0x4000_0000;
+    let stale = 0x24 << 26 | 1 << 25 | 0x07;
+    let device = 0x24 << 26 | 1 << 25 | 1 << 24 | 2 << 22 | 31 << 16 | 0x07;
+    let skipped = 0x24 << 26 | 1 << 25 | 1 << 8 | 0x07;
+    let feature = sysreg(encoding(3, 0, 0, 4, 1), 5, true);
+    for (esr, at) in [
+        (HVC, 0),
+        (SMC, 0),
+        (device, super::UART),
+        (skipped, 0x1000_0000),
+        (feature, 0),
+    ] {
+        let mut run = Run::new();
+        for _ in 0..200 {
+            run.vcpu.registers.pc = ENTRY;
+            assert_eq!(run.exit(stale, 0, ram), Next::Resume);
+            run.vcpu.registers.x[0] = 0x8000_0000;
+            assert_eq!(run.exit(esr, at, at), Next::Resume);
+        }
+    }
+    let mut run = Run::new();
+    let stopped = (0..200).any(|_| run.exit(stale, 0, ram) != Next::Resume);
+    assert!(stopped, "and nothing in between shows none");
+}
