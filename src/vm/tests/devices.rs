@@ -12,6 +12,8 @@ const GICD_CTLR: u64 = GICD;
 /// GICR_ISENABLER0, GICR_IGROUPR0: SGI frame.
 const GICR_IGROUPR0: u64 = GICR + 0x1_0080;
 const GICR_ISENABLER0: u64 = GICR + 0x1_0100;
+const GICR_ISACTIVER0: u64 = GICR + 0x1_0300;
+const GICR_ICACTIVER0: u64 = GICR + 0x1_0380;
 /// The physical interrupt of the board's virtual timer.
 const PHYSICAL: IntId = IntId::ppi(11);
 
@@ -73,6 +75,129 @@ fn a_byte_received_raises_the_consoles_interrupt() {
         [33]
     );
     assert_eq!(list[0].pintid, None);
+}
+
+/// A GICv3 guest that takes its virtual timer's interrupt, which has just come.
+fn with_timer() -> Run {
+    let mut run = Run::new();
+    run.store(GICD_CTLR, 0x12);
+    run.store(GICR_IGROUPR0, u64::from(u32::MAX));
+    run.store(GICR_ISENABLER0, 1 << 27);
+    run.m.host.timer_lines = (true, false);
+    run.vm
+        .devices()
+        .timer_interrupt(VIRTUAL_TIMER, PHYSICAL, &mut run.m);
+    run
+}
+
+/// The guest works on its list registers without an exit: what a register of the GIC reads is what they say now.
+#[test]
+fn the_gic_shows_what_the_guest_did_to_its_list_registers() {
+    let mut run = with_timer();
+    plan(&mut run);
+    assert_eq!(run.load(GICR_ISACTIVER0), 0);
+    run.m.host.list[0].state = State::new(false, true);
+    assert_eq!(run.load(GICR_ISACTIVER0), 1 << 27, "acknowledged meanwhile");
+    // The guest deactivates it by the register instead of by its end: the physical one is ours to deactivate.
+    run.store(GICR_ICACTIVER0, 1 << 27);
+    assert_eq!(run.m.host.deactivated, [PHYSICAL.raw()]);
+}
+
+#[test]
+fn an_interrupt_that_the_guest_ended_may_come_again() {
+    let mut run = with_timer();
+    plan(&mut run);
+    // Taken and ended in the guest, and the timer fired again.
+    run.m.host.list[0].state = State::Invalid;
+    run.vm
+        .devices()
+        .timer_interrupt(VIRTUAL_TIMER, PHYSICAL, &mut run.m);
+    let list = plan(&mut run).expect("it is to be loaded again");
+    assert_eq!((list.len(), list[0].state), (1, State::new(true, false)));
+    assert!(run.m.host.deactivated.is_empty());
+}
+
+#[test]
+fn a_plan_keeps_what_is_active_in_the_guest() {
+    let mut run = with_timer();
+    plan(&mut run);
+    run.m.host.list[0].state = State::new(false, true);
+    // Something new to load: the console's interrupt.
+    run.store(GICD + 0x84, 1 << 1);
+    run.store(GICD + 0x104, 1 << 1);
+    run.store(UARTCR, 0x301);
+    run.store(UARTIMSC, 1 << 4 | 1 << 6);
+    for _ in 0..16 {
+        run.vm.devices().receive(b'z');
+    }
+    let list = plan(&mut run).expect("there is something new");
+    let timer = list.iter().find(|register| register.vintid.raw() == 27);
+    assert_eq!(
+        timer.map(|register| register.state),
+        Some(State::new(false, true))
+    );
+    assert!(list.iter().any(|register| register.vintid.raw() == 33));
+}
+
+#[test]
+fn a_maintenance_interrupt_folds_in_what_ended() {
+    let mut run = with_timer();
+    plan(&mut run);
+    run.m.host.list[0].state = State::Invalid;
+    run.m.host.timer_lines = (false, false);
+    run.vm.devices().maintenance(&mut run.m);
+    assert!(!run.vm.devices().is_pending());
+    assert_eq!(run.load(GICR_ISACTIVER0), 0);
+}
+
+/// ICC_SGI1R_EL1: S3_0_C12_C11_5. SGI 1 to itself, handled, and sent again: it is not lost.
+#[test]
+fn an_sgi_sent_again_after_the_first_was_handled_is_delivered_again() {
+    let mut run = with_timer();
+    run.m.host.timer_lines = (false, false);
+    run.vm.devices().fold_in(&mut run.m);
+    run.store(GICR_ISENABLER0, 1 << 1);
+    let sgi1r = 0x18 << 26 | 1 << 25 | 3 << 20 | 5 << 17 | 12 << 10 | 3 << 5 | 11 << 1;
+    for time in 0..3 {
+        run.vcpu.registers.x[3] = 1 << 24 | 1;
+        run.exit(sgi1r, 0, 0);
+        let list = plan(&mut run).unwrap_or_default();
+        assert!(
+            list.iter().any(|register| register.vintid.raw() == 1),
+            "time {time}"
+        );
+        run.m
+            .host
+            .list
+            .iter_mut()
+            .for_each(|register| register.state = State::Invalid);
+    }
+}
+
+/// The mask is the guest's: the line falls when it closes it.
+#[test]
+fn the_consoles_line_follows_its_mask_at_once() {
+    let mut run = Run::new();
+    run.store(GICD_CTLR, 0x12);
+    run.store(GICD + 0x84, 1 << 1);
+    run.store(GICD + 0x104, 1 << 1);
+    run.store(UARTCR, 0x301);
+    run.store(UARTIMSC, 1 << 4 | 1 << 6);
+    for _ in 0..16 {
+        run.vm.devices().receive(b'z');
+    }
+    assert!(run.vm.devices().is_pending());
+    run.store(UARTIMSC, 0);
+    assert!(!run.vm.devices().is_pending());
+    run.store(UARTIMSC, 1 << 4 | 1 << 6);
+    assert!(run.vm.devices().is_pending());
+    while run.load(UARTFR) & 1 << 4 == 0 {
+        run.load(UART);
+    }
+    assert!(
+        !run.vm.devices().is_pending(),
+        "reading the last byte ends it"
+    );
 }
 
 #[test]
