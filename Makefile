@@ -12,26 +12,27 @@ $(foreach name,$(VARIABLES),$(eval override export $(name) := $$(value $(name)))
 override export FROM := $(value PWD)
 
 HOST := guest/host
+# What is on stdin is typed to the guest: no step before it may take a byte, hence </dev/null.
 
 help:
 	@cat $(HOST)/help.txt
 
 run:
-	@$(HOST)/check.sh run
-	@$(HOST)/setup.sh
-	@$(HOST)/build.sh hypervisor guests
+	@$(HOST)/check.sh run </dev/null
+	@$(HOST)/setup.sh </dev/null
+	@$(HOST)/build.sh hypervisor guests </dev/null
 	@$(HOST)/boot.sh run
 
 linux:
-	@$(HOST)/check.sh linux
-	@$(HOST)/setup.sh
-	@$(HOST)/build.sh hypervisor
+	@$(HOST)/check.sh linux </dev/null
+	@$(HOST)/setup.sh </dev/null
+	@$(HOST)/build.sh hypervisor </dev/null
 	@$(HOST)/boot.sh linux
 
 debug:
-	@$(HOST)/check.sh run
+	@$(HOST)/check.sh run </dev/null
 	@$(HOST)/setup.sh debug
-	@$(HOST)/build.sh hypervisor guests
+	@$(HOST)/build.sh hypervisor guests </dev/null
 	@$(HOST)/debug.sh
 
 test:
@@ -44,8 +45,8 @@ test-all:
 	@$(HOST)/test.sh all
 
 build:
-	@$(HOST)/setup.sh
-	@$(HOST)/build.sh hypervisor guests
+	@$(HOST)/setup.sh </dev/null
+	@$(HOST)/build.sh hypervisor guests </dev/null
 
 image:
 	@$(HOST)/image.sh

@@ -2,12 +2,13 @@
 //!
 //! Reading order: entry.S (reset) ─► [`start`] (boot, a list of calls) ─► [`run`] (enter the guest, decode its exit, let the
 //! library handle it) ─► [`power`] (the end). Beside the road: [`machine`] (the seam's instructions), [`hyp_map`] (EL2's own
-//! stage 1), [`exception`] (EL2's own faults), [`interrupts`], [`guest_state`] (EL1's registers), and the drivers.
+//! stage 1), [`exception`] (EL2's own faults), [`interrupts`], [`guest_state`] (EL1's registers), the drivers, and [`debug`] (what gdb is told).
 //!
 //! True throughout: one pCPU, DAIF masked except while it waits, MMU and caches on from [`start`] on.
 
 mod boot;
 mod console;
+mod debug;
 mod driver;
 mod exception;
 mod guest_state;

@@ -1,7 +1,7 @@
 //! A stage-2 abort, from syndrome to what is done about it.
 //!
-//! [`resolve`] is the order of decisions; the two kinds of fault part at the live leaf. [`translation`] maps where nothing
-//! is, [`permission`] relaxes what is there, and neither can do the other's work. The fault status is only a hint that is
+//! [`resolve`] is the order of decisions; the two kinds of fault part at the live leaf. `translation` maps where nothing
+//! is, `permission` relaxes what is there, and neither can do the other's work. The fault status is only a hint that is
 //! cross-checked: between the fault and now another vCPU may have been here.
 //!
 //! Nothing in here knows of VMs or devices. What somebody else must do is answered as a [`Resolution`].
@@ -273,7 +273,7 @@ fn mmio(fault: &Fault<'_>, device: u8, offset: u64, range: IpaRange) -> Resoluti
     };
     // An unaligned access may report the second page it touched, or reach out of the slot: then FAR is not where it began.
     let size = transfer.width.bytes();
-    if fault.far.raw() % size != 0 || offset + size > range.size {
+    if !fault.far.raw().is_multiple_of(size) || offset + size > range.size {
         return external(fault);
     }
     Resolution::Mmio(Mmio {
@@ -325,7 +325,7 @@ fn data_rights(policy: RightsPolicy, need: Need) -> Rights {
 }
 
 /// The contents that touch the page at `ipa`.
-fn contents_of<'a>(contents: &'a [Content], ipa: Ipa) -> impl Iterator<Item = &'a Content> {
+fn contents_of(contents: &[Content], ipa: Ipa) -> impl Iterator<Item = &Content> {
     let page = page_of(ipa);
     contents
         .iter()

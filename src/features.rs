@@ -1,7 +1,7 @@
 //! What a CPU can do, read off its ID registers as plain values.
 //!
 //! `el2` reads the registers; here they become facts with names. Whatever several CPUs must agree on is combined with
-//! [`Features::and`].
+//! [`Coherence::and`].
 //!
 //! Source: DDI 0487 "AArch64 System register descriptions", each register by its name.
 

@@ -5,15 +5,14 @@
 //! GiB whatever order pages come back in (a buddy tree over single pages would need megabytes when every second one is
 //! free), taking and giving a page on the hot path touches no tree, and whole chunks stay whole for block mappings.
 //!
-//! A page says what is known of its contents by its type: [`RawPage`] (nothing) becomes [`CleanPage`] (zeroed or filled,
-//! and visible to a guest that runs with its caches off) and only that can be mapped.
+//! A page that leaves is a [`RawPage`]: nothing is known of its contents. Stage 2 maps only what was made clean.
 //!
 //! Lock order: the pool's lock is innermost but for the heap's. The heap never grows from the pool.
 
 mod chunk;
 mod pages;
 
-pub use pages::{CleanPage, OwnedPage, RawPage};
+pub use pages::{OwnedPage, RawPage};
 
 use alloc::vec::Vec;
 use buddy_system_allocator::FrameAllocator;

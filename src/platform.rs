@@ -13,6 +13,9 @@ pub const RAM_BASE: Ipa = Ipa::new(0x4000_0000);
 /// Most RAM a guest may have: what keeps every address of the platform below 2^36.
 pub const RAM_MAX: u64 = 63 << 30;
 
+/// The second flash bank, erased for ever: firmware built for `virt` looks for its variables there.
+pub const FLASH: IpaRange = window(0x0400_0000, 0x0400_0000);
+
 /// GIC distributor (GICD).
 pub const GICD: IpaRange = window(0x0800_0000, 0x1_0000);
 
@@ -92,6 +95,7 @@ mod tests {
             )
         };
         for line in [
+            row("flash", FLASH, None),
             row("GICD", GICD, None),
             row("GICC (GICv2)", GICC, None),
             row("GICR (GICv3)", GICR, None),
@@ -121,7 +125,7 @@ mod tests {
             start: RAM_BASE,
             size: RAM_MAX,
         };
-        let windows = [GICD, GICC, GICR, UART, RTC, virtio, ram];
+        let windows = [FLASH, GICD, GICC, GICR, UART, RTC, virtio, ram];
         for (index, one) in windows.iter().enumerate() {
             assert!(
                 windows

@@ -34,6 +34,8 @@ pub mod pstate {
     pub const AARCH32_E: u64 = 1 << 9;
     /// D, A, I and F: all masked.
     pub const DAIF: u64 = 0b1111 << 6;
+    /// I: IRQs masked.
+    pub const IRQ_MASKED: u64 = 1 << 7;
     /// Branch type of FEAT_BTI.
     pub const BTYPE: u64 = 0b11 << 10;
     /// Speculative Store Bypass Safe.

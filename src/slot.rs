@@ -49,7 +49,7 @@ impl Slots {
     pub fn add(&mut self, slot: Slot) -> Result<(), SlotError> {
         if slot.range.size == 0
             || !slot.range.start.is_aligned(PAGE_SIZE)
-            || slot.range.size % PAGE_SIZE != 0
+            || !slot.range.size.is_multiple_of(PAGE_SIZE)
         {
             return Err(SlotError::NotPages);
         }

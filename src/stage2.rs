@@ -9,11 +9,13 @@
 //!
 //! Source: DDI 0487 "The AArch64 Virtual Memory System Architecture", stage 2.
 
+pub mod clean;
 pub mod config;
 pub mod descriptor;
 pub mod maintenance;
 pub mod walk;
 
+pub use clean::CleanPage;
 pub use config::{Config, ConfigError};
 pub use descriptor::{Descriptor, Level, Memory, Rights, View};
 pub use walk::{Absent, Grant, Leaf, Mapped, Present, Relaxed, Walk};

@@ -144,6 +144,8 @@ pub struct Vgic {
     shared: Vec<SharedBank>,
     /// Bit per vCPU: its list registers no longer show what they should.
     dirty: u64,
+    /// A guest's end of interrupt may deactivate the physical one by the HW bit.
+    links_in_hardware: bool,
 }
 
 /// What is private to a vCPU.
@@ -235,7 +237,19 @@ impl Vgic {
                 .map(|row| SharedBank::new(spi_count - row * BANK as usize, affinities.len()))
                 .collect(),
             dirty: 0,
+            links_in_hardware: true,
         })
+    }
+
+    /// The same, but no list register gets the HW bit: a guest's end of a linked interrupt raises a maintenance interrupt,
+    /// and EL2 deactivates the physical one ([`Vgic::take_deactivation`]). For controllers whose hardware does not look at
+    /// a line again after it has deactivated an interrupt by itself.
+    #[must_use]
+    pub fn without_hardware_links(self) -> Self {
+        Self {
+            links_in_hardware: false,
+            ..self
+        }
     }
 
     /// The version the guest sees.

@@ -8,11 +8,13 @@
 
 mod calls;
 mod devices;
+mod input;
 mod load;
 mod summary;
 mod vcpu;
 
-pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER};
+pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER, device_name};
+pub use input::{HOTKEY, Input, Typed};
 pub use load::{Bytes, LoadError, Loaded, Modules, load};
 pub use summary::Summary;
 pub use vcpu::Vcpu;
@@ -343,6 +345,7 @@ impl Vm {
         }
     }
 
+    #[inline(never)] // `faultline break` of gdb stops here
     fn inject<H: Host>(&self, vcpu: &mut Vcpu, exception: Exception, host: &mut H) -> Next {
         if exception.is_abort() {
             vcpu.counters.injected += 1;
@@ -398,6 +401,10 @@ fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError>
     slots.add(Slot {
         range: ram,
         kind: Kind::Ram,
+    })?;
+    slots.add(Slot {
+        range: platform::FLASH,
+        kind: Kind::Device(devices::FLASH),
     })?;
     slots.add(Slot {
         range: platform::GICD,

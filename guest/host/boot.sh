@@ -5,12 +5,12 @@ cd "$(dirname "$0")/../.."
 . guest/host/common.sh
 
 image=target/faultline${BUG:+-$BUG}.img
-if [ "${BOARD:-virt}" = raspi4b ]; then guest/linux/fetch.sh raspi4b.dtb; fi
+if [ "${BOARD:-virt}" = raspi4b ]; then guest/linux/fetch.sh raspi4b.dtb </dev/null; fi
 
 if [ "$1" = linux ]; then
     # The person's own kernel and ramdisk take the place of Debian's, which are not fetched then.
-    if [ -z "${LINUX:-}" ]; then guest/linux/fetch.sh Image; fi
-    if [ -z "${INITRD:-}" ]; then guest/linux/fetch.sh busybox && guest/linux/initramfs.sh; fi
+    if [ -z "${LINUX:-}" ]; then guest/linux/fetch.sh Image </dev/null; fi
+    if [ -z "${INITRD:-}" ]; then guest/linux/fetch.sh busybox </dev/null && guest/linux/initramfs.sh; fi
     GUEST=$(locate "${LINUX:-$PWD/target/linux/Image}")
     INITRD=${INITRD:-$PWD/target/linux/initramfs.gz}
     case $GUEST in /*) ;; *) GUEST=./$GUEST ;; esac

@@ -17,8 +17,7 @@ unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS CARGO_TARGET_AARCH
 # build TARGET_FOLDER WHAT ARGUMENTS...
 build() {
     [ -d "$1/$triple" ] || say build "$2 (the first time takes a minute or two)"
-    CARGO_TARGET_DIR=$PWD/$1
-    export CARGO_TARGET_DIR RUSTC="$rustc"
+    export CARGO_TARGET_DIR="$1" RUSTC="$rustc"
     shift 2
     if [ -n "$build_std" ]; then
         # -Zbuild-std on a stable compiler, and the linker that rustup would bring along.
@@ -34,7 +33,7 @@ flatten() { # ELF FLAT
 }
 
 hypervisor() {
-    folder=target/$toolchain name=faultline
+    folder=$PWD/target/$toolchain name=faultline
     set -- --bin faultline
     if [ -n "${BUG:-}" ]; then
         folder=$folder-bug name=faultline-$BUG
@@ -48,10 +47,11 @@ hypervisor() {
 guests() {
     [ -e guest/Cargo.toml ] || return 0
     # From its own folder: the flags of .cargo/config.toml name a linker script, and this crate has its own.
-    (root=$PWD && cd guest && PWD=$root build "target/guest-$toolchain" "the guests" --bins)
+    folder=$PWD/target/guest-$toolchain
+    (cd guest && build "$folder" "the guests" --bins)
     mkdir -p target/guest
     sed -n '/^\[\[bin\]\]/,/^$/s/^name = "\(.*\)"/\1/p' guest/Cargo.toml | while read -r name; do
-        cp "target/guest-$toolchain/$triple/release/$name" "target/guest/$name.elf"
+        cp "$folder/$triple/release/$name" "target/guest/$name.elf"
         flatten "target/guest/$name.elf" "target/guest/$name.bin"
     done
 }

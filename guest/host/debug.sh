@@ -31,8 +31,7 @@ done
 say console "$folder/console  (another terminal: socat -,raw,echo=0,escape=0x1d unix:$folder/console)"
 say gdb "stopped at reset; \`continue\` starts the machine, \`help faultline\` lists the project's commands"
 set -- -q -ex "set confirm off" -ex "set architecture aarch64"
-[ ! -e src/el2/gdb.py ] || set -- "$@" -x src/el2/gdb.py
 [ -z "${GDB_SCRIPT:-}" ] || set -- -batch "$@"
-set -- "$@" -ex "target remote $folder/gdb"
+set -- "$@" -x src/el2/gdb.py -ex "target remote $folder/gdb" -ex "faultline load"
 [ -z "${GDB_SCRIPT:-}" ] || set -- "$@" -x "$(locate "$GDB_SCRIPT")"
 gdb-multiarch "$@" "$image.elf"

@@ -37,6 +37,11 @@ check_machine() {
     check_number SMP "$SMP" 1 512
     [ "$GIC" = 3 ] || [ "$SMP" -le 8 ] || refuse "SMP=$SMP: a GICv2 serves at most 8 CPUs; use GIC=3"
     machine_mib=$(mebibytes "$MEM") || refuse "MEM=$MEM: must be a size such as 512M or 2G"
+    EARLYCON=${EARLYCON:-}
+    case $EARLYCON in
+        *[!a-z0-9,]* | ????????????????????????????????????????????????????????????????*)
+            refuse "EARLYCON=$EARLYCON: must be such as pl011,0x9000000" ;;
+    esac
     [ -z "$TIMEOUT" ] || check_number TIMEOUT "$TIMEOUT" 0 1000000
     case $CPU in
         *[!a-z0-9,=._-]*) refuse "CPU=$CPU: not the name of a CPU" ;;

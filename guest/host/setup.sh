@@ -30,7 +30,7 @@ new_enough() { # RUSTC
 
 remember() { # NAME CARGO RUSTC BUILD_STD SYSROOT
     cat >"$state/toolchain" <<EOF
-toolchain='$1' cargo='$2' rustc='$3'
+toolchain='$1' cargo='$(command -v "$2")' rustc='$(command -v "$3")'
 build_std='$4'
 # Chosen because this is there:
 proof='$5'

@@ -37,8 +37,10 @@ tests() {
     name=$1
     shift
     say test "$name"
-    code=0
-    "$@" >"$log" 2>&1 || code=$?
+    # Our own harness tells of each boot as it ends: minutes, so they are shown while they pass.
+    { "$@" 2>&1 && echo 0 >"$log.code" || echo 1 >"$log.code"; } | tee "$log" |
+        { grep --line-buffered -E '^ *[0-9]+/[0-9]+ ' >&2 || true; }
+    code=$(cat "$log.code")
     good=$(counted passed) bad=$(counted failed)
     # A run that ended badly, or tested nothing, is a failure even where no test says so.
     if [ "$bad" = 0 ] && { [ $code != 0 ] || [ "$good" = 0 ]; }; then bad=1; fi
@@ -70,8 +72,8 @@ debian_cargo() {
 # with SUBCOMMAND WHAT...: sets $rust to a cargo that has the subcommand; a minimal rustup has neither fmt nor clippy.
 with() {
     rust=$host
-    "$rust" "$1" -V >/dev/null 2>&1 || rust=debian_cargo
-    "$rust" "$1" -V >/dev/null 2>&1 || {
+    "$rust" "$1" --version >/dev/null 2>&1 || rust=debian_cargo
+    "$rust" "$1" --version >/dev/null 2>&1 || {
         left_out="$left_out; $2 (no cargo $1 here)"
         return 1
     }

@@ -18,44 +18,58 @@ const MACHINE: &str = "-machine virt,virtualization=on,gic-version=3 -cpu cortex
 /// Something to hand over as a device tree, by name.
 pub(crate) struct Oddity {
     pub(crate) name: &'static str,
+    /// Words of the line that must come of it.
+    pub(crate) says: &'static str,
     tree: Option<Vec<u8>>,
 }
 
 /// Makes what is needed of a good tree, QEMU's own.
 pub(crate) fn oddities(qemu: &str, folder: &Path) -> Result<Vec<Oddity>, String> {
-    let good = tree_of(qemu, folder, &[])?;
-    let without_uart = tree_of(qemu, folder, &["-r", "/pl011@9000000"])?;
-    let without_memory = tree_of(qemu, folder, &["-r", "/memory@40000000"])?;
+    let good = tree_of(qemu, folder, None)?;
+    let without_uart = tree_of(qemu, folder, Some("/pl011@9000000"))?;
+    let without_memory = tree_of(qemu, folder, Some("/memory@40000000"))?;
     // After the root's FDT_BEGIN_NODE and its empty name.
     let token = 8 + word(&good, 8) as usize;
-    let odd = |name, tree| Oddity {
+    let odd = |name, says, tree| Oddity {
         name,
+        says,
         tree: Some(tree),
     };
+    let broken = "the device tree is broken";
+    let nowhere = "not a device tree";
     Ok(vec![
         Oddity {
             name: "x0 = 0 and no device tree",
+            says: nowhere,
             tree: None,
         },
-        odd("x0 points to nonsense", vec![0xa5; 4096]),
+        odd("x0 points to nonsense", nowhere, vec![0xa5; 4096]),
         odd(
             "a device tree of impossible size",
+            "its end is no memory",
             with_word(&good, 4, u32::MAX),
         ),
         odd(
             "a device tree whose structure lies outside",
+            broken,
             with_word(&good, 8, 0x7fff_fff0),
         ),
         odd(
             "a device tree whose structure is broken",
+            broken,
             with_word(&good, token, 0xdead_beef),
         ),
         odd(
             "a device tree cut off",
+            broken,
             good[..good.len().min(256)].to_vec(),
         ),
-        odd("a device tree without memory", without_memory),
-        odd("a device tree without UART", without_uart),
+        odd(
+            "a device tree without memory",
+            "the device tree has no RAM",
+            without_memory,
+        ),
+        odd("a device tree without UART", "no console", without_uart),
     ])
 }
 
@@ -112,16 +126,16 @@ fn with_early_console(image: &Path, copy: &PathBuf) -> std::io::Result<()> {
     std::fs::write(copy, bytes)
 }
 
-/// QEMU's device tree of the machine, edited by `fdtput` with these arguments.
-fn tree_of(qemu: &str, folder: &Path, edit: &[&str]) -> Result<Vec<u8>, String> {
+/// QEMU's device tree of the machine, without this node.
+fn tree_of(qemu: &str, folder: &Path, without: Option<&str>) -> Result<Vec<u8>, String> {
     let file = folder.join("qemu.dtb");
     let mut dump = Command::new(qemu);
     dump.args(MACHINE.split(' ').take(8))
         .args(["-nic", "none", "-display", "none", "-serial", "null"]);
     dump.args(["-machine", &format!("dumpdtb={}", file.display())]);
     silently(&mut dump)?;
-    if let [flag, node] = edit {
-        silently(Command::new("fdtput").arg(flag).arg(&file).arg(node))?;
+    if let Some(node) = without {
+        silently(Command::new("fdtput").arg("-r").arg(&file).arg(node))?;
     }
     std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))
 }

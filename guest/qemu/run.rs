@@ -2,7 +2,7 @@
 use crate::console::{self, End, Keys};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Lines of console shown of a failure.
 const TAIL: usize = 30;
@@ -90,7 +90,7 @@ impl Case {
         self
     }
 
-    /// With a variable of run.sh's.
+    /// With a variable of run.sh's; `@n` in its value is the time of day n seconds after the start.
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.variables.retain(|(known, _)| *known != name);
         self.variables.push((name, value.into()));
@@ -199,7 +199,11 @@ impl Case {
                         .iter()
                         .filter_map(|name| Some((name, std::env::var_os(name)?))),
                 );
-                command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+                command.envs(
+                    self.variables
+                        .iter()
+                        .map(|(name, value)| (name, at_the_time(value))),
+                );
                 command.env("TIMEOUT", self.limit.as_secs().to_string());
                 command.env("LOG", self.log());
                 command
@@ -245,4 +249,15 @@ impl Case {
             }
         }
     }
+}
+
+/// Replaces `@n` by the seconds since 1970 in n seconds.
+fn at_the_time(value: &str) -> String {
+    let Some((before, digits)) = value.split_once('@') else {
+        return value.into();
+    };
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    format!("{before}{}", now + digits.parse::<u64>().unwrap_or(0))
 }

@@ -1,109 +1,50 @@
 //! Counters, told in words.
-use core::fmt::{Display, Formatter, Result, Write};
+use core::fmt::{Display, Error, Formatter, Result, Write};
 use runtime::hypercall::{Counter, Counters};
 
-/// What EL2 saw and did, from a difference of counters: `sees a, b; it does this, does that.`
+/// What EL2 saw and did, from a difference of counters: `this, that -> so and so.`
 pub struct Account<'a>(pub &'a Counters);
 
 /// How a counter is told: when it moved by one, and around the number when it moved by more.
 struct Words(Counter, &'static str, &'static str, &'static str);
 
 /// What was seen.
+#[rustfmt::skip]
 const SEEN: [Words; 7] = [
-    Words(
-        Counter::TranslationRead,
-        "a translation fault on a read",
-        "",
-        " translation faults on reads",
-    ),
-    Words(
-        Counter::TranslationWrite,
-        "a translation fault on a write",
-        "",
-        " translation faults on writes",
-    ),
-    Words(
-        Counter::TranslationFetch,
-        "a translation fault on a fetch",
-        "",
-        " translation faults on fetches",
-    ),
-    Words(
-        Counter::PermissionRead,
-        "a permission fault on a read",
-        "",
-        " permission faults on reads",
-    ),
-    Words(
-        Counter::PermissionWrite,
-        "a permission fault on a write",
-        "",
-        " permission faults on writes",
-    ),
-    Words(
-        Counter::PermissionFetch,
-        "a permission fault on a fetch",
-        "",
-        " permission faults on fetches",
-    ),
-    Words(
-        Counter::MmioEmulated,
-        "a device access",
-        "",
-        " device accesses",
-    ),
+    Words(Counter::TranslationRead, "translation fault on a read", "", " translation faults on reads"),
+    Words(Counter::TranslationWrite, "translation fault on a write", "", " translation faults on writes"),
+    Words(Counter::TranslationFetch, "translation fault on a fetch", "", " translation faults on fetches"),
+    Words(Counter::PermissionRead, "permission fault on a read", "", " permission faults on reads"),
+    Words(Counter::PermissionWrite, "permission fault on a write", "", " permission faults on writes"),
+    Words(Counter::PermissionFetch, "permission fault on a fetch", "", " permission faults on fetches"),
+    Words(Counter::MmioEmulated, "device access", "", " device accesses"),
 ];
 
 /// What was done.
+#[rustfmt::skip]
 const DONE: [Words; 6] = [
-    Words(Counter::PagesMapped, "maps a page", "maps ", " pages"),
-    Words(
-        Counter::WriteRelaxed,
-        "makes a page writable",
-        "makes ",
-        " pages writable",
-    ),
-    Words(
-        Counter::ExecRelaxed,
-        "makes a page executable",
-        "makes ",
-        " pages executable",
-    ),
-    Words(
-        Counter::IcacheCoherent,
-        "invalidates the I-cache",
-        "invalidates the I-cache for ",
-        " pages",
-    ),
-    Words(
-        Counter::TlbInvalidations,
-        "invalidates the TLB",
-        "invalidates the TLB ",
-        " times",
-    ),
-    Words(
-        Counter::AbortsInjected,
-        "injects an abort",
-        "injects ",
-        " aborts",
-    ),
+    Words(Counter::PagesMapped, "page mapped", "", " pages mapped"),
+    Words(Counter::WriteRelaxed, "made writable", "", " pages made writable"),
+    Words(Counter::ExecRelaxed, "made executable", "", " pages made executable"),
+    Words(Counter::IcacheCoherent, "I-cache invalidated", "I-cache invalidated for ", " pages"),
+    Words(Counter::TlbInvalidations, "TLB invalidated", "TLB invalidated ", " times"),
+    Words(Counter::AbortsInjected, "abort injected", "", " aborts injected"),
 ];
 
 impl Display for Account<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        write!(f, "sees ")?;
         if !self.tell(f, &SEEN)? {
-            return write!(f, "{}", self.unseen());
+            return f.write_str(self.unseen());
         }
         match self.0.get(Counter::Stage1Walk) {
             0 => {}
             walks => write!(f, " ({walks} by the walker of my tables)")?,
         }
-        write!(f, "; it ")?;
+        f.write_str(" -> ")?;
         if !self.tell(f, &DONE)? {
-            write!(f, "answers")?;
+            f.write_str("answered")?;
         }
-        write!(f, ".")
+        f.write_str(".")
     }
 }
 
@@ -111,17 +52,13 @@ impl Account<'_> {
     /// When no fault was resolved: an abort may still have been handed back.
     fn unseen(&self) -> &'static str {
         match self.0.get(Counter::AbortsInjected) {
-            0 => "nothing: the hardware does it alone now.",
-            _ => "an access to nothing; it injects an abort.",
+            0 => "nothing to do: the hardware does it alone.",
+            _ => "access to nothing -> abort injected.",
         }
     }
 
     /// Writes the counters that moved; says whether any did.
-    fn tell(
-        &self,
-        f: &mut Formatter<'_>,
-        items: &[Words],
-    ) -> core::result::Result<bool, core::fmt::Error> {
+    fn tell(&self, f: &mut Formatter<'_>, items: &[Words]) -> core::result::Result<bool, Error> {
         let mut separator = "";
         for &Words(counter, one, before, after) in items {
             match self.0.get(counter) {

@@ -98,13 +98,15 @@ fn step<T>(number: u32, plan: &str, action: impl FnOnce() -> T) -> (T, Option<Co
 }
 
 /// Ends the line of the plan with what came of it, and says what EL2 did.
+#[inline(never)]
 fn report(cost: &Option<Counters>, outcome: impl Display) {
     println!("{outcome}");
     if let Some(cost) = cost {
-        println!("{}", Paragraph(format_args!("EL2 {}", Account(cost))));
+        println!("{}", Paragraph(format_args!("EL2: {}", Account(cost))));
     }
 }
 
+#[inline(never)]
 fn introduce(start: Option<&Counters>) {
     let (base, size) = fdt::memory();
     println!(
@@ -131,6 +133,7 @@ fn introduce(start: Option<&Counters>) {
 }
 
 /// What step 5 was for.
+#[inline(never)]
 fn founding_bug(cost: Option<&Counters>) {
     let Some(cost) = cost else { return };
     let faults = cost.get(Counter::PermissionFetch);
@@ -141,7 +144,7 @@ fn founding_bug(cost: Option<&Counters>) {
         return;
     }
     println!(
-        "    A hypervisor that would map here, not relax, loops. This one took {}.",
+        "    One that maps here, where it must relax, faults for ever. This took {}.",
         account::Times(faults)
     );
     if cost.get(Counter::IcacheCoherent) == 0 {
@@ -154,6 +157,7 @@ fn founding_bug(cost: Option<&Counters>) {
 
 /// Turns stage 1 on, with a window whose last table is a page nobody has touched: the table walker comes first, finds
 /// nothing in it, and my own handler then fills it in. Answers the window's address.
+#[inline(never)]
 fn window() -> u64 {
     let tables = mmu::Tables::identity();
     let window = mmu::elsewhere(0);
@@ -183,6 +187,7 @@ fn fill_in(frame: &Frame) -> bool {
 }
 
 /// The abort of step 8, decoded.
+#[inline(never)]
 fn describe(abort: Option<Frame>) {
     let Some(frame) = abort else {
         println!("    Nothing answered, and nobody complained.");
@@ -200,12 +205,13 @@ fn describe(abort: Option<Frame>) {
     );
 }
 
+#[inline(never)]
 fn farewell(start: Option<&Counters>) {
     println!();
     if let Some(all) = start.zip(counters()).map(|(start, now)| now.since(start)) {
         let (faults, devices) = (all.faults(), all.get(Counter::MmioEmulated));
         println!(
-            "Ten steps, {faults} stage-2 faults; and {devices} device accesses, most of them for this text."
+            "Ten steps: {faults} stage-2 faults; {devices} device accesses, most of them for this text."
         );
     }
     println!("I switch myself off by PSCI.");

@@ -29,8 +29,10 @@ use register::{
 /// So many status reads in a row, with no other access between them, make a guest that polls.
 ///
 /// Linux before its interrupts are on reads UARTFR at most twice in a row: its console waits for BUSY after one byte
-/// and for TXFF before the next. U-Boot and bare-metal programs that wait for input read it without end.
-const POLLING_READS: u8 = 4;
+/// and for TXFF before the next; the rest is margin, for what asks for status now and then. U-Boot and bare-metal programs that wait for input read it without end. (A program that
+/// looks for input once between any two bytes it prints does the same accesses as Linux's console: it is given input when
+/// it stops printing.)
+const POLLING_READS: u8 = 32;
 
 /// A PL011 as one guest sees it.
 #[derive(Clone, Debug)]
@@ -118,7 +120,7 @@ impl Pl011 {
     /// - *By interrupt*: UARTIMSC has RXIM or RTIM set **and** the interrupt controller forwards the interrupt. The
     ///   second half tells the moment of Linux's start-up (not forwarded yet) from the end of it; either alone would
     ///   lose a FIFO of bytes. The whole FIFO may be filled.
-    /// - *By polling*: it read UARTFR (or UARTRIS, UARTMIS) [`POLLING_READS`] times in a row without another access.
+    /// - *By polling*: it read UARTFR (or UARTRIS, UARTMIS) 32 times in a row without another access.
     ///   Reads of UARTDR do not end polling, everything else does. Only an empty FIFO is filled, so that a boot loader
     ///   that hands over to a kernel leaves at most the byte it was about to read.
     ///

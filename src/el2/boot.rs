@@ -63,6 +63,7 @@ pub(super) fn boot(x0: Pa) -> Machine {
         .warnings
         .iter()
         .for_each(|warning| log!("warning", "{warning}"));
+    enough_ram(&board, blob);
     let bundle = bundle(&board);
     let (domain, modules, module_ranges) = domain(&tree, blob, bundle);
     let pool = ram(&board, blob, bundle, &module_ranges);
@@ -355,6 +356,20 @@ fn ram(board: &Board, blob: PaRange, bundle: Option<PaRange>, modules: &[PaRange
         Size(heap_used as u64),
         Size(heap_size as u64)
     );
+    refuse_little(free, all);
+    pool
+}
+
+/// Before anything else needs it: is there RAM besides our image?
+fn enough_ram(board: &Board, blob: PaRange) {
+    let free = board.free_ram(&[hyp_map::image(), blob]);
+    refuse_little(
+        free.iter().map(|range| range.size).sum(),
+        board.ram.iter().map(|bank| bank.size).sum(),
+    );
+}
+
+fn refuse_little(free: u64, all: u64) {
     if free < LEAST_RAM {
         refuse(format_args!(
             "too little RAM: {} of {} are free, {} is the least",
@@ -363,7 +378,6 @@ fn ram(board: &Board, blob: PaRange, bundle: Option<PaRange>, modules: &[PaRange
             Size(LEAST_RAM)
         ));
     }
-    pool
 }
 
 const fn gic_name(gic: &Gic) -> &'static str {

@@ -1,13 +1,11 @@
 //! Exceptions of EL2's own: a few are expected and stepped over, all others are the end, and are told as well as possible.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use faultline::addr::{Pa, PaRange};
-use faultline::exit::Syndrome;
-use faultline::registers::Registers;
 
 use super::console::print_in_panic;
-use super::{hyp_map, power};
+use super::{debug, hyp_map, power};
 
 /// What `el2_exception` in vectors.S saves, in its order.
 #[repr(C)]
@@ -202,24 +200,8 @@ fn frame_record(fp: u64, image: PaRange) -> Option<(u64, u64)> {
     (record.1 != 0).then_some(record)
 }
 
-/// The last exit, kept for this page only: PC, then the syndrome.
-static LAST_EXIT: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
-
-/// Takes note of an exit.
-pub(super) fn note_exit(registers: &Registers, syndrome: &Syndrome) {
-    for (place, value) in
-        LAST_EXIT
-            .iter()
-            .zip([registers.pc, syndrome.esr, syndrome.far, syndrome.hpfar])
-    {
-        place.store(value, Ordering::Relaxed);
-    }
-}
-
 fn last_exit() {
-    let [pc, esr, far, hpfar] = LAST_EXIT
-        .each_ref()
-        .map(|place| place.load(Ordering::Relaxed));
+    let [pc, esr, far, hpfar, _] = debug::last_exit();
     print_in_panic(format_args!(
         "  last guest exit: PC {pc:#x}  ESR_EL2 {esr:#x}  FAR_EL2 {far:#x}  HPFAR_EL2 {hpfar:#x}"
     ));

@@ -2,11 +2,12 @@
 
 use aarch64_cpu::registers::{CNTP_CTL_EL0, CNTV_CTL_EL0};
 use faultline::board::Board;
+use faultline::registers::{Registers, pstate};
 use faultline::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS};
-use faultline::vm::{PHYSICAL_TIMER, VIRTUAL_TIMER, Vm};
+use faultline::vm::{PHYSICAL_TIMER, Typed, VIRTUAL_TIMER, Vcpu, Vm};
 use tock_registers::interfaces::Readable;
 
-use super::console;
+use super::console::{self, log};
 use super::driver::gic::Gic;
 use super::machine::Cpu;
 
@@ -50,8 +51,8 @@ impl Sources {
 }
 
 /// Takes all interrupts that wait.
-pub(super) fn handle(vm: &Vm, sources: &Sources, host: &mut Cpu) {
-    while let Some(taken) = host.gic.acknowledge() {
+pub(super) fn handle(vm: &Vm, vcpu: &Vcpu, sources: &Sources, cpu: &mut Cpu) {
+    while let Some(taken) = cpu.gic.acknowledge() {
         let intid = taken.intid();
         let guest_timer = match intid {
             id if id == sources.virtual_timer => Some(VIRTUAL_TIMER),
@@ -60,32 +61,65 @@ pub(super) fn handle(vm: &Vm, sources: &Sources, host: &mut Cpu) {
         };
         if let Some(timer) = guest_timer {
             // Left active: the guest's end of interrupt deactivates it.
-            vm.devices().timer_interrupt(timer, IntId::new(intid), host);
+            vm.devices().timer_interrupt(timer, IntId::new(intid), cpu);
             continue;
         }
         if intid == sources.maintenance {
-            vm.devices().maintenance(host);
+            vm.devices().maintenance(cpu);
             // It asks until the list registers are written, which is done before the guest is entered.
-            write_list(vm, host);
+            write_list(vm, cpu);
         } else if Some(intid) == sources.console {
-            console_input(vm);
+            console_input(vm, vcpu, cpu);
         }
-        host.gic.deactivate(taken);
+        cpu.gic.deactivate(taken);
     }
 }
 
-/// Gives the guest what was typed, as far as it has room. What it has none for stays in the UART, and the UART is asked
-/// again when the guest has read.
-pub(super) fn console_input(vm: &Vm) {
+/// Takes what was typed, and gives the guest as much of it as it has room for. When the queue is full the rest stays in the
+/// UART until the guest has read.
+pub(super) fn console_input(vm: &Vm, vcpu: &Vcpu, cpu: &mut Cpu) {
+    while !cpu.input.is_full()
+        && let Some(byte) = console::get()
+    {
+        if cpu.input.push(byte) == Typed::Where {
+            tell_where(vm, vcpu);
+        }
+    }
+    console::interrupt_on_input(!cpu.input.is_full());
     let mut devices = vm.devices();
-    while vm.has_console() && devices.has_room() {
-        let Some(byte) = console::get() else {
-            console::interrupt_on_input(true);
-            return;
-        };
+    while vm.has_console()
+        && devices.has_room()
+        && let Some(byte) = cpu.input.pop()
+    {
         devices.receive(byte);
     }
-    console::interrupt_on_input(false);
+}
+
+/// Answers the hot key.
+fn tell_where(vm: &Vm, vcpu: &Vcpu) {
+    let Registers { x, pc, pstate } = &vcpu.registers;
+    let level = if pstate & pstate::AARCH32 != 0 {
+        "EL0, AArch32"
+    } else {
+        match pstate & pstate::MODE {
+            pstate::EL0T => "EL0",
+            pstate::EL1T => "EL1t",
+            _ => "EL1h",
+        }
+    };
+    let masked = if pstate & pstate::IRQ_MASKED != 0 {
+        "masked"
+    } else {
+        "on"
+    };
+    log!(
+        "where",
+        "'{}' vCPU 0: PC {pc:#x} at {level}, interrupts {masked}, x30 {:#x}, {} pages mapped, {} exits",
+        vm.name(),
+        x[30],
+        vm.stage2().page_count(),
+        vcpu.counters.exits.total()
+    );
 }
 
 /// Writes the list registers, if what they shall hold has changed.

@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use faultline::addr::{Gva, PAGE_SIZE, Pa, PaRange};
 use faultline::features::Features;
 use faultline::machine::{AtAborted, Dc, Dsb, El1, Ic, Machine, Tlbi};
+use faultline::vm::Input;
 use tock_registers::interfaces::{Readable, Writeable};
 
 unsafe extern "C" {
@@ -24,16 +25,19 @@ pub(super) struct Cpu {
     pub(super) gic: Gic,
     dcache_line: u64,
     icache_line: u64,
+    /// What was typed and the guest has not taken yet.
+    pub(super) input: Input,
     /// The guest has made room for console input.
     pub(super) guest_listens: bool,
 }
 
 impl Cpu {
-    pub(super) const fn new(features: &Features, gic: Gic) -> Self {
+    pub(super) fn new(features: &Features, gic: Gic) -> Self {
         Self {
             gic,
             dcache_line: features.dcache_line,
             icache_line: features.icache_line,
+            input: Input::default(),
             guest_listens: false,
         }
     }

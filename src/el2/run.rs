@@ -5,6 +5,7 @@ use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, ESR_EL2, FAR_EL2, HPFAR_EL2
 use faultline::addr::{PAGE_SIZE, Size};
 use faultline::config::RebootPolicy;
 use faultline::exit::{Exit, Syndrome, Vector};
+use faultline::fault::Stop;
 use faultline::guest_tree::{self, GicVersion, GuestTree};
 use faultline::options::Crash;
 use faultline::page_pool::Account;
@@ -19,9 +20,9 @@ use super::console::{self, log};
 use super::interrupts::{self, Sources};
 use super::machine::Cpu;
 use super::power::{self, Verdict, refuse};
-use super::{exception, guest_state, percpu};
+use super::{debug, guest_state, percpu};
 
-/// Resets within a second of the VM's own time, without a word, after which it is stopped.
+/// Resets within a second of the VM's own time, without a word on its console, after which it is stopped.
 const SILENT_RESETS: u32 = 3;
 
 /// Runs the machine's VM to its end, and ends the machine.
@@ -35,10 +36,9 @@ pub(super) fn run(mut machine: Machine) -> ! {
     let mut loaded = loaded
         .unwrap_or_else(|error| refuse(format_args!("VM '{}': {error}", machine.domain.name)));
     let before = machine.pool.account();
-    let mut silent_resets = 0;
+    let mut resets = Resets::default();
     let verdict = loop {
-        let boot_number = silent_resets;
-        let life = one_life(&mut machine, loaded, boot_number);
+        let life = one_life(&mut machine, loaded, resets.boots);
         loaded = life.loaded;
         audit(before, machine.pool.account());
         if let Some(crash) = machine.crash {
@@ -46,15 +46,10 @@ pub(super) fn run(mut machine: Machine) -> ! {
         }
         match life.end {
             End::Reset if machine.domain.reboot == RebootPolicy::Restart => {
-                silent_resets = if life.was_silent {
-                    silent_resets + 1
-                } else {
-                    0
-                };
-                if silent_resets == SILENT_RESETS {
+                if resets.are_a_loop(life.milliseconds, life.spoke) {
                     log!(
                         "vm",
-                        "'{}' stopped: it reset {SILENT_RESETS} times in a row within a second each, and never printed a word",
+                        "'{}' stopped: it reset {SILENT_RESETS} times within a second without a word on its console",
                         machine.domain.name
                     );
                     break Verdict::Stopped;
@@ -69,19 +64,41 @@ pub(super) fn run(mut machine: Machine) -> ! {
     power::end(verdict)
 }
 
+/// A VM's resets, watched for a loop that nobody would see.
+#[derive(Default)]
+struct Resets {
+    boots: u32,
+    silent: u32,
+    milliseconds: u64,
+}
+
+impl Resets {
+    /// Notes a reset after a life of so many milliseconds in which the guest printed something, or did not.
+    fn are_a_loop(&mut self, milliseconds: u64, spoke: bool) -> bool {
+        self.boots += 1;
+        self.milliseconds += milliseconds;
+        self.silent += 1;
+        if spoke || self.milliseconds >= 1000 {
+            (self.silent, self.milliseconds) = (0, 0);
+        }
+        self.silent == SILENT_RESETS
+    }
+}
+
 /// How one life of a VM went.
 struct Life {
     end: End,
     loaded: Loaded,
-    /// Shorter than a second, and nothing printed.
-    was_silent: bool,
+    milliseconds: u64,
+    /// The guest printed something.
+    spoke: bool,
 }
 
 fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life {
     let name = machine.domain.name.clone();
     loaded.set_tree(tree(machine, &loaded, boot_number));
     let gic = machine.cpu.gic.version();
-    let devices = Devices::new(gic, machine.clock)
+    let devices = Devices::new(gic, machine.cpu.gic.links_in_hardware(), machine.clock)
         .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error:?}")));
     announce(machine, &loaded);
     let ground = Ground {
@@ -96,7 +113,8 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     let vm = Vm::new(&machine.domain, &ground, loaded, devices, &mut machine.cpu)
         .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error}")));
     let mut vcpu = vm.boot_vcpu();
-    prepare(&vm, machine);
+    prepare(&vm, &vcpu, machine);
+    debug::note_vcpu(&vm, &vcpu);
     let start = CNTPCT_EL0.get();
     let end = run_vcpu(
         &vm,
@@ -108,12 +126,14 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     let milliseconds = (CNTPCT_EL0.get() - start) * 1000 / CNTFRQ_EL0.get();
     console::interrupt_on_input(false);
     report(&vm, &vcpu, end, milliseconds);
-    let was_silent = milliseconds < 1000 && !vm.devices().spoke();
+    let spoke = vm.devices().spoke();
     park();
+    debug::note_no_vm();
     Life {
         end,
         loaded: vm.destroy(&machine.pool, &mut machine.cpu),
-        was_silent,
+        milliseconds,
+        spoke,
     }
 }
 
@@ -158,7 +178,7 @@ fn announce(machine: &Machine, loaded: &Loaded) {
 }
 
 /// Puts the vCPU's state into this pCPU.
-fn prepare(vm: &Vm, machine: &mut Machine) {
+fn prepare(vm: &Vm, vcpu: &Vcpu, machine: &mut Machine) {
     guest_state::set_traps(&machine.features, vm.stage2());
     guest_state::reset_el1();
     machine.cpu.gic.reset_virtual();
@@ -166,7 +186,7 @@ fn prepare(vm: &Vm, machine: &mut Machine) {
     VTTBR_EL2.set(vm.stage2().vttbr());
     // Control bits may be cached in TLBs, and an earlier VM had this VMID.
     maintenance::invalidate_vmid(&mut machine.cpu);
-    interrupts::console_input(vm);
+    interrupts::console_input(vm, vcpu, &mut machine.cpu);
 }
 
 /// No VM: nothing walks the tables of the one that ended.
@@ -192,21 +212,21 @@ fn run_vcpu(
             far: FAR_EL2.get(),
             hpfar: HPFAR_EL2.get(),
         };
-        exception::note_exit(&vcpu.registers, &syndrome);
+        debug::note_exit(vector, &vcpu.registers, &syndrome);
         let exit = Exit::decode(vector_of(vector), &syndrome);
         match vm.handle_exit(vcpu, &exit, pool, cpu) {
             Next::Resume => {}
-            Next::Interrupt => interrupts::handle(vm, sources, cpu),
+            Next::Interrupt => interrupts::handle(vm, vcpu, sources, cpu),
             Next::Wait => {
                 if !vm.devices().is_pending() {
                     cpu.wait();
                 }
-                interrupts::handle(vm, sources, cpu);
+                interrupts::handle(vm, vcpu, sources, cpu);
             }
             Next::End(end) => return end,
         }
         if cpu.take_guest_listens() {
-            interrupts::console_input(vm);
+            interrupts::console_input(vm, vcpu, cpu);
         }
     }
 }
@@ -226,7 +246,7 @@ fn report(vm: &Vm, vcpu: &Vcpu, end: End, milliseconds: u64) {
         End::Reset => log!("vm", "'{}' asks for a reset", vm.name()),
         End::Exit(0) => log!("vm", "'{}' is done and content", vm.name()),
         End::Exit(code) => log!("vm", "'{}' reports failure: code {code}", vm.name()),
-        End::Stopped(why) => log!("vm", "'{}' stopped: {why}", vm.name()),
+        End::Stopped(why) => report_stop(vm, why),
     }
     console::print(format_args!(
         "{}",
@@ -236,6 +256,12 @@ fn report(vm: &Vm, vcpu: &Vcpu, end: End, milliseconds: u64) {
             milliseconds
         }
     ));
+}
+
+/// A function of its own, for `faultline break stop` (gdb).
+#[inline(never)]
+fn report_stop(vm: &Vm, why: Stop) {
+    log!("vm", "'{}' stopped: {why}", vm.name());
 }
 
 /// Every page the VM took came back.

@@ -10,6 +10,7 @@ use crate::stage2::{Grant, Present, Relaxed};
 ///
 /// A page that has the right already was faulted on through a stale TLB entry: `relax` drops that too, so no path back
 /// into the guest leaves things as they were.
+#[inline(never)] // `faultline break` of gdb stops here
 pub(super) fn resolve<M: Machine>(
     memory: &GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,

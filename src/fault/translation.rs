@@ -7,13 +7,13 @@ use crate::fault::{
     page_of,
 };
 use crate::machine::Machine;
-use crate::page_pool::CleanPage;
-use crate::stage2::{Absent, Grant, Mapped, Tables};
+use crate::stage2::{Absent, CleanPage, Grant, Mapped, Tables};
 
 /// Answers a fault on RAM where the walk found nothing.
 ///
 /// Prepare, then commit: the page is taken, filled and cleaned, and the tables are at hand, before anything in the tree
 /// changes.
+#[inline(never)] // `faultline break` of gdb stops here
 pub(super) fn resolve<M: Machine>(
     memory: &GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,

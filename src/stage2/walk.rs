@@ -25,7 +25,7 @@
 
 use crate::addr::{Ipa, Pa};
 use crate::machine::Machine;
-use crate::page_pool::CleanPage;
+use crate::stage2::CleanPage;
 use crate::stage2::descriptor::{Descriptor, Level, Memory, Rights, View};
 use crate::stage2::maintenance::{self, ExecReady};
 use crate::stage2::{Stage2, Tables};

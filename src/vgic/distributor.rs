@@ -201,30 +201,23 @@ impl Vgic {
         };
         // A GICv2's SGIs are pending per source: GICD_SPENDSGIR and GICD_CPENDSGIR.
         let pendable = mask & !always_enabled;
-        // Whoever holds an interrupt before the change must learn of it as well as who does after.
-        self.reconsider(id, mask);
         let bank = self.bank_mut(id);
         match kind {
             Kind::Group => bank.group = mask,
             Kind::EnableSet => bank.enabled |= mask,
             Kind::EnableClear => bank.enabled &= !mask | always_enabled,
             Kind::PendingSet => bank.latch |= pendable,
-            Kind::PendingClear => self.clear_pending(id, pendable),
+            // What is pending by its line, or for a physical interrupt, stays so.
+            Kind::PendingClear => {
+                bank.latch &= !pendable;
+                bank.loaded_latch &= !pendable;
+            }
             Kind::ActiveSet => self.set_active(id, mask),
             Kind::ActiveClear => self.clear_active(id, mask),
             _ => {}
         }
         // A cleared bit of IGROUPR changes an interrupt too.
         self.reconsider(id, if kind == Kind::Group { u32::MAX } else { mask });
-    }
-
-    fn clear_pending(&mut self, id: BankId, mask: u32) {
-        if let BankId::Private(vcpu) = id {
-            self.withdraw_links(vcpu, mask);
-        }
-        let bank = self.bank_mut(id);
-        bank.latch &= !mask;
-        bank.loaded_latch &= !mask;
     }
 
     fn set_active(&mut self, id: BankId, mask: u32) {
@@ -240,12 +233,7 @@ impl Vgic {
 
     fn clear_active(&mut self, id: BankId, mask: u32) {
         if let BankId::Private(vcpu) = id {
-            let interface = &mut self.vcpus[vcpu];
-            let taken = mask & interface.bank.taken;
-            interface.give_up_links(taken);
-            if taken != 0 {
-                self.mark(vcpu);
-            }
+            self.give_up_links(vcpu, mask & self.vcpus[vcpu].bank.taken);
         }
         self.bank_mut(id).active &= !mask;
     }
@@ -336,10 +324,12 @@ impl Vgic {
                 self.bank_mut(place.bank).priority[place.bit as usize] = value & PRIORITY_MASK;
                 self.reconsider(place.bank, place.mask());
             }
-            Kind::Target => self.retarget(place, |this, row| {
-                let targets = value & this.every_vcpu();
-                this.shared[row].targets[place.bit as usize] = targets;
-            }),
+            Kind::Target => {
+                if let BankId::Shared(row) = place.bank {
+                    self.shared[row].targets[place.bit as usize] = value & self.every_vcpu();
+                    self.reconsider(place.bank, place.mask());
+                }
+            }
             _ => {}
         }
     }
@@ -366,20 +356,12 @@ impl Vgic {
     }
 
     fn write_route(&mut self, index: u64, width: Width, value: u64) {
-        if let Some(place) = self.place_at(ROUTES, index / 8) {
+        if let Some(place) = self.place_at(ROUTES, index / 8)
+            && let BankId::Shared(row) = place.bank
+        {
             let shift = 8 * (index % 8);
-            self.retarget(place, |this, row| {
-                let route = &mut this.shared[row].route[place.bit as usize];
-                *route = (*route & !(width.mask() << shift) | value << shift) & ROUTE_MASK;
-            });
-        }
-    }
-
-    /// An SPI's target changes by `change`, which is given its row: who had it and who gets it look again.
-    fn retarget(&mut self, place: Place, change: impl FnOnce(&mut Self, usize)) {
-        if let BankId::Shared(row) = place.bank {
-            self.reconsider(place.bank, place.mask());
-            change(self, row);
+            let route = &mut self.shared[row].route[place.bit as usize];
+            *route = (*route & !(width.mask() << shift) | value << shift) & ROUTE_MASK;
             self.reconsider(place.bank, place.mask());
         }
     }

@@ -100,7 +100,7 @@ impl Vgic {
         if let BankId::Private(_) = slot.place.bank {
             let interface = &mut self.vcpus[vcpu];
             interface.sgi.acknowledge(slot.place.bit);
-            if slot.is_linked {
+            if slot.carries_link {
                 interface.take_links(mask);
             }
         }
@@ -111,12 +111,10 @@ impl Vgic {
         let mask = place.mask();
         self.bank_mut(place.bank).active &= !mask;
         if let BankId::Private(_) = place.bank {
-            let interface = &mut self.vcpus[vcpu];
             if in_hardware {
-                interface.end_links(mask);
-            } else if interface.bank.taken & mask != 0 {
-                interface.give_up_links(mask);
-                self.mark(vcpu);
+                self.vcpus[vcpu].end_links(mask);
+            } else {
+                self.give_up_links(vcpu, mask & self.vcpus[vcpu].bank.taken);
             }
         }
     }

@@ -26,13 +26,6 @@ impl Links {
 }
 
 impl VcpuInterface {
-    /// The links in `mask` end without hardware's help.
-    pub(super) fn give_up_links(&mut self, mask: u32) {
-        let ended = mask & self.bank.linked;
-        self.end_links(ended);
-        self.links.to_deactivate |= ended;
-    }
-
     /// The links in `mask` end, hardware having deactivated the physical interrupt. If its line is still asserted it is
     /// taken anew; until then the line is not known to be.
     pub(super) fn end_links(&mut self, mask: u32) {
@@ -98,20 +91,23 @@ impl Vgic {
     /// will raise it where the vCPU goes), what is active stays so as an interrupt of software's;
     /// [`Vgic::take_deactivation`] then gives what EL2 must deactivate.
     pub fn unlink(&mut self, vcpu: usize) {
-        if let Some(interface) = self.vcpus.get_mut(vcpu)
-            && interface.bank.linked != 0
-        {
-            interface.give_up_links(u32::MAX);
-            self.mark(vcpu);
+        if vcpu < self.vcpus.len() {
+            self.give_up_links(vcpu, u32::MAX);
         }
     }
 
     /// Links in `mask` that were not taken end, and the pending state with them.
     pub(super) fn withdraw_links(&mut self, vcpu: usize, mask: u32) {
+        self.give_up_links(vcpu, mask & !self.vcpus[vcpu].bank.taken);
+    }
+
+    /// The links in `mask` end without hardware's help: EL2 is to deactivate the physical interrupts.
+    pub(super) fn give_up_links(&mut self, vcpu: usize, mask: u32) {
         let interface = &mut self.vcpus[vcpu];
-        let withdrawn = mask & interface.bank.linked & !interface.bank.taken;
-        if withdrawn != 0 {
-            interface.give_up_links(withdrawn);
+        let ended = mask & interface.bank.linked;
+        interface.end_links(ended);
+        interface.links.to_deactivate |= ended;
+        if ended != 0 {
             self.mark(vcpu);
         }
     }

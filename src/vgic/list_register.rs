@@ -3,7 +3,7 @@
 //! Guarantees: encoding and decoding are total and each other's inverse for the values [`crate::vgic`] plans. Does not
 //! decide what goes into a list register, nor when.
 //!
-//! Source: IHI 0048B "List Registers, GICH_LRn"; IHI 0069 "ICH_LR<n>_EL2, Interrupt Controller List Registers".
+//! Source: IHI 0048B "List Registers, GICH_LRn"; IHI 0069 "`ICH_LR<n>_EL2`, Interrupt Controller List Registers".
 
 use super::IntId;
 
@@ -113,7 +113,7 @@ mod gich {
     pub(super) const HW: u64 = 1 << 31;
 }
 
-/// Fields of ICH_LR<n>_EL2.
+/// Fields of `ICH_LR<n>_EL2`.
 mod ich {
     pub(super) const VINTID: u64 = 0xffff_ffff;
     pub(super) const PINTID_SHIFT: u32 = 32;
@@ -179,7 +179,7 @@ impl ListRegister {
         }
     }
 
-    /// As ICH_LR<n>_EL2 wants it. [`ListRegister::source`] has no place there.
+    /// As `ICH_LR<n>_EL2` wants it. [`ListRegister::source`] has no place there.
     #[must_use]
     pub const fn to_ich(self) -> u64 {
         let mut raw = self.vintid.raw() as u64
@@ -198,7 +198,7 @@ impl ListRegister {
         raw
     }
 
-    /// From what ICH_LR<n>_EL2 holds.
+    /// From what `ICH_LR<n>_EL2` holds.
     #[must_use]
     pub const fn from_ich(raw: u64) -> Self {
         let is_linked = raw & ich::HW != 0;

@@ -24,6 +24,8 @@ pub(super) struct Slot {
     pub(super) seen: State,
     /// It has the HW bit: the guest's deactivation deactivates the physical interrupt.
     pub(super) is_linked: bool,
+    /// It is pending because of a physical interrupt: acknowledging it takes the link.
+    pub(super) carries_link: bool,
     pub(super) eoi_maintenance: bool,
 }
 
@@ -35,6 +37,7 @@ impl Slot {
         },
         seen: State::Invalid,
         is_linked: false,
+        carries_link: false,
         eoi_maintenance: false,
     };
 }
@@ -172,7 +175,7 @@ impl Vgic {
         let link = self.link_of(place);
         let is_again_pending = is_active && (latched || line_asserted);
         let pintid = link
-            .filter(|link| link.taken == is_active && !is_again_pending)
+            .filter(|link| self.links_in_hardware && link.taken == is_active && !is_again_pending)
             .map(|link| link.pintid);
         // A pending interrupt that waits for the end of the active one rather than share a list register with it.
         let goes_elsewhere = self.target(place) != Some(vcpu);
@@ -188,8 +191,8 @@ impl Vgic {
         }
         let source = self.load_source(place, state);
         let still_latched = self.bank(place.bank).latch & mask != 0;
-        let eoi_maintenance = pintid.is_none()
-            && (line_asserted || (is_pending && still_latched) || (is_active && link.is_some()));
+        let eoi_maintenance =
+            pintid.is_none() && (line_asserted || (is_pending && still_latched) || link.is_some());
         if let BankId::Shared(row) = place.bank {
             self.shared[row].owner[place.bit as usize] = vcpu as u8;
         }
@@ -197,6 +200,7 @@ impl Vgic {
             place,
             seen: state,
             is_linked: pintid.is_some(),
+            carries_link: state.is_pending() && link.is_some_and(|link| !link.taken),
             eoi_maintenance,
         };
         ListRegister {

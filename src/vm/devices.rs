@@ -19,8 +19,17 @@ pub(super) const UART: u8 = 2;
 /// Device number of the PL031.
 pub(super) const RTC: u8 = 3;
 
+/// Device number of the flash that is always erased.
+pub(super) const FLASH: u8 = 4;
+
 /// Names of the devices, by number.
-pub(super) const NAMES: [&str; 4] = ["GICD", "GICR", "PL011", "PL031"];
+pub(super) const NAMES: [&str; 5] = ["GICD", "GICR", "PL011", "PL031", "flash"];
+
+/// The name of the device that a slot's number means; empty for none.
+#[must_use]
+pub fn device_name(number: u8) -> &'static str {
+    NAMES.get(usize::from(number)).copied().unwrap_or("")
+}
 
 /// The guest's virtual timer interrupt.
 pub const VIRTUAL_TIMER: IntId = IntId::new(platform::TIMER_VIRT.raw());
@@ -51,15 +60,25 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// All devices out of reset; with a real-time clock if the time of day is known.
+    /// All devices out of reset; with a real-time clock if the time of day is known. `links_in_hardware`: list registers
+    /// may have the HW bit.
     ///
     /// # Errors
     /// [`ConfigError`] never for one vCPU.
-    pub fn new(gic: Version, clock: Option<Clock>) -> Result<Self, ConfigError> {
+    pub fn new(
+        gic: Version,
+        links_in_hardware: bool,
+        clock: Option<Clock>,
+    ) -> Result<Self, ConfigError> {
+        let vgic = Vgic::new(gic, &[Affinity::default()], SPI_COUNT)?;
         Ok(Self {
             uart: Pl011::new(),
             rtc: clock.map(|clock| Pl031::new(clock.epoch)),
-            vgic: Vgic::new(gic, &[Affinity::default()], SPI_COUNT)?,
+            vgic: if links_in_hardware {
+                vgic
+            } else {
+                vgic.without_hardware_links()
+            },
             spoke: false,
         })
     }
@@ -71,6 +90,7 @@ impl Devices {
     }
 
     /// Answers one access and moves its value.
+    #[inline(never)] // `faultline break` of gdb stops here
     pub(super) fn access<H: Host>(&mut self, vcpu: &mut Vcpu, mmio: &Mmio, host: &mut H) {
         if let Some(count) = vcpu.counters.mmio.get_mut(usize::from(mmio.device)) {
             *count += 1;
@@ -109,6 +129,7 @@ impl Devices {
                 .rtc
                 .as_mut()
                 .map_or(0, |rtc| rtc.read(offset, width, seconds(host))),
+            FLASH => width.mask(),
             _ => 0,
         }
     }

@@ -104,6 +104,14 @@ impl Gic {
         self.deactivate(Acknowledged(intid));
     }
 
+    /// Whether a guest's end of interrupt may deactivate a physical interrupt by itself (the HW bit of list registers).
+    pub(in crate::el2) fn links_in_hardware(&self) -> bool {
+        match self {
+            Self::V2(gic) => gic.resamples_after_link(),
+            Self::V3(_) => true,
+        }
+    }
+
     /// List registers there are, of those we use.
     pub(in crate::el2) fn list_register_count(&self) -> usize {
         let count = match self {

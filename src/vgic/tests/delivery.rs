@@ -3,7 +3,7 @@
 use super::guest::Guest;
 use super::{read, running, write};
 use crate::device::Width;
-use crate::vgic::{IntId, State, Version, Vgic};
+use crate::vgic::{Group, IntId, State, Version, Vgic};
 
 const BOTH: [Version; 2] = [Version::V2, Version::V3];
 const SPI: IntId = IntId::spi(1);
@@ -383,11 +383,16 @@ fn nest(vgic: &mut Vgic, guest: &mut Guest, count: u32) {
 
 #[test]
 fn handlers_nested_deeper_than_there_are_list_registers_all_end() {
-    for version in BOTH {
+    for (version, list_registers) in [
+        (Version::V2, 4),
+        (Version::V3, 4),
+        (Version::V3, 2),
+        (Version::V3, 15),
+    ] {
         let mut vgic = running(version, 1);
-        let mut guest = Guest::new(0, 4);
-        nest(&mut vgic, &mut guest, 12);
-        for spi in (0..12).rev() {
+        let mut guest = Guest::new(0, list_registers);
+        nest(&mut vgic, &mut guest, 16);
+        for spi in (0..16).rev() {
             guest.end(IntId::spi(spi));
             if guest.wants_maintenance() {
                 guest.turn(&mut vgic);
@@ -640,5 +645,103 @@ fn an_interrupt_ended_outside_the_list_registers_comes_before_what_is_less_urgen
             Some(SPI),
             "its line is still asserted"
         );
+    }
+}
+
+#[test]
+fn the_end_of_an_interrupt_leaves_nothing_to_plan() {
+    for version in BOTH {
+        let mut vgic = running(version, 2);
+        let mut guest = Guest::new(0, 4);
+        guest.physical_interrupt(&mut vgic, TIMER);
+        guest.acknowledge();
+        guest.end(TIMER);
+        guest.exit(&mut vgic);
+        assert!(!vgic.needs_plan(0), "a timer tick costs one plan");
+        // Nor is the interrupt still with this vCPU: a new edge goes straight to where it is routed now.
+        write(&mut vgic, 0, 0xc08, 0b10 << 2);
+        vgic.set_line(SPI, true);
+        guest.turn(&mut vgic);
+        guest.acknowledge();
+        guest.end(SPI);
+        guest.exit(&mut vgic);
+        assert!(!vgic.needs_plan(0));
+        vgic.write_distributor(0, 0x821, Width::Byte, 2);
+        vgic.write_distributor(0, 0x6000 + 8 * 33, Width::Double, 1);
+        vgic.set_line(SPI, false);
+        vgic.set_line(SPI, true);
+        assert!(!vgic.needs_plan(0) && vgic.is_pending(1));
+    }
+}
+
+#[test]
+fn an_interrupt_that_changes_its_group_changes_it_in_the_list_register() {
+    let mut vgic = running(Version::V3, 1);
+    let mut guest = Guest::new(0, 4);
+    vgic.set_line(SPI, true);
+    guest.turn(&mut vgic);
+    assert_eq!(guest.registers[0].group, Group::One);
+    guest.exit(&mut vgic);
+    write(&mut vgic, 0, 0x084, 0);
+    guest.enter(&mut vgic);
+    assert_eq!(guest.registers[0].group, Group::Zero);
+}
+
+#[test]
+fn an_interrupt_made_active_by_register_is_active_where_it_is_routed() {
+    for version in BOTH {
+        let mut vgic = running(version, 2);
+        let mut guests = [Guest::new(0, 4), Guest::new(1, 4)];
+        vgic.write_distributor(0, 0x821, Width::Byte, 2);
+        vgic.write_distributor(0, 0x6000 + 8 * 33, Width::Double, 1);
+        write(&mut vgic, 0, 0x304, 1 << 1);
+        for guest in &mut guests {
+            guest.turn(&mut vgic);
+        }
+        assert_eq!(guests[0].registers[0].state, State::Invalid);
+        assert_eq!(
+            (guests[1].registers[0].vintid, guests[1].registers[0].state),
+            (SPI, State::Active)
+        );
+    }
+}
+
+#[test]
+fn the_vcpu_whose_timer_another_deactivates_is_kicked() {
+    let mut vgic = running(Version::V3, 2);
+    let mut guest = Guest::new(1, 4);
+    guest.physical_interrupt(&mut vgic, TIMER);
+    guest.acknowledge();
+    guest.turn(&mut vgic);
+    assert!(!vgic.needs_plan(1));
+    vgic.write_redistributor(0x2_0000 + 0x1_0380, Width::Word, 1 << TIMER.raw());
+    assert!(
+        vgic.needs_plan(1),
+        "its CPU has a physical interrupt to deactivate"
+    );
+    guest.turn(&mut vgic);
+    assert!(guest.physical.is_empty());
+}
+
+#[test]
+fn without_hardware_links_el2_deactivates_once_the_guest_has_ended() {
+    for version in BOTH {
+        let mut vgic = running(version, 1).without_hardware_links();
+        let mut guest = Guest::new(0, 4);
+        for _ in 0..3 {
+            guest.physical_interrupt(&mut vgic, TIMER);
+            let register = guest.acknowledge().expect("pending");
+            assert_eq!((register.vintid, register.pintid), (TIMER, None));
+            guest.turn(&mut vgic);
+            assert!(
+                !guest.physical.is_empty(),
+                "the guest is still in its handler"
+            );
+            guest.end(TIMER);
+            assert!(guest.wants_maintenance());
+            guest.turn(&mut vgic);
+            assert!(guest.physical.is_empty());
+            assert_eq!(guest.acknowledge(), None, "delivered once");
+        }
     }
 }

@@ -1,10 +1,13 @@
 //! A vCPU as the vGIC meets it: list registers, a CPU interface that works on them as the hardware does, and the EL2 that
 //! carries them to and fro.
 //!
-//! Source: IHI 0069 "ICH_LR<n>_EL2", "ICH_HCR_EL2", "Priority drop and deactivation", "Maintenance interrupts".
+//! Source: IHI 0069 "`ICH_LR<n>_EL2`", "ICH_HCR_EL2", "Priority drop and deactivation", "Maintenance interrupts".
 
 use crate::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS, Plan, State, Version, Vgic};
 use std::collections::BTreeSet;
+
+/// The virtual timer's PPI, virtual and physical.
+const TIMER: IntId = IntId::ppi(11);
 
 /// Priority of an idle CPU interface.
 const IDLE: u8 = 0xff;
@@ -21,6 +24,8 @@ pub(super) struct Guest {
     pub(super) splits_end: bool,
     /// Physical interrupts that are active.
     pub(super) physical: BTreeSet<IntId>,
+    /// The line of the virtual timer, as EL2 finds it when it looks.
+    pub(super) timer_asserted: bool,
     /// List registers written so far.
     pub(super) writes: usize,
     /// Ends so far of interrupts that were in no list register.
@@ -39,12 +44,13 @@ impl Guest {
             end_count: 0,
             splits_end: false,
             physical: BTreeSet::new(),
+            timer_asserted: true,
             writes: 0,
             ends_outside: 0,
         }
     }
 
-    /// EL2 takes the vCPU out of its guest: what the model does not know yet is folded in.
+    /// EL2 takes the vCPU out of its guest: what the model does not know yet is folded in, the timer's line included.
     pub(super) fn exit(&mut self, vgic: &mut Vgic) {
         let loaded = vgic.loaded(self.vcpu);
         assert!(
@@ -53,6 +59,9 @@ impl Guest {
         );
         vgic.sync_from(self.vcpu, &self.registers[..loaded]);
         vgic.retire(self.vcpu, self.end_count);
+        if vgic.linked(self.vcpu) & 1 << TIMER.raw() != 0 {
+            vgic.set_private_line(self.vcpu, TIMER, self.timer_asserted);
+        }
     }
 
     /// EL2 lets the vCPU into its guest.
@@ -156,10 +165,13 @@ impl Guest {
                 && register.pintid.is_none()
                 && register.eoi_maintenance
         });
-        any_ended
-            || self.plan.underflow && valid <= 1
-            || self.plan.no_pending && !any_pending
-            || self.plan.entry_not_present && self.end_count > 0
+        // GICH_HCR and ICH_HCR_EL2: En, UIE, LRENPIE, NPIE are bits 0 to 3.
+        let enabled = |bit: u32| self.plan.hcr() & 1 << bit != 0;
+        enabled(0)
+            && (any_ended
+                || enabled(1) && valid <= 1
+                || enabled(2) && self.end_count > 0
+                || enabled(3) && !any_pending)
     }
 
     /// What the architecture forbids in list registers.

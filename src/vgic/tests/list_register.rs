@@ -1,4 +1,4 @@
-//! Oracles: the field positions of IHI 0048B "List Registers, GICH_LRn" and IHI 0069 "ICH_LR<n>_EL2", as numbers.
+//! Oracles: the field positions of IHI 0048B "List Registers, GICH_LRn" and IHI 0069 "`ICH_LR<n>_EL2`", as numbers.
 
 use crate::vgic::{Group, IntId, ListRegister, State};
 use proptest::prelude::*;

@@ -110,7 +110,12 @@ struct World {
 }
 
 impl World {
-    fn new(version: Version, list_registers: usize, splits_end: bool) -> Self {
+    fn new(
+        version: Version,
+        list_registers: usize,
+        splits_end: bool,
+        hardware_links: bool,
+    ) -> Self {
         let mut model = std::collections::BTreeMap::new();
         let fresh = |edge: bool| Interrupt {
             enabled: true,
@@ -141,9 +146,14 @@ impl World {
         for guest in &mut guests {
             guest.splits_end = splits_end;
         }
+        let vgic = running(version, VCPUS);
         Self {
             version,
-            vgic: running(version, VCPUS),
+            vgic: if hardware_links {
+                vgic
+            } else {
+                vgic.without_hardware_links()
+            },
             guests,
             timers: [false; VCPUS],
             model,
@@ -200,9 +210,11 @@ impl World {
             Step::Timer(vcpu, level) => {
                 self.timers[vcpu] = level;
                 self.model.get_mut(&(vcpu, TIMER)).unwrap().line = level;
-                // A guest reprograms a timer it handles without an exit.
-                if !level && !self.model[&(vcpu, TIMER)].active {
-                    self.resample(vcpu);
+                self.guests[vcpu].timer_asserted = level;
+                // In its handler a guest reprograms the timer without an exit; elsewhere EL2 looks before it can tell.
+                if !self.running[vcpu].iter().any(|(intid, _)| *intid == TIMER) {
+                    self.guests[vcpu].exit(&mut self.vgic);
+                    self.guests[vcpu].enter(&mut self.vgic);
                 }
             }
             Step::Sgi { from, to, number } => {
@@ -362,13 +374,6 @@ impl World {
         }
     }
 
-    /// The timer's line fell: EL2 looks at it before the guest can see the stale state.
-    fn resample(&mut self, vcpu: usize) {
-        self.guests[vcpu].exit(&mut self.vgic);
-        self.vgic.set_private_line(vcpu, IntId::new(TIMER), false);
-        self.guests[vcpu].enter(&mut self.vgic);
-    }
-
     /// What happens by itself: kicks, maintenance interrupts, and timers that fire.
     fn settle(&mut self) {
         const TIMER_ID: IntId = IntId::new(TIMER);
@@ -477,12 +482,8 @@ impl World {
 
     /// The pending and active registers, as `vcpu` reads them with all others stopped.
     fn look(&mut self, vcpu: usize) {
-        for (other, guest) in self.guests.iter_mut().enumerate() {
+        for guest in &mut self.guests {
             guest.exit(&mut self.vgic);
-            if self.vgic.linked(other) & 1 << TIMER != 0 {
-                self.vgic
-                    .set_private_line(other, IntId::new(TIMER), self.timers[other]);
-            }
         }
         for (at, interrupt) in self
             .model
@@ -570,9 +571,10 @@ proptest! {
         is_v3: bool,
         list_registers in 1usize..=4,
         splits_end: bool,
+        hardware_links: bool,
     ) {
         let version = if is_v3 { Version::V3 } else { Version::V2 };
-        let mut world = World::new(version, list_registers, splits_end);
+        let mut world = World::new(version, list_registers, splits_end, hardware_links);
         write(&mut world.vgic, 0, 0x000, 3);
         world.settle();
         for step in &steps {

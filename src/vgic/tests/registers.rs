@@ -124,6 +124,8 @@ fn configuration_is_two_bits_of_which_one_is_edge() {
         write(&mut vgic, 0, 0xc0c, 0xffff_fff7);
         assert_eq!(read(&vgic, 0, 0xc0c), 0xaaaa_aaa2, "SPI 17 stays a level");
         assert_eq!(read(&vgic, 0, 0xc08), 0, "and the sixteen before it");
+        write(&mut vgic, 0, 0xc0c, 0);
+        assert_eq!(read(&vgic, 0, 0xc0c), 0);
     }
 }
 
@@ -242,6 +244,7 @@ fn routes_are_double_words_that_may_be_written_in_halves() {
         0x0000_00ff_80ff_ffff,
         "Aff3, IRM, Aff2-0"
     );
+    assert_eq!(vgic.read_distributor(0, route + 4, Width::Word), 0xff);
     vgic.write_distributor(0, route, Width::Word, 0x0001_0203);
     assert_eq!(
         vgic.read_distributor(0, route, Width::Double),
@@ -478,4 +481,22 @@ fn lines_are_for_spis_and_private_lines_for_ppis() {
     assert_eq!((read(&vgic, 0, 0x200), read(&vgic, 0, 0x204)), (0, 0));
     vgic.set_private_line(0, IntId::ppi(4), true);
     assert_eq!(read(&vgic, 0, 0x200), 1 << 20);
+}
+
+#[test]
+fn a_vcpu_that_does_not_exist_sees_and_changes_nothing() {
+    for version in BOTH {
+        let mut vgic = vgic(version, 2);
+        for offset in (0..0x1000).chain(0xff00..0x1_0000).step_by(4) {
+            write(&mut vgic, 2, offset, 0xffff_ffff);
+            assert_eq!(read(&vgic, 2, offset), 0, "GICD at {offset:#x}");
+        }
+        for offset in (0x4_0000..0x4_1000).chain(0x5_0000..0x5_1000).step_by(4) {
+            write_redistributor(&mut vgic, offset, 0xffff_ffff);
+            assert_eq!(read_redistributor(&vgic, offset), 0, "GICR at {offset:#x}");
+        }
+        vgic.write_sgi1r(2, 1 << 40);
+        assert!(!vgic.is_pending(2) && vgic.vcpus_to_plan() == 0);
+        assert_eq!(read(&vgic, 0, 0x104), 0);
+    }
 }

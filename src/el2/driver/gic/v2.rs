@@ -10,6 +10,7 @@ use crate::el2::hyp_map::{self, TooRagged, Use};
 
 const GICD_CTLR: u64 = 0x000;
 const GICD_TYPER: u64 = 0x004;
+const GICD_IIDR: u64 = 0x008;
 const GICD_ISENABLER: u64 = 0x100;
 const GICD_ICENABLER: u64 = 0x180;
 const GICD_ICPENDR: u64 = 0x280;
@@ -38,6 +39,7 @@ pub(in crate::el2) struct GicV2 {
     distributor: Pa,
     cpu: Pa,
     hyp: Pa,
+    list_registers: usize,
 }
 
 impl GicV2 {
@@ -45,10 +47,13 @@ impl GicV2 {
         for range in [distributor, cpu, hyp] {
             hyp_map::map(range, Use::Device)?;
         }
+        // SAFETY: GICH, mapped above.
+        let list_registers = (unsafe { read32(hyp.start, GICH_VTR) } & 0x3f) as usize + 1;
         let gic = Self {
             distributor: distributor.start,
             cpu: cpu.start,
             hyp: hyp.start,
+            list_registers,
         };
         gic.init_distributor();
         // SAFETY: GICC, mapped above.
@@ -103,9 +108,16 @@ impl GicV2 {
         unsafe { write32(self.cpu, GICC_DIR, iar) };
     }
 
-    pub(super) fn list_register_count(&self) -> usize {
-        // SAFETY: GICH.
-        (unsafe { read32(self.hyp, GICH_VTR) } & 0x3f) as usize + 1
+    pub(super) const fn list_register_count(&self) -> usize {
+        self.list_registers
+    }
+
+    /// Whether a level that is still asserted when a guest's end of interrupt deactivates it is signalled again. QEMU's
+    /// GICv2, which names Arm but no product, looks at its lines again only when somebody touches the physical side.
+    pub(super) fn resamples_after_link(&self) -> bool {
+        const PRODUCT_SHIFT: u32 = 24;
+        // SAFETY: GICD.
+        unsafe { read32(self.distributor, GICD_IIDR) >> PRODUCT_SHIFT != 0 }
     }
 
     pub(super) fn list_register(&self, n: usize) -> u32 {

@@ -49,6 +49,7 @@ const ICC_CTLR_EOI_MODE: u64 = 1 << 1;
 pub(in crate::el2) struct GicV3 {
     distributor: Pa,
     redistributor: Pa,
+    list_registers: usize,
 }
 
 impl GicV3 {
@@ -61,6 +62,7 @@ impl GicV3 {
         let gic = Self {
             distributor: distributor.start,
             redistributor,
+            list_registers: (ICH_VTR_EL2.get() & 0x1f) as usize + 1,
         };
         gic.init_distributor();
         gic.init_redistributor();
@@ -148,8 +150,8 @@ impl GicV3 {
         barrier::isb(barrier::SY);
     }
 
-    pub(super) fn list_register_count(&self) -> usize {
-        (ICH_VTR_EL2.get() & 0x1f) as usize + 1
+    pub(super) const fn list_register_count(&self) -> usize {
+        self.list_registers
     }
 
     pub(super) fn list_register(&self, n: usize) -> u64 {

@@ -1,0 +1,74 @@
+//! What becomes of a page that was taken: [`RawPage`] (may hold anything) to [`CleanPage`] (ours to show), and only that can
+//! be mapped.
+//!
+//! Source: DDI 0487 "Caches and memory hierarchy": a guest whose stage 1 is off reads past the caches.
+
+use crate::addr::{PAGE_SIZE, Pa};
+use crate::features::Coherence;
+use crate::machine::Machine;
+use crate::page_pool::{OwnedPage, RawPage};
+use crate::stage2::maintenance::{self, ExecReady, page_at};
+
+impl RawPage {
+    /// Zeroed and visible to a guest.
+    pub fn zeroed<M: Machine>(self, m: &mut M, coherence: &Coherence) -> CleanPage {
+        self.filled(m, coherence, |_, _| {})
+    }
+
+    /// Zeroed, then filled by `fill`, then visible to a guest.
+    pub fn filled<M: Machine>(
+        self,
+        m: &mut M,
+        coherence: &Coherence,
+        fill: impl FnOnce(&mut M, Pa),
+    ) -> CleanPage {
+        let pa = self.pa();
+        m.zero(pa);
+        fill(m, pa);
+        maintenance::make_visible(m, page_at(pa), coherence);
+        CleanPage(self.into_owned())
+    }
+
+    /// Zeroed for use as a translation table. Tables are walked cacheable and Inner Shareable (VTCR_EL2), so nothing is
+    /// cleaned.
+    pub fn into_table<M: Machine>(self, m: &mut M) -> OwnedPage {
+        m.zero(self.pa());
+        self.into_owned()
+    }
+
+    /// Holding `bytes`, at most a page of them, for EL2's own use.
+    pub fn holding<M: Machine>(self, m: &mut M, bytes: &[u8]) -> OwnedPage {
+        assert!(bytes.len() as u64 <= PAGE_SIZE, "a page holds 4 KiB");
+        m.write(self.pa(), bytes);
+        self.into_owned()
+    }
+}
+
+/// A page whose contents are ours to show: zeroed or filled, and clean to the point of coherency where a guest could look
+/// past the caches. Only such a page can be mapped.
+#[derive(PartialEq, Eq, Debug)]
+#[must_use = "a page that is dropped is lost: give it back to the pool"]
+pub struct CleanPage(OwnedPage);
+
+impl CleanPage {
+    /// Its address.
+    #[must_use]
+    pub const fn pa(&self) -> Pa {
+        self.0.pa()
+    }
+
+    /// Makes instruction fetches from it coherent. Where it was cleaned to the point of coherency just now, it is clean to
+    /// the point of unification as well.
+    pub fn make_executable<M: Machine>(&self, m: &mut M, coherence: &Coherence) -> ExecReady {
+        let cleaned = Coherence {
+            idc: coherence.idc || !coherence.fwb,
+            ..*coherence
+        };
+        maintenance::make_executable(m, page_at(self.pa()), &cleaned)
+    }
+
+    /// The bare token, to give it back.
+    pub fn into_owned(self) -> OwnedPage {
+        self.0
+    }
+}
