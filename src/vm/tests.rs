@@ -133,7 +133,7 @@ impl Run {
             mitigations: Mitigations::default(),
             clock,
         };
-        let devices = Devices::new(gic, clock).unwrap();
+        let devices = Devices::new(gic, true, clock).unwrap();
         let vm = Vm::new(&config, &ground, loaded, devices, &mut m).unwrap();
         m.watch(vm.stage2());
         m.host = HostState {
