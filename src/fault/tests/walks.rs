@@ -214,6 +214,27 @@ fn a_size_out_of_range_is_clamped_as_the_cpu_that_walks_with_it_does() {
     assert_eq!(take(exception, 0x3c5, 0).esr & 0x3f, 0x14);
 }
 
+/// TTBR bits below the table's size are RES0 and the guest's to set: no descriptor is read over the end of a page.
+#[test]
+fn a_ragged_table_base_reads_no_byte_beyond_the_guests_page() {
+    for low in [2, 4, 6, 0xffe] {
+        let mut world = World::new();
+        world.touch(RAM_START, Need::Write);
+        world.m.el1[El1::Tcr as usize] = tcr(&GRANULES[0], 39, false);
+        world.m.el1[El1::Ttbr0 as usize] = RAM_START | low;
+        // The last descriptor of the table.
+        let va = 0x1ff << 30;
+        world
+            .m
+            .guest_writes(RAM_START + 0xff8, &(NOTHING | 3).to_le_bytes());
+        let answer = world.resolve(&abort_with(0x24, 0x07 | S1PTW, va, NOTHING));
+        let Resolution::Inject(exception) = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(take(exception, 0x3c5, 0).esr, 0x9600_0016);
+    }
+}
+
 /// The guest's tables changed meanwhile: try again, by the tables as they are now, and not for ever.
 #[test]
 fn a_walk_that_cannot_be_found_again_is_tried_again_and_ends() {
