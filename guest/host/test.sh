@@ -117,6 +117,7 @@ guest/host/qemu-backports.sh || true
 
 if [ "${1:-}" = all ]; then export FAULTLINE_QEMU=all; fi
 tests "under QEMU" "$host" test -q --test qemu
+tests "under gdb" "$host" test -q --test gdb -- --test-threads 1
 
 echo
 [ -z "$left_out" ] || echo "left out: ${left_out#; }"

@@ -65,7 +65,7 @@ pub(super) fn boot(x0: Pa) -> Machine {
         .for_each(|warning| log!("warning", "{warning}"));
     enough_ram(&board, blob);
     let bundle = bundle(&board);
-    let (domain, modules, module_ranges) = domain(&tree, blob, bundle);
+    let (domain, modules, module_ranges) = domain(&board, &tree, blob, bundle);
     let pool = ram(&board, blob, bundle, &module_ranges);
     let gic = mapped(Gic::new(&board.gic));
     let sources = Sources::of(&board);
@@ -268,11 +268,7 @@ fn bundle(board: &Board) -> Option<PaRange> {
 }
 
 fn map_module(board: &Board, range: PaRange, what: &str) {
-    if !board
-        .ram
-        .iter()
-        .any(|bank| bank.intersect(&range) == Some(range))
-    {
+    if !is_ram(board, range) {
         refuse(format_args!("{what} at {range} does not lie in RAM"));
     }
     mapped(hyp_map::map(range, Use::ReadOnly));
@@ -280,6 +276,7 @@ fn map_module(board: &Board, range: PaRange, what: &str) {
 
 /// The VM to run, with its modules' bytes and where they lie.
 fn domain(
+    board: &Board,
     host: &Tree<'static>,
     host_range: PaRange,
     initrd: Option<PaRange>,
@@ -311,7 +308,7 @@ fn domain(
     let ranges: Vec<PaRange> = [Some(kernel), ramdisk].into_iter().flatten().collect();
     ranges
         .iter()
-        .for_each(|range| mapped(hyp_map::map(*range, Use::ReadOnly)));
+        .for_each(|range| map_module(board, *range, "a module"));
     let held = |range: PaRange| Bytes {
         bytes: bytes(range),
         at: range.start,
@@ -328,15 +325,6 @@ fn domain(
 
 /// Maps all RAM that is free and gives it to the pool.
 fn ram(board: &Board, blob: PaRange, bundle: Option<PaRange>, modules: &[PaRange]) -> PagePool {
-    for module in modules {
-        if !board
-            .ram
-            .iter()
-            .any(|bank| bank.intersect(module) == Some(*module))
-        {
-            refuse(format_args!("a module at {module} does not lie in RAM"));
-        }
-    }
     let mut taken = Vec::from([hyp_map::image(), blob]);
     taken.extend(bundle);
     taken.extend(modules);
@@ -362,11 +350,25 @@ fn ram(board: &Board, blob: PaRange, bundle: Option<PaRange>, modules: &[PaRange
 
 /// Before anything else needs it: is there RAM besides our image?
 fn enough_ram(board: &Board, blob: PaRange) {
-    let free = board.free_ram(&[hyp_map::image(), blob]);
+    let image = hyp_map::image();
+    if !is_ram(board, image) {
+        refuse(format_args!(
+            "too little RAM: the device tree's does not hold the hypervisor itself, at {image}"
+        ));
+    }
+    let free = board.free_ram(&[image, blob]);
     refuse_little(
         free.iter().map(|range| range.size).sum(),
         board.ram.iter().map(|bank| bank.size).sum(),
     );
+}
+
+/// Whether a range lies in one bank of RAM.
+fn is_ram(board: &Board, range: PaRange) -> bool {
+    board
+        .ram
+        .iter()
+        .any(|bank| bank.intersect(&range) == Some(range))
 }
 
 fn refuse_little(free: u64, all: u64) {

@@ -60,13 +60,15 @@ struct Row {
 }
 
 impl Row {
-    const EMPTY: Self = Self {
-        start: AtomicU64::new(0),
-        size: AtomicU64::new(0),
-        kind: AtomicU64::new(0),
-        detail: AtomicU64::new(0),
-        name: [const { AtomicU8::new(0) }; DEVICE_NAME],
-    };
+    const fn empty() -> Self {
+        Self {
+            start: AtomicU64::new(0),
+            size: AtomicU64::new(0),
+            kind: AtomicU64::new(0),
+            detail: AtomicU64::new(0),
+            name: [const { AtomicU8::new(0) }; DEVICE_NAME],
+        }
+    }
 
     fn set(&self, slot: &Slot) {
         let (kind, detail, name) = match slot.kind {
@@ -94,7 +96,7 @@ static FAULTLINE_DEBUG: Record = Record {
     last_exit: [const { AtomicU64::new(0) }; 5],
     name: [const { AtomicU8::new(0) }; NAME],
     slot_count: AtomicU64::new(0),
-    slots: [Row::EMPTY; SLOTS],
+    slots: [const { Row::empty() }; SLOTS],
 };
 
 fn put(place: &AtomicU64, value: u64) {

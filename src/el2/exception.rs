@@ -22,8 +22,8 @@ pub(super) struct Frame {
 pub(super) const OVERFLOW: u64 = 4;
 
 const EC_DATA_ABORT_SAME: u64 = 0x25;
-/// Frames a backtrace shows at most.
-const BACKTRACE: usize = 24;
+/// Frames a backtrace looks at: as many as a stack can hold.
+const BACKTRACE: usize = 4096;
 
 unsafe extern "C" {
     static probe_access: u8;
@@ -128,8 +128,8 @@ fn class_name(class: u64) -> &'static str {
 
 fn dump(frame: &Frame) {
     print_in_panic(format_args!(
-        "  ELR {:#018x}  ESR {:#010x}  FAR {:#018x}  SPSR {:#010x}",
-        frame.elr, frame.esr, frame.far, frame.spsr
+        "  ELR_EL2 {:#018x}  FAR_EL2  {:#018x}\n  ESR_EL2 {:#018x}  SPSR_EL2 {:#018x}",
+        frame.elr, frame.far, frame.esr, frame.spsr
     ));
     for row in 0..8 {
         let n = row * 4;
@@ -175,14 +175,19 @@ fn backtrace(mut fp: u64, pc: Option<u64>) {
         _ => print_in_panic(format_args!("  {address:#018x}")),
     };
     print_in_panic(format_args!(
-        "  backtrace (addr2line -e faultline.elf -f ADDRESS, with what follows the +):"
+        "  backtrace (addr2line -fe target/faultline.elf OFFSET, the number behind the +):"
     ));
     pc.into_iter().for_each(show);
+    let mut last = 0;
     for _ in 0..BACKTRACE {
         let Some(record) = frame_record(fp, image) else {
             return;
         };
-        show(record.1.wrapping_sub(4));
+        // A function that calls itself is shown once.
+        if record.1 != last {
+            show(record.1.wrapping_sub(4));
+            last = record.1;
+        }
         // Frames lie ever higher on the stack: anything else is not a stack.
         if record.0 <= fp {
             return;
@@ -192,7 +197,8 @@ fn backtrace(mut fp: u64, pc: Option<u64>) {
 }
 
 fn frame_record(fp: u64, image: PaRange) -> Option<(u64, u64)> {
-    if fp % 8 != 0 || !image.contains(Pa::new(fp)) || !image.contains(Pa::new(fp).add(15)) {
+    if !fp.is_multiple_of(8) || !image.contains(Pa::new(fp)) || !image.contains(Pa::new(fp).add(15))
+    {
         return None;
     }
     let word = |at| Some(u64::from(probe(Pa::new(at))?) | u64::from(probe(Pa::new(at + 4))?) << 32);
@@ -203,6 +209,6 @@ fn frame_record(fp: u64, image: PaRange) -> Option<(u64, u64)> {
 fn last_exit() {
     let [pc, esr, far, hpfar, _] = debug::last_exit();
     print_in_panic(format_args!(
-        "  last guest exit: PC {pc:#x}  ESR_EL2 {esr:#x}  FAR_EL2 {far:#x}  HPFAR_EL2 {hpfar:#x}"
+        "  last guest exit: PC {pc:#x}\n  ESR_EL2 {esr:#x}  FAR_EL2 {far:#x}  HPFAR_EL2 {hpfar:#x}"
     ));
 }

@@ -1,6 +1,6 @@
 """Faultline's commands for gdb-multiarch (13 or newer): `help faultline` lists them, docs/debugging.md shows them.
 
-    gdb-multiarch -x src/el2/gdb.py -ex "target remote ..." -ex "faultline load" target/faultline.elf
+    gdb-multiarch -x src/el2/gdb.py -ex "target remote ..." -ex "faultline load"
 
 What they are made of is in the folder gdb/ beside this file. Needs nothing but gdb's own Python.
 """

@@ -172,7 +172,7 @@ fn map_leaf(at: u64, end: u64, purpose: Use) -> Result<u64, TooRagged> {
         let size = 1 << shift;
         let index = (at >> shift) as usize % ENTRIES;
         let entry = tables.tables[table].0[index];
-        let fits = (1..=3).contains(&level) && at % size == 0 && end - at >= size;
+        let fits = (1..=3).contains(&level) && at.is_multiple_of(size) && end - at >= size;
         match (entry & VALID != 0, entry & TABLE_OR_PAGE != 0 && level < 3) {
             (true, true) => {
                 table = ((entry & ADDRESS) - base_of(tables)) as usize / PAGE_SIZE as usize

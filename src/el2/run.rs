@@ -5,6 +5,7 @@ use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, ESR_EL2, FAR_EL2, HPFAR_EL2
 use faultline::addr::{PAGE_SIZE, Size};
 use faultline::config::RebootPolicy;
 use faultline::exit::{Exit, Syndrome, Vector};
+use faultline::fault::RightsPolicy;
 use faultline::fault::Stop;
 use faultline::guest_tree::{self, GicVersion, GuestTree};
 use faultline::options::Crash;
@@ -167,14 +168,16 @@ fn announce(machine: &Machine, loaded: &Loaded) {
     let domain = &machine.domain;
     log!(
         "vm",
-        "'{}': {}, {} vCPU, rights {:?}, {} at {}; not a page is mapped",
+        "'{}': {}, {} vCPU, {} rights; no page is mapped yet",
         domain.name,
         Size(domain.memory),
         domain.vcpus,
-        domain.rights,
-        loaded.format(),
-        loaded.entry()
+        match domain.rights {
+            RightsPolicy::Eager => "eager",
+            RightsPolicy::Lazy => "lazy",
+        },
     );
+    log!("", "{}, entered at {}", loaded.format(), loaded.entry());
 }
 
 /// Puts the vCPU's state into this pCPU.

@@ -6,7 +6,7 @@
 macro_rules! system_registers {
     ($($(#[$doc:meta])* $name:ident = $asm:literal;)*) => {$(
         $(#[$doc])*
-        #[allow(non_camel_case_types, reason = "the manual's spelling")]
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "the manual's spelling")]
         pub(super) struct $name;
 
         #[allow(dead_code, reason = "every register has both, whichever is needed")]
@@ -51,20 +51,10 @@ system_registers! {
     HDFGWTR_EL2 = "S3_4_C3_C1_5";
     /// Cache Type.
     CTR_EL0 = "ctr_el0";
-    /// Memory Model Features 3.
-    ID_AA64MMFR3_EL1 = "S3_0_C0_C7_3";
-    /// Instruction Set Attributes 2.
-    ID_AA64ISAR2_EL1 = "S3_0_C0_C6_2";
-    /// SVE Features.
-    ID_AA64ZFR0_EL1 = "S3_0_C0_C4_4";
     /// Random number (FEAT_RNG).
     RNDR = "S3_3_C2_C4_0";
     /// Performance Monitors Control.
     PMCR_EL0 = "pmcr_el0";
-    /// Performance Monitors User Enable.
-    PMUSERENR_EL0 = "pmuserenr_el0";
-    /// Interrupt Status.
-    ISR_EL1 = "isr_el1";
     /// Floating-point Control.
     FPCR = "fpcr";
     /// Floating-point Status.
@@ -91,8 +81,6 @@ system_registers! {
     ICH_HCR_EL2 = "S3_4_C12_C11_0";
     /// VGIC type.
     ICH_VTR_EL2 = "S3_4_C12_C11_1";
-    /// Maintenance interrupt status.
-    ICH_MISR_EL2 = "S3_4_C12_C11_2";
     /// Virtual machine control.
     ICH_VMCR_EL2 = "S3_4_C12_C11_7";
     /// Active priorities, group 0.

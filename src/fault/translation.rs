@@ -69,6 +69,7 @@ fn first_grant<M: Machine>(
 
 /// Answers a fault on a hardware window where the walk found nothing: its page is mapped, nothing but tables is taken
 /// from the pool.
+#[inline(never)] // `faultline break` of gdb stops here
 pub(super) fn map_window<M: Machine>(
     memory: &GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,

@@ -7,7 +7,7 @@ use crate::stats::Counters;
 use crate::vm::Vm;
 use crate::vm::devices::NAMES;
 
-/// The summary of a VM; shown, it is up to six aligned lines without a line end after the last.
+/// The summary of a VM; shown, it is seven aligned lines of at most 80 columns without a line end after the last.
 pub struct Summary<'a> {
     /// The VM.
     pub vm: &'a Vm,
@@ -21,31 +21,36 @@ impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = self.counters;
         let pages = self.vm.stage2.page_count();
+        let tables = self.vm.stage2.table_count();
         let (seconds, rest) = (self.milliseconds / 1000, self.milliseconds % 1000);
         writeln!(
             f,
-            "  memory       {pages} pages touched: {} of {}, and {} of tables; ran {seconds}.{rest:03} s",
+            "  ran          {seconds}.{rest:03} s; {pages} pages touched, {} of {}; {tables} tables",
             Size(pages * PAGE_SIZE),
             Size(self.vm.memory),
-            Size(self.vm.stage2.table_count() * PAGE_SIZE),
         )?;
-        let [tr, tw, tx] = c.translation;
-        let [pr, pw, px] = c.permission;
+        let [read, write, fetch] = c.translation;
+        let all = read + write + fetch;
         writeln!(
             f,
-            "  translation  {:<8} read {tr}, write {tw}, fetch {tx}: a page taken and mapped",
-            tr + tw + tx
+            "  translation  {all:<7} read {read}, write {write}, fetch {fetch}: page mapped"
         )?;
+        let [read, write, fetch] = c.permission;
+        let all = read + write + fetch;
         writeln!(
             f,
-            "  permission   {:<8} read {pr}, write {pw}, fetch {px}: rights relaxed in place",
-            pr + pw + px
+            "  permission   {all:<7} read {read}, write {write}, fetch {fetch}: rights relaxed"
         )?;
         let [r, w, x] = c.relaxed;
         writeln!(
             f,
-            "  upkeep       relaxed R {r} W {w} X {x}; I-cache {} pages, D-cache {} pages, TLBI {}; stale {}, by AT {}, walks {}",
-            c.icache, c.dcache, c.tlbi, c.sufficient, c.translated_by_at, c.stage1_walk
+            "  odd faults   stale TLB {}, stage-1 walk {}, raced {}; IPA by AT {}",
+            c.sufficient, c.stage1_walk, c.cross_check, c.translated_by_at
+        )?;
+        writeln!(
+            f,
+            "  upkeep       relaxed R {r} W {w} X {x}; pages: I-cache {}, D-cache {}; TLBI {}",
+            c.icache, c.dcache, c.tlbi
         )?;
         write!(f, "  devices     ")?;
         for (name, count) in NAMES.iter().zip(c.mmio).filter(|(_, count)| *count != 0) {
@@ -59,14 +64,13 @@ impl fmt::Display for Summary<'_> {
         let e = &c.exits;
         write!(
             f,
-            "  exits        {:<8} aborts {}, calls {}, registers {}, interrupts {}, waits {}, other {}",
+            "  exits        {:<7} aborts {}, calls {}, registers {}, interrupts {}, other {}",
             e.total(),
             e.aborts,
             e.calls,
             e.sysreg,
             e.interrupts,
-            e.waits,
-            e.other
+            e.waits + e.other
         )
     }
 }

@@ -9,7 +9,7 @@ use tock_registers::{register_bitfields, register_structs};
 
 register_bitfields! { u32,
     UARTFR [ RXFE OFFSET(4) NUMBITS(1) [], TXFF OFFSET(5) NUMBITS(1) [], BUSY OFFSET(3) NUMBITS(1) [] ],
-    UARTLCR_H [ FEN OFFSET(4) NUMBITS(1) [], WLEN OFFSET(5) NUMBITS(2) [Eight = 3] ],
+    UARTLCR_H [ WLEN OFFSET(5) NUMBITS(2) [Eight = 3] ],
     UARTCR [ UARTEN OFFSET(0) NUMBITS(1) [], TXE OFFSET(8) NUMBITS(1) [], RXE OFFSET(9) NUMBITS(1) [] ],
     UARTINT [ RX OFFSET(4) NUMBITS(1) [], RT OFFSET(6) NUMBITS(1) [] ]
 }
@@ -47,9 +47,8 @@ impl Pl011 {
         registers.imsc.set(0);
         registers.icr.set(0x7ff);
         if !registers.cr.is_set(UARTCR::UARTEN) {
-            registers
-                .lcr_h
-                .write(UARTLCR_H::WLEN::Eight + UARTLCR_H::FEN::SET);
+            // The FIFOs stay as they are: switching them on drops a byte that was typed already.
+            registers.lcr_h.modify(UARTLCR_H::WLEN::Eight);
             registers
                 .cr
                 .write(UARTCR::UARTEN::SET + UARTCR::TXE::SET + UARTCR::RXE::SET);

@@ -62,11 +62,13 @@ def arguments(given, usage, least, most):
 
 @command
 def load(given):
-    """Find where the image runs and load its symbols there: faultline load [ADDRESS]
+    """Find where the image runs and load its symbols there: faultline load [FILE [ADDRESS]]
 
-The image is looked for by its arm64 header, at multiples of 2 MiB; ADDRESS is where it is, if you know. `make debug` does
-this at reset, where QEMU has put the image into RAM already."""
-    address = target.load(*arguments(given, "load [ADDRESS]", 0, 1))
+FILE is the ELF, target/faultline.elf if gdb has no other. The image is looked for by its arm64 header, at multiples of
+2 MiB; ADDRESS is where it is, if you know. `make debug` does this at reset, where QEMU has put the image into RAM already.
+Do not give gdb the ELF by itself: it is linked at 0, where it does not run."""
+    file, place = given[:1], arguments(given[1:], "load [FILE [ADDRESS]]", 0, 1)
+    address = target.load(*file, *place)
     say(f"image at {address:#x}; symbols moved there")
 
 
@@ -228,7 +230,8 @@ def break_(given):
 
   translation  a page is about to be mapped         mmio    a device is about to answer
   permission   a leaf is about to be relaxed        inject  the guest is about to take an exception
-  exit, enter  the guest was left, is entered       stop    the hypervisor stopped the VM
+  window       a hardware window is to be mapped    stop    the hypervisor stopped the VM
+  exit, enter  the guest was left, is entered
 
 With an IPA, only for a fault on that page (not for enter and stop). `continue` then runs up to it."""
     if not 1 <= len(given) <= 2 or given[0] not in stops.KINDS:
@@ -246,7 +249,7 @@ With an IPA, only for a fault on that page (not for enter and stop). `continue` 
 def where(given):
     """Say where the CPU is: faultline where
 
-At EL2 the function and its callers, by frame pointers; in a guest, what its PC translates to. The symbols that gdb shows
+At EL2 the function and its callers, inlined ones among them; in a guest, what its PC translates to. The symbols that gdb shows
 by itself are EL2's, which mean nothing for a guest that happens to run at the same addresses."""
     arguments(given, "where", 0, 0)
     level, pc = target.exception_level(), target.need("pc")

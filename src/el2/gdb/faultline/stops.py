@@ -10,6 +10,7 @@ from . import stage1, stage2, syndrome, target
 KINDS = {
     "translation": ("faultline::fault::translation::resolve", "about to map a page where the walk found none"),
     "permission": ("faultline::fault::permission::resolve", "about to relax a leaf that has too few rights"),
+    "window": ("faultline::fault::translation::map_window", "about to map a page of a hardware window"),
     "mmio": ("faultline::vm::devices::Devices::access", "about to have a device answer an access"),
     "inject": ("faultline::vm::Vm::inject", "about to make the guest take an exception"),
     "stop": ("faultline::el2::run::report_stop", "the hypervisor stopped the VM, and is about to say why"),

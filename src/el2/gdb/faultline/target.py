@@ -4,6 +4,7 @@ Stopped in a guest, gdb sees memory through the guest's MMU. QEMU's physical-mem
 first and put back as it was.
 """
 import contextlib
+import os
 import re
 import struct
 from collections import namedtuple
@@ -13,8 +14,10 @@ import gdb
 MIB2 = 2 << 20
 # Where an image may lie, in steps of 2 MiB: RAM of the boards we know. Devices are left out, reading them has effects.
 RAM = ((0x0000_0000, 0x0800_0000), (0x4000_0000, 0x8000_0000))
-# The arm64 Image header: `ARM\x64` at 0x38, image_size at 0x10.
-HEADER_SIZE, HEADER_MAGIC = 0x40, b"ARM\x64"
+# The arm64 Image header: image_size and the magic in it.
+HEADER_SIZE, IMAGE_SIZE, MAGIC = 0x40, 0x10, 0x38
+# What make builds, seen from here.
+ELF = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../../target/faultline.elf")
 
 
 def register(name):
@@ -125,41 +128,52 @@ Image = namedtuple("Image", "address size symbols")
 image = None
 
 
-def load(address=None):
-    """Moves the ELF's symbols to where the image runs; answers where that is."""
+def load(program=None, address=None):
+    """Loads the ELF's symbols, moved to where the image runs; answers where that is. Fails as a whole."""
     global image
-    program = gdb.current_progspace().filename
-    if program is None:
-        raise gdb.GdbError("no program: start gdb with target/faultline.elf, or `file` it")
-    image = None
-    gdb.execute(f'symbol-file "{program}"', to_string=True)
-    # A number, not an address: read before it is moved with the others.
-    size = _symbols(program).get("__image_size", 0)
+    program = os.path.abspath(program or gdb.current_progspace().filename or ELF)
+    header = _header_of(program)
     if address is None:
-        address = _find(size)
-    elif not _is_image(address, size):
+        address = _find(header)
+    elif not _is_image(address, header):
         raise gdb.GdbError(f"there is no image of {program} at {address:#x}")
     gdb.execute(f'symbol-file -o {address:#x} "{program}"', to_string=True)
-    image = Image(address, size, _symbols(program))
+    image = Image(address, struct.unpack_from("<Q", header, IMAGE_SIZE)[0], _symbols(program))
     return address
+
+
+def _header_of(program):
+    """The arm64 Image header, as the ELF's first segment begins with it. gdb is not asked: it would take the addresses
+    that the ELF is linked at, from 0 on, for those of the machine."""
+    try:
+        with open(program, "rb") as elf:
+            head = elf.read(64)
+            (segments,), (size,) = struct.unpack_from("<Q", head, 0x20), struct.unpack_from("<H", head, 0x36)
+            elf.seek(segments)
+            (start,) = struct.unpack_from("<Q", elf.read(size), 8)
+            elf.seek(start)
+            header = elf.read(HEADER_SIZE)
+    except (OSError, struct.error) as error:
+        raise gdb.GdbError(f"{program}: {error}; `make build` builds target/faultline.elf") from None
+    if head[:4] != b"\x7fELF" or header[MAGIC : MAGIC + 4] != b"ARM\x64":
+        raise gdb.GdbError(f"{program}: not an ELF that begins with an arm64 Image header")
+    return header
 
 
 def is_in_image(address):
     return image is not None and 0 <= address - image.address < image.size
 
 
-def _is_image(address, size):
+def _is_image(address, header):
     try:
-        with physical():
-            header = bytes(gdb.selected_inferior().read_memory(address, HEADER_SIZE))
+        return read(address, HEADER_SIZE) == header
     except gdb.MemoryError:
         return False
-    return header[0x38:0x3C] == HEADER_MAGIC and struct.unpack_from("<Q", header, 0x10)[0] == size
 
 
-def _find(size):
+def _find(header):
     for start, end in RAM:
         for address in range(start, end, MIB2):
-            if _is_image(address, size):
+            if _is_image(address, header):
                 return address
-    raise gdb.GdbError("the image is not in RAM, or not of this build; `faultline load ADDRESS` if you know where it is")
+    raise gdb.GdbError("the image is not in RAM, or not of this build; `faultline load FILE ADDRESS` if you know where it is")
