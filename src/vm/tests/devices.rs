@@ -120,13 +120,13 @@ fn an_interrupt_that_the_guest_ended_may_come_again() {
 #[test]
 fn a_plan_keeps_what_is_active_in_the_guest() {
     let mut run = with_timer();
-    plan(&mut run);
-    run.m.host.list[0].state = State::new(false, true);
-    // Something new to load: the console's interrupt.
     run.store(GICD + 0x84, 1 << 1);
     run.store(GICD + 0x104, 1 << 1);
     run.store(UARTCR, 0x301);
     run.store(UARTIMSC, 1 << 4 | 1 << 6);
+    plan(&mut run);
+    // Acknowledged in the guest; and something new to load, without an access to the GIC in between.
+    run.m.host.list[0].state = State::new(false, true);
     for _ in 0..16 {
         run.vm.devices().receive(b'z');
     }
