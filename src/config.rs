@@ -218,7 +218,9 @@ pub enum Problem {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.origin, self.node, self.problem)
+        // A name is whatever bytes the tree has: on the log it stays on its line.
+        let node = self.node.escape_debug();
+        write!(f, "{}: {node}: {}", self.origin, self.problem)
     }
 }
 
@@ -257,7 +259,10 @@ impl fmt::Display for Problem {
                 property,
                 value,
                 allowed,
-            } => write!(f, "`{property}` is \"{value}\"; it can be {allowed}"),
+            } => {
+                let value = value.escape_debug();
+                write!(f, "`{property}` is \"{value}\"; it can be {allowed}")
+            }
         }
     }
 }

@@ -9,9 +9,6 @@
 
 use crate::addr::{Gva, Ipa, Pa, PaRange};
 
-#[cfg(test)]
-pub(crate) mod recorder;
-
 /// Which DSB: the domain it covers and the accesses it waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dsb {
@@ -153,3 +150,8 @@ pub trait Machine {
     /// Writes an EL1 register of the current vCPU.
     fn set_el1(&mut self, register: El1, value: u64);
 }
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::recorder;

@@ -127,15 +127,6 @@ impl PagePool {
         self.inner.lock().account
     }
 
-    /// Whether the page at `pa` is out: what a test's machine asks before it lets anybody touch it.
-    #[cfg(test)]
-    pub(crate) fn is_taken(&self, pa: Pa) -> bool {
-        let inner = self.inner.lock();
-        inner.place(pa.raw() >> CHUNK_SHIFT).is_some_and(|(b, c)| {
-            inner.banks[b].chunks[c].is_taken((pa.raw() >> 12) as usize % CHUNK_PAGES)
-        })
-    }
-
     fn take_run(&self, count: usize) -> Option<Pa> {
         assert!(
             count.is_power_of_two() && count <= CHUNK_PAGES,

@@ -30,6 +30,8 @@ pub mod pstate {
     pub const MODE: u64 = 0b1111;
     /// `M[4]`: AArch32.
     pub const AARCH32: u64 = 1 << 4;
+    /// AArch32: data accesses are big-endian.
+    pub const AARCH32_E: u64 = 1 << 9;
     /// D, A, I and F: all masked.
     pub const DAIF: u64 = 0b1111 << 6;
     /// I: IRQs masked.

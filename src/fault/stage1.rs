@@ -64,7 +64,10 @@ pub(super) fn level_of_table<M: Machine>(
     }
     let start = 4 - (bits - granule).div_ceil(stride);
     let is_big_endian = m.el1(El1::Sctlr) & SCTLR_EE != 0;
-    let mut next = base;
+    // A table is aligned to its size; bits below are RES0, and a guest's to set. Kept, they would make a descriptor straddle
+    // the end of its page, and us read what the guest does not own.
+    let top_bits = bits - (granule + stride * (3 - start));
+    let mut next = base & !((8 << top_bits) - 1);
     for level in start..=3 {
         let shift = granule + stride * (3 - level);
         let index_bits = if level == start { bits - shift } else { stride };

@@ -95,12 +95,6 @@ impl Chunk {
         self.free_count += 1;
     }
 
-    /// Whether it is one of the chunk's pages that were taken; of an edge chunk, pages outside RAM count as taken.
-    #[cfg(test)]
-    pub(super) fn is_taken(&self, page: usize) -> bool {
-        !self.is_closed && !self.is_free(page)
-    }
-
     fn find(&self, count: usize) -> Option<usize> {
         if count == 1 {
             let word = self.free.iter().position(|word| *word != 0)?;
@@ -122,5 +116,13 @@ impl Chunk {
         } else {
             self.free[page / 64] &= !bit;
         }
+    }
+}
+
+#[cfg(test)]
+impl Chunk {
+    /// Whether it is one of the chunk's pages that were taken; of an edge chunk, pages outside RAM count as taken.
+    pub(super) fn is_taken(&self, page: usize) -> bool {
+        !self.is_closed && !self.is_free(page)
     }
 }

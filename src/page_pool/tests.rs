@@ -4,6 +4,16 @@ use std::collections::BTreeSet;
 
 const MIB: u64 = 1 << 20;
 
+impl PagePool {
+    /// Whether the page at `pa` is out: what a test's machine asks before it lets anybody touch it.
+    pub(crate) fn is_taken(&self, pa: Pa) -> bool {
+        let inner = self.inner.lock();
+        inner.place(pa.raw() >> CHUNK_SHIFT).is_some_and(|(b, c)| {
+            inner.banks[b].chunks[c].is_taken((pa.raw() >> 12) as usize % CHUNK_PAGES)
+        })
+    }
+}
+
 fn pool(ranges: &[(u64, u64)]) -> PagePool {
     let pool = PagePool::new();
     ranges

@@ -13,7 +13,7 @@
 //! }
 //! ```
 //!
-//! The same with `map`, which is what KVM did in May 2026, is refused with E0599, "no method named `map`":
+//! The same with `map`, which is what KVM did in May 2026, is refused with E0599, there is no such method:
 //!
 //! ```compile_fail,E0599
 //! use faultline::machine::Machine;

@@ -269,10 +269,13 @@ impl Devices {
     }
 }
 
-/// Whether the guest's data accesses are big-endian: SCTLR_EL1.EE at EL1, E0E at EL0.
+/// Whether the guest's data accesses are big-endian: SCTLR_EL1.EE at EL1, E0E at EL0, PSTATE.E in AArch32.
 fn is_big_endian<H: Host>(pstate: u64, host: &mut H) -> bool {
     const EE: u64 = 1 << 25;
     const E0E: u64 = 1 << 24;
+    if pstate & crate::registers::pstate::AARCH32 != 0 {
+        return pstate & crate::registers::pstate::AARCH32_E != 0;
+    }
     let at_el0 = pstate & crate::registers::pstate::MODE == crate::registers::pstate::EL0T;
     host.el1(crate::machine::El1::Sctlr) & if at_el0 { E0E } else { EE } != 0
 }

@@ -1,1 +1,261 @@
-//! placeholder
+//! A VM on a fake host: what each of its exits does to its registers, its devices and the log.
+
+mod calls;
+mod devices;
+mod mmio;
+
+use std::rc::Rc;
+use std::vec::Vec;
+
+use super::{Bytes, Clock, Devices, Ground, Host, Modules, Next, Vcpu, Vm, load};
+use crate::addr::Pa;
+use crate::config::{DomainConfig, GranulePolicy, Module, RebootPolicy};
+use crate::exit::{Exit, Syndrome, Vector};
+use crate::fault::RightsPolicy;
+use crate::features::{Coherence, Features, IdRegisters};
+use crate::machine::El1;
+use crate::machine::recorder::{HostState, Recorder};
+use crate::smccc::Mitigations;
+use crate::sysreg::id::{RawIds, index};
+use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Version};
+use core::fmt;
+
+const RAM: u64 = 0x4000_0000;
+const UART: u64 = 0x0900_0000;
+const RTC: u64 = 0x0901_0000;
+const GICD: u64 = 0x0800_0000;
+const GICR: u64 = 0x080a_0000;
+const KERNEL_AT: u64 = 0x7_0000_1000;
+const ENTRY: u64 = RAM + 0x8_0000;
+const EPOCH: u64 = 1_700_000_000;
+const HZ: u64 = 1_000;
+
+impl Host for Recorder {
+    fn put_console(&mut self, byte: u8) {
+        self.host.console.push(byte);
+    }
+
+    fn guest_listens(&mut self) {
+        self.host.listens += 1;
+    }
+
+    fn counter(&mut self) -> u64 {
+        self.host.counter
+    }
+
+    fn counter_hz(&mut self) -> u64 {
+        HZ
+    }
+
+    fn read_list(&mut self, registers: &mut [ListRegister; MAX_LIST_REGISTERS], count: usize) {
+        registers[..count].copy_from_slice(&self.host.list[..count]);
+    }
+
+    fn ended_outside(&mut self) -> u32 {
+        self.host.ended_outside.pop_front().unwrap_or(0)
+    }
+
+    fn deactivate(&mut self, intid: u32) {
+        self.host.deactivated.push(intid);
+    }
+
+    fn timer_lines(&mut self) -> (bool, bool) {
+        self.host.timer_lines
+    }
+
+    fn warn(&mut self, text: fmt::Arguments<'_>) {
+        self.host.warnings.push(format!("{text}"));
+    }
+}
+
+/// A VM, its vCPU and its host.
+struct Run {
+    vm: Vm,
+    vcpu: Vcpu,
+    m: Recorder,
+    pool: Rc<crate::page_pool::PagePool>,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self::with(Version::V3)
+    }
+
+    fn with(gic: Version) -> Self {
+        let coherence = Coherence {
+            fwb: false,
+            idc: false,
+            dic: false,
+            pipt: true,
+        };
+        let mut m = Recorder::new(64, coherence);
+        let pool = m.pool.clone();
+        let config = DomainConfig {
+            name: "test".into(),
+            memory: 64 << 20,
+            vcpus: 1,
+            console: true,
+            kernel: Module::Inside(0..0),
+            ramdisk: None,
+            bootargs: String::new(),
+            rights: RightsPolicy::Lazy,
+            granule: GranulePolicy::default(),
+            reboot: RebootPolicy::default(),
+        };
+        let kernel: Vec<u8> = (0..0x1800u32).map(|n| n as u8 | 1).collect();
+        m.add_module(Pa::new(KERNEL_AT), kernel.clone());
+        let modules = Modules {
+            kernel: Bytes {
+                bytes: &kernel,
+                at: Pa::new(KERNEL_AT),
+            },
+            ramdisk: None,
+        };
+        let loaded = load(&config, &modules, &pool, &mut m).unwrap();
+        let features = Features {
+            coherence,
+            ..Features::new(&IdRegisters {
+                mmfr0: 5,
+                ..IdRegisters::default()
+            })
+        };
+        let mut ids = RawIds::default();
+        // ID_AA64MMFR1_EL1.PAN and ID_AA64PFR1_EL1.SSBS.
+        ids.0[index(7, 1)] = 1 << 20;
+        ids.0[index(4, 1)] = 1 << 4;
+        let clock = Some(Clock { epoch: EPOCH });
+        let ground = Ground {
+            pool: &pool,
+            features: &features,
+            ids: &ids,
+            gic,
+            vcpu_interface: (gic == Version::V2).then_some(Pa::new(0x0804_0000)),
+            mitigations: Mitigations::default(),
+            clock,
+        };
+        let devices = Devices::new(gic, true, clock).unwrap();
+        let vm = Vm::new(&config, &ground, loaded, devices, &mut m).unwrap();
+        m.watch(vm.stage2());
+        m.host = HostState {
+            list: vec![ListRegister::default(); MAX_LIST_REGISTERS],
+            ..HostState::default()
+        };
+        let vcpu = vm.boot_vcpu();
+        Self { vm, vcpu, m, pool }
+    }
+
+    /// One synchronous exit with this ESR, FAR and HPFAR.
+    fn exit(&mut self, esr: u64, far: u64, ipa: u64) -> Next {
+        let syndrome = Syndrome {
+            esr,
+            far,
+            hpfar: ipa >> 12 << 4,
+        };
+        let exit = Exit::decode(Vector::Synchronous, &syndrome);
+        let next = self
+            .vm
+            .handle_exit(&mut self.vcpu, &exit, &self.pool, &mut self.m);
+        self.m.enter_guest();
+        next
+    }
+
+    /// A load or store to a device, as the hardware reports it.
+    fn access(
+        &mut self,
+        at: u64,
+        width: u64,
+        register: u64,
+        write: Option<u64>,
+        more: u64,
+    ) -> Next {
+        if let Some(value) = write {
+            self.vcpu.registers.write(register as u8, value);
+        }
+        let sas = u64::from(width.trailing_zeros());
+        let iss =
+            1 << 24 | sas << 22 | register << 16 | u64::from(write.is_some()) << 6 | 0x07 | more;
+        self.exit(0x24 << 26 | 1 << 25 | iss, at & 0xfff | 0x7000_0000, at)
+    }
+
+    fn store(&mut self, at: u64, value: u64) {
+        assert_eq!(self.access(at, 4, 1, Some(value), 0), Next::Resume);
+    }
+
+    fn load(&mut self, at: u64) -> u64 {
+        assert_eq!(self.access(at, 4, 2, None, 0), Next::Resume);
+        self.vcpu.registers.x[2]
+    }
+
+    fn el1(&self, register: El1) -> u64 {
+        self.m.el1[register as usize]
+    }
+}
+
+#[test]
+fn a_vm_starts_empty_and_its_kernel_arrives_by_fault() {
+    let mut run = Run::new();
+    assert_eq!(run.vcpu.registers.pc, ENTRY);
+    assert_eq!(run.vcpu.registers.x[0], RAM, "the device tree");
+    assert_eq!(run.vcpu.registers.x[1..4], [0; 3]);
+    assert_eq!(run.vcpu.registers.pstate, 0x3c5, "EL1h, all masked");
+    assert!(run.m.mapped().is_empty());
+    // The first fetch.
+    assert_eq!(
+        run.exit(0x20 << 26 | 1 << 25 | 0x06, ENTRY, ENTRY),
+        Next::Resume
+    );
+    assert_eq!(run.vcpu.registers.pc, ENTRY, "the fetch is tried again");
+    let (pa, rights) = run.m.translate(ENTRY).unwrap();
+    assert_eq!(rights, [true, false, true]);
+    let expected: Vec<u8> = (0..0x1000u32).map(|n| n as u8 | 1).collect();
+    assert_eq!(run.m.page(pa), &expected[..]);
+    assert_eq!(run.vcpu.counters.exits.aborts, 1);
+}
+
+#[test]
+fn the_end_of_a_vm_gives_back_all_it_took() {
+    let mut run = Run::new();
+    for page in 0..5 {
+        run.exit(
+            0x24 << 26 | 1 << 25 | 0x47,
+            RAM + page * 0x1000,
+            RAM + page * 0x1000,
+        );
+    }
+    assert_eq!(run.vm.stage2().page_count(), 5);
+    run.m.park();
+    let loaded = run.vm.destroy(&run.pool, &mut run.m);
+    assert_eq!(run.pool.account().taken, loaded.page_count() as u64);
+    assert_eq!(loaded.entry().raw(), ENTRY, "what was loaded outlives it");
+}
+
+#[test]
+fn interrupts_and_errors_are_no_affair_of_the_guest() {
+    let mut run = Run::new();
+    for (vector, expect_interrupt) in [
+        (Vector::Irq, true),
+        (Vector::Fiq, true),
+        (Vector::SError, false),
+    ] {
+        let exit = Exit::decode(
+            vector,
+            &Syndrome {
+                esr: 0x24 << 26,
+                ..Syndrome::default()
+            },
+        );
+        let before = run.vcpu.registers.clone();
+        let next = run
+            .vm
+            .handle_exit(&mut run.vcpu, &exit, &run.pool, &mut run.m);
+        assert_eq!(next == Next::Interrupt, expect_interrupt);
+        assert_eq!(
+            matches!(next, Next::End(super::End::Stopped(_))),
+            !expect_interrupt
+        );
+        assert_eq!(
+            (run.vcpu.registers.pc, run.vcpu.registers.x),
+            (before.pc, before.x)
+        );
+    }
+}

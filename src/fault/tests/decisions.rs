@@ -69,7 +69,7 @@ fn at_is_asked_for_the_address_of_the_access_and_gives_ipa_bits_12_to_51() {
     world.m.at = Some(Box::new(|_, va| {
         assert_eq!(va, Gva::new(0x0000_7654_3210_0abc));
         // Attributes 0xff, NS, SH, and RES1 around PA bits 51 to 12.
-        Ok(0xff00_0000_0000_0000 | RAM_START + 0x3000 | 1 << 11 | 1 << 9 | 3 << 7)
+        Ok(0xff00_0000_0000_0000 | (RAM_START + 0x3000) | 1 << 11 | 1 << 9 | 3 << 7)
     }));
     let abort = abort_with(DATA, 0x0f | WNR, 0x0000_7654_3210_0abc, 0);
     assert_eq!(world.resolve(&abort), Resolution::Retry);
@@ -129,6 +129,7 @@ fn an_address_that_stage_1_no_longer_translates_is_tried_again_and_not_for_ever(
             panic!("a silent loop")
         };
         assert!(format!("{stop}").contains("stage 1 does not say"), "{stop}");
+        assert_eq!(world.vcpu.counters.tlbi, 64);
         assert_eq!(world.m.mapped(), before);
         world.m.enter_guest();
         world.m.at = None;
@@ -226,6 +227,9 @@ fn cache_maintenance_of_nothing_is_stepped_over_and_of_ram_maps_it() {
         let answer = world.resolve(&abort_with(DATA, 0x07 | CM | WNR, VA_BASE | place, place));
         assert_eq!(answer, Resolution::Skip);
         assert_eq!(world.vcpu.counters.skipped, 1);
+        // ISV = 1 with CM is not to be had from a CPU, and would be no load or store either.
+        let odd = abort_with(DATA, 0x07 | CM | WNR | ISV_WORD_X3, VA_BASE | place, place);
+        assert_eq!(world.resolve(&odd), Resolution::Skip);
     }
     let mut world = World::new();
     let abort = abort_with(DATA, 0x07 | CM | WNR, VA_BASE | RAM_START, RAM_START);

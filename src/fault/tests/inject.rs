@@ -72,7 +72,10 @@ pub(super) fn take(exception: Exception, pstate: u64, sctlr: u64) -> Taken {
 
 const FAR: u64 = 0xffff_0000_dead_beef;
 
-fn exceptions() -> [(&'static str, Exception, Option<(u64, u64)>); 7] {
+/// What it is called, the exception, and of an abort its class for a lower EL and its ISS.
+type Case = (&'static str, Exception, Option<(u64, u64)>);
+
+fn exceptions() -> [Case; 7] {
     let data = abort_with(
         0x24,
         0x07 | 1 << 6 | 1 << 24 | 2 << 22 | 5 << 16,

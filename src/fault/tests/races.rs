@@ -1,6 +1,6 @@
 //! Another CPU is faster: before every store that this one tries, the other does the same work first.
 
-use super::world::{RAM_START, Setup, TestVcpu, World};
+use super::world::{RAM_START, Setup, TestVcpu, WINDOW, World};
 use crate::exit::Need;
 use crate::fault::Resolution;
 use crate::machine::recorder::{Op, Recorder, abort};
@@ -50,6 +50,26 @@ fn whoever_maps_second_gives_its_page_back_and_tries_again() {
             assert!(world.touch(RAM_START, mine) <= 1);
             world.end();
         }
+    }
+}
+
+#[test]
+fn a_window_page_mapped_by_another_cpu_first_costs_no_table() {
+    for step in 0..4 {
+        let mut world = Setup {
+            highest: 1 << 47,
+            ..Setup::default()
+        }
+        .build();
+        other_touches(&mut world, step, WINDOW, Need::Read);
+        assert_eq!(
+            world.resolve(&abort(WINDOW, Need::Write, 0x04)),
+            Resolution::Retry
+        );
+        assert!(world.m.interfere.is_none());
+        assert_eq!(world.vcpu.counters.windows, 0, "the other one mapped it");
+        assert!(world.touch(WINDOW, Need::Write) <= 1);
+        world.end();
     }
 }
 
@@ -134,6 +154,10 @@ fn a_stale_entry_costs_one_fault_and_is_counted() {
         assert_eq!(world.vcpu.counters.sufficient, counted + 1);
     }
     assert_eq!(world.vcpu.counters.permission, [0; 3]);
+    assert_eq!(
+        world.vcpu.counters.icache, 0,
+        "the other CPU made it coherent for all"
+    );
     world.end();
 }
 

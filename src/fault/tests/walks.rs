@@ -1,7 +1,7 @@
 //! The guest's own tables lie in nothing: its abort names the level of its own walk, not of ours.
 
 use super::inject::take;
-use super::world::{RAM_START, World};
+use super::world::{DEVICE, RAM_START, WINDOW, World};
 use crate::exit::Need;
 use crate::fault::{Resolution, Stop};
 use crate::machine::El1;
@@ -141,7 +141,7 @@ fn an_abort_on_a_walk_names_the_guests_level_for_every_granule_and_size() {
                         )
                     };
                     let taken = take(exception, 0x3c5, 0);
-                    let expected = (class + 1) << 26 | 1 << 25 | 0x14 + target;
+                    let expected = (class + 1) << 26 | 1 << 25 | (0x14 + target);
                     assert_eq!(
                         taken.esr, expected,
                         "{} bits of granule {}",
@@ -152,6 +152,23 @@ fn an_abort_on_a_walk_names_the_guests_level_for_every_granule_and_size() {
                 }
             }
         }
+    }
+}
+
+/// Tables in a device or in a hardware window are in nothing a walk may read: neither emulated nor mapped.
+#[test]
+fn a_walk_into_a_device_or_a_window_is_aborted() {
+    for place in [DEVICE, WINDOW] {
+        let mut world = World::new();
+        let va = va_of(39, false);
+        world.m.el1[El1::Tcr as usize] = tcr(&GRANULES[0], 39, false);
+        world.m.el1[El1::Ttbr0 as usize] = place;
+        let answer = world.resolve(&abort_with(0x24, 0x07 | S1PTW, va, place));
+        let Resolution::Inject(exception) = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(take(exception, 0x3c5, 0).esr, 0x9600_0015);
+        assert!(world.m.mapped().is_empty());
     }
 }
 
@@ -195,6 +212,27 @@ fn a_size_out_of_range_is_clamped_as_the_cpu_that_walks_with_it_does() {
         panic!("{answer:?}")
     };
     assert_eq!(take(exception, 0x3c5, 0).esr & 0x3f, 0x14);
+}
+
+/// TTBR bits below the table's size are RES0 and the guest's to set: no descriptor is read over the end of a page.
+#[test]
+fn a_ragged_table_base_reads_no_byte_beyond_the_guests_page() {
+    for low in [2, 4, 6, 0xffe] {
+        let mut world = World::new();
+        world.touch(RAM_START, Need::Write);
+        world.m.el1[El1::Tcr as usize] = tcr(&GRANULES[0], 39, false);
+        world.m.el1[El1::Ttbr0 as usize] = RAM_START | low;
+        // The last descriptor of the table.
+        let va = 0x1ff << 30;
+        world
+            .m
+            .guest_writes(RAM_START + 0xff8, &(NOTHING | 3).to_le_bytes());
+        let answer = world.resolve(&abort_with(0x24, 0x07 | S1PTW, va, NOTHING));
+        let Resolution::Inject(exception) = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(take(exception, 0x3c5, 0).esr, 0x9600_0016);
+    }
 }
 
 /// The guest's tables changed meanwhile: try again, by the tables as they are now, and not for ever.
@@ -242,7 +280,7 @@ fn tables_anywhere_and_of_any_shape_are_looked_at_without_a_panic() {
         for (register, value) in [(El1::Tcr, tcr), (El1::Ttbr0, near), (El1::Ttbr1, ttbr1), (El1::Sctlr, sctlr)] {
             world.m.el1[register as usize] = value;
         }
-        let _ = world.resolve(&abort_with(0x24, 0x07 | S1PTW, va, hpfar & 0x000f_ffff_ffff_f000));
+        let _ = world.resolve(&abort_with(0x24, 0x07 | S1PTW, va, hpfar & 0x3fff_f000));
     });
 }
 

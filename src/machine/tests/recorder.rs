@@ -251,10 +251,10 @@ impl Recorder {
     /// The guest's access: through what the TLB has, else through the tree; the abort it takes.
     pub(crate) fn access(&mut self, ipa: u64, need: Need) -> Result<(), Abort> {
         let page = ipa & !(PAGE_SIZE - 1);
-        if self.tlbs.lookup(self.now, page).is_none() {
-            if let Some(leaf) = self.leaf(page) {
-                self.tlbs.fill(self.now, page, leaf);
-            }
+        if self.tlbs.lookup(self.now, page).is_none()
+            && let Some(leaf) = self.leaf(page)
+        {
+            self.tlbs.fill(self.now, page, leaf);
         }
         let status = match self.tlbs.lookup(self.now, page) {
             None => 0x07,

@@ -1,0 +1,3 @@
+//! Machines for tests.
+
+pub(crate) mod recorder;

@@ -1,0 +1,259 @@
+//! Bytes and interrupts between a VM's devices and its host.
+
+use super::{EPOCH, GICD, GICR, HZ, RTC, Run, UART};
+use crate::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS, State, Version};
+use crate::vm::VIRTUAL_TIMER;
+
+const UARTFR: u64 = UART + 0x18;
+const UARTIMSC: u64 = UART + 0x38;
+const UARTCR: u64 = UART + 0x30;
+/// GICD_CTLR: ARE and group 1.
+const GICD_CTLR: u64 = GICD;
+/// GICR_ISENABLER0, GICR_IGROUPR0: SGI frame.
+const GICR_IGROUPR0: u64 = GICR + 0x1_0080;
+const GICR_ISENABLER0: u64 = GICR + 0x1_0100;
+const GICR_ISACTIVER0: u64 = GICR + 0x1_0300;
+const GICR_ICACTIVER0: u64 = GICR + 0x1_0380;
+/// The physical interrupt of the board's virtual timer.
+const PHYSICAL: IntId = IntId::ppi(11);
+
+fn plan(run: &mut Run) -> Option<Vec<ListRegister>> {
+    let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
+    let plan = run.vm.devices().plan(&mut registers, 4, &mut run.m)?;
+    run.m.host.list = registers.to_vec();
+    Some(registers[..plan.used].to_vec())
+}
+
+#[test]
+fn bytes_leave_the_guest_in_order() {
+    let mut run = Run::new();
+    for byte in b"hello" {
+        run.store(UART, u64::from(*byte));
+    }
+    assert_eq!(run.m.host.console, b"hello");
+    assert!(run.vm.devices().spoke());
+}
+
+#[test]
+fn a_guest_that_polls_is_heard_and_gets_its_byte() {
+    let mut run = Run::new();
+    run.store(UARTCR, 0x301);
+    assert!(!run.vm.devices().spoke() && !run.vm.devices().has_room());
+    for _ in 0..64 {
+        run.load(UARTFR);
+    }
+    assert!(run.m.host.listens > 0, "the host is told");
+    assert!(run.vm.devices().has_room());
+    run.vm.devices().receive(b'q');
+    assert_eq!(run.load(UARTFR) & 1 << 4, 0, "RXFE is clear");
+    assert_eq!(run.load(UART) & 0xff, u64::from(b'q'));
+}
+
+#[test]
+fn a_byte_received_raises_the_consoles_interrupt() {
+    let mut run = Run::new();
+    run.store(GICD_CTLR, 0x12);
+    // SPI 1 is INTID 33: group 1, enabled.
+    run.store(GICD + 0x84, 1 << 1);
+    run.store(UARTCR, 0x301);
+    run.store(UARTIMSC, 1 << 4 | 1 << 6);
+    let listened = run.m.host.listens;
+    run.store(GICD + 0x104, 1 << 1);
+    assert!(
+        run.m.host.listens > listened,
+        "enabling the interrupt made it a listener"
+    );
+    for _ in 0..16 {
+        run.vm.devices().receive(b'z');
+    }
+    assert!(run.vm.devices().is_pending());
+    let list = plan(&mut run).expect("there is something to load");
+    assert_eq!(
+        list.iter()
+            .map(|register| register.vintid.raw())
+            .collect::<Vec<_>>(),
+        [33]
+    );
+    assert_eq!(list[0].pintid, None);
+}
+
+/// A GICv3 guest that takes its virtual timer's interrupt, which has just come.
+fn with_timer() -> Run {
+    let mut run = Run::new();
+    run.store(GICD_CTLR, 0x12);
+    run.store(GICR_IGROUPR0, u64::from(u32::MAX));
+    run.store(GICR_ISENABLER0, 1 << 27);
+    run.m.host.timer_lines = (true, false);
+    run.vm
+        .devices()
+        .timer_interrupt(VIRTUAL_TIMER, PHYSICAL, &mut run.m);
+    run
+}
+
+/// The guest works on its list registers without an exit: what a register of the GIC reads is what they say now.
+#[test]
+fn the_gic_shows_what_the_guest_did_to_its_list_registers() {
+    let mut run = with_timer();
+    plan(&mut run);
+    assert_eq!(run.load(GICR_ISACTIVER0), 0);
+    run.m.host.list[0].state = State::new(false, true);
+    assert_eq!(run.load(GICR_ISACTIVER0), 1 << 27, "acknowledged meanwhile");
+    // The guest deactivates it by the register instead of by its end: the physical one is ours to deactivate.
+    run.store(GICR_ICACTIVER0, 1 << 27);
+    assert_eq!(run.m.host.deactivated, [PHYSICAL.raw()]);
+}
+
+#[test]
+fn an_interrupt_that_the_guest_ended_may_come_again() {
+    let mut run = with_timer();
+    plan(&mut run);
+    // Taken and ended in the guest, and the timer fired again.
+    run.m.host.list[0].state = State::Invalid;
+    run.vm
+        .devices()
+        .timer_interrupt(VIRTUAL_TIMER, PHYSICAL, &mut run.m);
+    let list = plan(&mut run).expect("it is to be loaded again");
+    assert_eq!((list.len(), list[0].state), (1, State::new(true, false)));
+    assert!(run.m.host.deactivated.is_empty());
+}
+
+#[test]
+fn a_plan_keeps_what_is_active_in_the_guest() {
+    let mut run = with_timer();
+    run.store(GICD + 0x84, 1 << 1);
+    run.store(GICD + 0x104, 1 << 1);
+    run.store(UARTCR, 0x301);
+    run.store(UARTIMSC, 1 << 4 | 1 << 6);
+    plan(&mut run);
+    // Acknowledged in the guest; and something new to load, without an access to the GIC in between.
+    run.m.host.list[0].state = State::new(false, true);
+    for _ in 0..16 {
+        run.vm.devices().receive(b'z');
+    }
+    let list = plan(&mut run).expect("there is something new");
+    let timer = list.iter().find(|register| register.vintid.raw() == 27);
+    assert_eq!(
+        timer.map(|register| register.state),
+        Some(State::new(false, true))
+    );
+    assert!(list.iter().any(|register| register.vintid.raw() == 33));
+}
+
+#[test]
+fn a_maintenance_interrupt_folds_in_what_ended() {
+    let mut run = with_timer();
+    plan(&mut run);
+    run.m.host.list[0].state = State::Invalid;
+    run.m.host.timer_lines = (false, false);
+    run.vm.devices().maintenance(&mut run.m);
+    assert!(!run.vm.devices().is_pending());
+    assert_eq!(run.load(GICR_ISACTIVER0), 0);
+}
+
+/// ICC_SGI1R_EL1: S3_0_C12_C11_5. SGI 1 to itself, handled, and sent again: it is not lost.
+#[test]
+fn an_sgi_sent_again_after_the_first_was_handled_is_delivered_again() {
+    let mut run = with_timer();
+    run.m.host.timer_lines = (false, false);
+    run.vm.devices().fold_in(&mut run.m);
+    run.store(GICR_ISENABLER0, 1 << 1);
+    let sgi1r = 0x18 << 26 | 1 << 25 | 3 << 20 | 5 << 17 | 12 << 10 | 3 << 5 | 11 << 1;
+    for time in 0..3 {
+        run.vcpu.registers.x[3] = 1 << 24 | 1;
+        run.exit(sgi1r, 0, 0);
+        let list = plan(&mut run).unwrap_or_default();
+        assert!(
+            list.iter().any(|register| register.vintid.raw() == 1),
+            "time {time}"
+        );
+        run.m
+            .host
+            .list
+            .iter_mut()
+            .for_each(|register| register.state = State::Invalid);
+    }
+}
+
+/// The mask is the guest's: the line falls when it closes it.
+#[test]
+fn the_consoles_line_follows_its_mask_at_once() {
+    let mut run = Run::new();
+    run.store(GICD_CTLR, 0x12);
+    run.store(GICD + 0x84, 1 << 1);
+    run.store(GICD + 0x104, 1 << 1);
+    run.store(UARTCR, 0x301);
+    run.store(UARTIMSC, 1 << 4 | 1 << 6);
+    for _ in 0..16 {
+        run.vm.devices().receive(b'z');
+    }
+    assert!(run.vm.devices().is_pending());
+    run.store(UARTIMSC, 0);
+    assert!(!run.vm.devices().is_pending());
+    run.store(UARTIMSC, 1 << 4 | 1 << 6);
+    assert!(run.vm.devices().is_pending());
+    while run.load(UARTFR) & 1 << 4 == 0 {
+        run.load(UART);
+    }
+    assert!(
+        !run.vm.devices().is_pending(),
+        "reading the last byte ends it"
+    );
+}
+
+#[test]
+fn the_virtual_timers_interrupt_is_linked_to_the_physical_one() {
+    let mut run = Run::new();
+    run.store(GICD_CTLR, 0x12);
+    run.store(GICR_IGROUPR0, u64::from(u32::MAX));
+    run.store(GICR_ISENABLER0, 1 << 27);
+    run.m.host.timer_lines = (true, false);
+    run.vm
+        .devices()
+        .timer_interrupt(VIRTUAL_TIMER, PHYSICAL, &mut run.m);
+    assert!(run.vm.devices().is_pending());
+    let list = plan(&mut run).expect("there is something to load");
+    assert_eq!(list.len(), 1);
+    assert_eq!((list[0].vintid.raw(), list[0].pintid), (27, Some(PHYSICAL)));
+    assert_eq!(list[0].state, State::new(true, false));
+    assert!(
+        run.m.host.deactivated.is_empty(),
+        "the guest's own end deactivates it"
+    );
+    assert!(plan(&mut run).is_none(), "nothing changed since");
+}
+
+/// The guest sets its timer to later without an exit: the interrupt is gone, and the host must end it.
+#[test]
+fn a_timer_that_went_quiet_before_it_was_taken_is_deactivated() {
+    let mut run = Run::new();
+    run.store(GICD_CTLR, 0x12);
+    run.store(GICR_IGROUPR0, u64::from(u32::MAX));
+    run.store(GICR_ISENABLER0, 1 << 27);
+    run.m.host.timer_lines = (true, false);
+    run.vm
+        .devices()
+        .timer_interrupt(VIRTUAL_TIMER, PHYSICAL, &mut run.m);
+    plan(&mut run);
+    run.m.host.timer_lines = (false, false);
+    run.vm.devices().fold_in(&mut run.m);
+    assert!(!run.vm.devices().is_pending());
+    assert_eq!(run.m.host.deactivated, [PHYSICAL.raw()]);
+}
+
+#[test]
+fn the_clock_tells_the_time_of_day() {
+    let mut run = Run::new();
+    assert_eq!(run.load(RTC), EPOCH);
+    run.m.host.counter = 42 * HZ;
+    assert_eq!(run.load(RTC), EPOCH + 42);
+}
+
+#[test]
+fn a_gicv2_guest_reaches_the_hardwares_cpu_interface() {
+    let mut run = Run::with(Version::V2);
+    run.m
+        .add_window(crate::addr::PaRange::new(crate::addr::Pa::new(0x0804_0000), 0x2000).unwrap());
+    run.exit(0x24 << 26 | 1 << 25 | 0x07, 0x0801_000c, 0x0801_0000);
+    assert_eq!(run.m.translate(0x0801_0000).unwrap().0.raw(), 0x0804_0000);
+    assert_eq!(run.vcpu.counters.windows, 1);
+}
