@@ -20,7 +20,7 @@ use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 pub use seed::{GuestSeed, Seed};
 
 use crate::addr::{IpaRange, Size};
-use crate::board::interrupt::IntId;
+use crate::board::interrupt::{self, IntId};
 use crate::image::TREE_MAX;
 use crate::platform;
 
@@ -223,7 +223,7 @@ fn unit(name: &str, range: IpaRange) -> String {
 
 /// An interrupt of a device, level-sensitive as all of them are.
 fn shared(id: IntId) -> [u32; 3] {
-    id.specifier(LEVEL_HIGH)
+    interrupt::specifier(id, LEVEL_HIGH)
 }
 
 /// A private interrupt: for GICv2 the specifier also names the CPUs that have it.
@@ -232,7 +232,7 @@ fn specifier(guest: &GuestTree<'_>, id: IntId) -> [u32; 3] {
         GicVersion::V2 => ((1 << guest.vcpus) - 1) << PPI_MASK_SHIFT,
         GicVersion::V3 => 0,
     };
-    id.specifier(mask | LEVEL_HIGH)
+    interrupt::specifier(id, mask | LEVEL_HIGH)
 }
 
 /// A node being put together. Names are ours, so they are right.

@@ -25,7 +25,7 @@
 //!
 //! | part | modules |
 //! |---|---|
-//! | values | [`addr`], [`registers`], [`features`], [`board`] (the host's device tree), [`platform`] (the guest's), [`options`] |
+//! | values | [`addr`], [`intid`], [`registers`], [`features`], [`board`] (the host's device tree), [`platform`] (the guest's), [`options`] |
 //! | memory | [`page_pool`], [`slot`], [`content`], [`stage2`] |
 //! | exits | [`exit`], [`fault`], [`traps`] (what traps, and why), [`sysreg`] |
 //! | the guest's machine | [`vm`], [`config`], [`image`], [`guest_tree`], [`smccc`], [`psci`], [`vgic`], [`device`], [`stats`] |
@@ -56,6 +56,7 @@ pub mod fault;
 pub mod features;
 pub mod guest_tree;
 pub mod image;
+pub mod intid;
 pub mod machine;
 pub mod options;
 pub mod page_pool;

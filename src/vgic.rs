@@ -41,54 +41,13 @@ pub use list_register::{Group, ListRegister, MAX_LIST_REGISTERS, State};
 pub use plan::Plan;
 pub use redistributor::REDISTRIBUTOR_STRIDE;
 
+pub use crate::intid::IntId;
+
 use alloc::vec::Vec;
 use bank::{BANK, Bank, GroupEnables, bits};
-use core::fmt;
 use link::Links;
 use plan::Slot;
 use sgi::SgiSources;
-
-/// An interrupt's number: 0 to 15 SGIs, 16 to 31 PPIs, 32 to 1019 SPIs.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct IntId(u32);
-
-impl IntId {
-    /// The interrupt with this number.
-    #[must_use]
-    pub const fn new(raw: u32) -> Self {
-        Self(raw)
-    }
-
-    /// Software-generated interrupt `number`, 0 to 15.
-    #[must_use]
-    pub const fn sgi(number: u32) -> Self {
-        Self(number)
-    }
-
-    /// Private peripheral interrupt `number`, 0 to 15: INTID 16 to 31.
-    #[must_use]
-    pub const fn ppi(number: u32) -> Self {
-        Self(FIRST_PPI + number)
-    }
-
-    /// Shared peripheral interrupt `number`, from 0: INTID from 32.
-    #[must_use]
-    pub const fn spi(number: u32) -> Self {
-        Self(FIRST_SPI + number)
-    }
-
-    /// Its number.
-    #[must_use]
-    pub const fn raw(self) -> u32 {
-        self.0
-    }
-}
-
-impl fmt::Display for IntId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 const FIRST_PPI: u32 = 16;
 const FIRST_SPI: u32 = 32;
@@ -199,8 +158,8 @@ impl Place {
 
     const fn intid(self) -> IntId {
         match self.bank {
-            BankId::Private(_) => IntId(self.bit),
-            BankId::Shared(row) => IntId(FIRST_SPI + row as u32 * BANK + self.bit),
+            BankId::Private(_) => IntId::new(self.bit),
+            BankId::Shared(row) => IntId::new(FIRST_SPI + row as u32 * BANK + self.bit),
         }
     }
 }

@@ -1,76 +1,20 @@
-//! Interrupt numbers, and how a device tree names them.
+//! How a device tree names interrupts.
 //!
-//! Sources: IHI 0069 "INTIDs"; the `arm,gic` and `arm,gic-v3` device tree bindings for three-cell specifiers; Devicetree
+//! Sources: the `arm,gic` and `arm,gic-v3` device tree bindings for three-cell specifiers; Devicetree
 //! Specification 0.4, "Interrupts and Interrupt Mapping".
 
 use alloc::vec::Vec;
-use core::fmt;
+
+pub use crate::intid::IntId;
 
 use super::gic;
 use super::tree::{Node, Tree};
 
-/// An interrupt number of the GIC that a device can have: 16 to 31 are PPIs, 32 to 1019 SPIs.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct IntId(u32);
-
-/// The first INTID that is a PPI.
-const PPI_BASE: u32 = 16;
-/// The first INTID that is an SPI.
-const SPI_BASE: u32 = 32;
-/// The first INTID past the SPIs: those above have special meanings.
-const SPI_END: u32 = 1020;
-
-impl IntId {
-    /// The `n`th private peripheral interrupt, 0 to 15; `None` beyond.
-    #[must_use]
-    pub const fn ppi(n: u32) -> Option<Self> {
-        if n < SPI_BASE - PPI_BASE {
-            Some(Self(PPI_BASE + n))
-        } else {
-            None
-        }
-    }
-
-    /// The `n`th shared peripheral interrupt, 0 to 987; `None` beyond.
-    #[must_use]
-    pub const fn spi(n: u32) -> Option<Self> {
-        if n < SPI_END - SPI_BASE {
-            Some(Self(SPI_BASE + n))
-        } else {
-            None
-        }
-    }
-
-    /// The INTID as the GIC's registers hold it.
-    #[must_use]
-    pub const fn raw(self) -> u32 {
-        self.0
-    }
-
-    /// The three cells by which a device tree names the interrupt.
-    #[must_use]
-    pub const fn specifier(self, flags: u32) -> [u32; 3] {
-        if self.is_private() {
-            [TYPE_PPI, self.0 - PPI_BASE, flags]
-        } else {
-            [TYPE_SPI, self.0 - SPI_BASE, flags]
-        }
-    }
-
-    /// Whether each CPU has one of its own.
-    #[must_use]
-    pub const fn is_private(self) -> bool {
-        self.0 < SPI_BASE
-    }
-}
-
-impl fmt::Display for IntId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            ..SPI_BASE => write!(f, "PPI {}", self.0 - PPI_BASE),
-            _ => write!(f, "SPI {}", self.0 - SPI_BASE),
-        }
-    }
+/// The three cells by which a device tree names an interrupt.
+#[must_use]
+pub const fn specifier(id: IntId, flags: u32) -> [u32; 3] {
+    let kind = if id.is_private() { TYPE_PPI } else { TYPE_SPI };
+    [kind, id.index(), flags]
 }
 
 /// When a line means an interrupt.
@@ -169,8 +113,8 @@ fn decode(controller: &Node<'_>, specifier: &[u32]) -> Option<Interrupt> {
         return None;
     };
     let id = match kind {
-        TYPE_SPI => IntId::spi(number)?,
-        TYPE_PPI => IntId::ppi(number)?,
+        TYPE_SPI => IntId::try_spi(number)?,
+        TYPE_PPI => IntId::try_ppi(number)?,
         _ => return None,
     };
     let trigger = if flags & FLAG_EDGES != 0 {

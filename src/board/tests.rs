@@ -54,7 +54,7 @@ fn without(blob: &[u8], node: &str, property: &str) -> Vec<u8> {
 }
 
 fn ppi(n: u32) -> interrupt::IntId {
-    interrupt::IntId::ppi(n).unwrap()
+    interrupt::IntId::ppi(n)
 }
 
 fn complaint(blob: &[u8]) -> String {

@@ -32,12 +32,12 @@ pub fn device_name(number: u8) -> &'static str {
 }
 
 /// The guest's virtual timer interrupt.
-pub const VIRTUAL_TIMER: IntId = IntId::new(platform::TIMER_VIRT.raw());
+pub const VIRTUAL_TIMER: IntId = platform::TIMER_VIRT;
 /// The guest's physical timer interrupt.
-pub const PHYSICAL_TIMER: IntId = IntId::new(platform::TIMER_PHYSICAL.raw());
+pub const PHYSICAL_TIMER: IntId = platform::TIMER_PHYSICAL;
 
-const UART_LINE: IntId = IntId::new(platform::UART_INTERRUPT.raw());
-const RTC_LINE: IntId = IntId::new(platform::RTC_INTERRUPT.raw());
+const UART_LINE: IntId = platform::UART_INTERRUPT;
+const RTC_LINE: IntId = platform::RTC_INTERRUPT;
 /// SPIs the distributor has.
 const SPI_COUNT: usize = 256;
 /// The one vCPU.
