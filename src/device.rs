@@ -5,6 +5,7 @@
 
 pub mod pl011;
 pub mod pl031;
+pub mod virtio;
 
 /// The width of one guest access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -40,10 +40,10 @@ pub const RTC: IpaRange = window(0x0901_0000, 0x1000);
 /// Interrupt of [`RTC`].
 pub const RTC_INTERRUPT: IntId = spi(2);
 
-/// The first of the windows kept for virtio-mmio devices; there is no device in any of them.
-pub const VIRTIO: IpaRange = window(0x0a00_0000, 0x200);
+/// All virtio-mmio windows, 512 bytes each; there is no device in any of them.
+pub const VIRTIO: IpaRange = window(0x0a00_0000, 0x4000);
 
-/// How many virtio-mmio windows are kept.
+/// How many virtio-mmio windows there are.
 pub const VIRTIO_COUNT: u32 = 32;
 
 /// Interrupt of the first virtio-mmio window; the others follow.
@@ -120,12 +120,15 @@ mod tests {
 
     #[test]
     fn no_two_windows_overlap_and_none_lies_in_ram() {
-        let virtio = window(VIRTIO.start.raw(), VIRTIO.size * u64::from(VIRTIO_COUNT));
+        assert_eq!(
+            VIRTIO.size,
+            u64::from(VIRTIO_COUNT) * crate::device::virtio::WINDOW
+        );
         let ram = IpaRange {
             start: RAM_BASE,
             size: RAM_MAX,
         };
-        let windows = [FLASH, GICD, GICC, GICR, UART, RTC, virtio, ram];
+        let windows = [FLASH, GICD, GICC, GICR, UART, RTC, VIRTIO, ram];
         for (index, one) in windows.iter().enumerate() {
             assert!(
                 windows

@@ -407,6 +407,10 @@ fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError>
         kind: Kind::Device(devices::FLASH),
     })?;
     slots.add(Slot {
+        range: platform::VIRTIO,
+        kind: Kind::Device(devices::VIRTIO),
+    })?;
+    slots.add(Slot {
         range: platform::GICD,
         kind: Kind::Device(devices::GICD),
     })?;

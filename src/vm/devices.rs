@@ -2,6 +2,7 @@
 
 use crate::device::pl011::Pl011;
 use crate::device::pl031::Pl031;
+use crate::device::virtio;
 use crate::fault::Mmio;
 use crate::platform;
 use crate::sysreg::SgiRegister;
@@ -22,8 +23,11 @@ pub(super) const RTC: u8 = 3;
 /// Device number of the flash that is always erased.
 pub(super) const FLASH: u8 = 4;
 
+/// Device number of the empty virtio-mmio transports.
+pub(super) const VIRTIO: u8 = 5;
+
 /// Names of the devices, by number.
-pub(super) const NAMES: [&str; 5] = ["GICD", "GICR", "PL011", "PL031", "flash"];
+pub(super) const NAMES: [&str; 6] = ["GICD", "GICR", "PL011", "PL031", "flash", "virtio"];
 
 /// The name of the device that a slot's number means; empty for none.
 #[must_use]
@@ -130,6 +134,7 @@ impl Devices {
                 .as_mut()
                 .map_or(0, |rtc| rtc.read(offset, width, seconds(host))),
             FLASH => width.mask(),
+            VIRTIO => virtio::read_empty(offset, width),
             _ => 0,
         }
     }
