@@ -10,6 +10,7 @@ mod boot;
 mod console;
 mod debug;
 mod driver;
+mod el3;
 mod exception;
 mod guest_state;
 mod heap;
@@ -43,7 +44,10 @@ global_asm!(
     MAIR = const hyp_map::MAIR,
     build_map = sym hyp_map::build,
     start = sym start,
-    refuse_el1 = sym refuse::entered_at_el1,
+    refuse = sym refuse::refused,
+    REFUSE_EL1 = const refuse::code::EL1,
+    REFUSE_E2H = const refuse::code::E2H,
+    EL3_STORE = const el3::STORE,
 );
 
 global_asm!(
@@ -55,9 +59,10 @@ global_asm!(
     exception = sym exception::exception,
 );
 
-/// EL2's first Rust with MMU and caches on: boot, then run. `x0` is what firmware passed.
-extern "C" fn start(x0: u64) -> ! {
+/// EL2's first Rust with MMU and caches on: boot, then run. `x0` is what firmware passed; `own_el3`: there was none.
+extern "C" fn start(x0: u64, own_el3: u64) -> ! {
     heap::init();
+    el3::note(own_el3 != 0);
     let machine = boot::boot(Pa::new(x0));
     run::run(machine)
 }

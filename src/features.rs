@@ -94,6 +94,10 @@ pub struct IdRegisters {
     pub isar0: u64,
     /// `ID_AA64PFR0_EL1`
     pub pfr0: u64,
+    /// `ID_AA64ISAR1_EL1`
+    pub isar1: u64,
+    /// `ID_AA64ISAR2_EL1`
+    pub isar2: u64,
     /// `ID_AA64DFR0_EL1`
     pub dfr0: u64,
     /// `MIDR_EL1`
@@ -162,6 +166,8 @@ pub struct Features {
     pub sve: bool,
     /// FEAT_RAS.
     pub ras: bool,
+    /// FEAT_PAuth, by any algorithm.
+    pub pauth: bool,
     /// FEAT_PMUv3.
     pub pmu: bool,
     /// `ID_AA64PFR0_EL1`, for what it proves of vulnerabilities.
@@ -218,6 +224,8 @@ impl Features {
             rng: isar0.read(ID_AA64ISAR0_EL1::RNDR) != 0,
             sve: pfr0.read(ID_AA64PFR0_EL1::SVE) != 0,
             ras: pfr0.read(ID_AA64PFR0_EL1::RAS) != 0,
+            // APA, API, GPA and GPI of one register, APA3 and GPA3 of the other.
+            pauth: id.isar1 & 0xff00_0ff0 != 0 || id.isar2 & 0xff00 != 0,
             pmu: !matches!(dfr0.read(ID_AA64DFR0_EL1::PMUVER), 0 | 0xf),
             pfr0: id.pfr0,
             granule_4k,

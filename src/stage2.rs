@@ -31,6 +31,9 @@ use crate::page_pool::{OwnedPage, PagePool};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vmid(pub u16);
 
+/// `VTTBR_EL2.BADDR`.
+const VTTBR_BADDR: u64 = 0x0000_ffff_ffff_fffe;
+
 /// The value of `VTTBR_EL2`: root and VMID as one, never written by halves.
 #[must_use]
 pub const fn vttbr(root: Pa, vmid: Vmid) -> u64 {
@@ -141,11 +144,9 @@ impl Stage2 {
     /// # Panics
     /// If it finds another number of pages than it was given: the account must close.
     pub fn destroy<M: Machine>(self, m: &mut M, pool: &PagePool) {
-        maintenance::under_vttbr(
-            m,
-            vttbr(Pa::new(0), self.vmid),
-            maintenance::invalidate_vmid,
-        );
+        // Whatever empty tree this PE is parked on, under the VMID to be dropped.
+        let parked = Pa::new(m.vttbr() & VTTBR_BADDR);
+        maintenance::under_vttbr(m, vttbr(parked, self.vmid), maintenance::invalidate_vmid);
         let mut freed = Freed::default();
         for table in 0..self.config.root_tables as u64 {
             free_table(

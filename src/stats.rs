@@ -15,6 +15,8 @@ pub struct Counters {
     pub stage1_walk: u64,
     /// Faults whose status did not agree with the live leaf.
     pub cross_check: u64,
+    /// Faults that another vCPU, or the hardware, answered in between.
+    pub raced: u64,
     /// Faults whose IPA came from AT because HPFAR_EL2 was not to be believed.
     pub translated_by_at: u64,
     /// Pages mapped.

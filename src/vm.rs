@@ -62,6 +62,9 @@ pub trait Host: Machine {
     /// Deactivates a physical interrupt that was left active for the guest.
     fn deactivate(&mut self, intid: u32);
 
+    /// Has [`Devices::alarm`] called when the counter reaches this, in ticks; `None`: not at all.
+    fn set_alarm(&mut self, at: Option<u64>);
+
     /// Whether a timer of the guest asserts its line: virtual, physical.
     fn timer_lines(&mut self) -> (bool, bool);
 
@@ -262,12 +265,12 @@ impl Vm {
             Exit::Hvc(imm) => {
                 exits.calls += 1;
                 vcpu.progress.retired();
-                self.call(vcpu, *imm, host)
+                self.call(vcpu, *imm)
             }
             Exit::Smc(imm) => {
                 exits.calls += 1;
                 vcpu.retire(false);
-                self.call(vcpu, *imm, host)
+                self.call(vcpu, *imm)
             }
             Exit::SysReg(access) => {
                 exits.sysreg += 1;
@@ -347,18 +350,21 @@ impl Vm {
 
     #[inline(never)] // `faultline break` of gdb stops here
     fn inject<H: Host>(&self, vcpu: &mut Vcpu, exception: Exception, host: &mut H) -> Next {
-        if exception.is_abort() {
-            vcpu.counters.injected += 1;
+        let count = if exception.is_abort() {
+            &mut vcpu.counters.injected
         } else {
-            vcpu.counters.undefined += 1;
-        }
+            &mut vcpu.counters.undefined
+        };
         match exception.take(
             &mut vcpu.registers,
             vcpu.pstate_features,
             &mut vcpu.progress,
             host,
         ) {
-            Ok(()) => Next::Resume,
+            Ok(()) => {
+                *count += 1;
+                Next::Resume
+            }
             Err(stop) => Next::End(End::Stopped(stop)),
         }
     }

@@ -25,12 +25,14 @@ use super::machine::{Cpu, identity};
 use super::power::{self, refuse};
 use super::refuse::{code, early_console};
 use super::sysreg::RNDR;
-use super::{exception, heap, ids};
+use super::{el3, exception, heap, ids};
 
 /// Less than this is too little to run anything: 1 MiB.
 const LEAST_RAM: u64 = 1 << 20;
 /// How far below the image a tree may lie that nobody told us of: QEMU's RAM base.
 const TREE_BELOW_IMAGE: u64 = 2 << 20;
+/// Bits of an address in EL2's own map.
+const ADDRESS_BITS: u32 = 48;
 /// Room for a tree that nobody told us of.
 const PROBE_SIZE: u64 = PAGE_SIZE;
 
@@ -56,7 +58,7 @@ pub(super) fn boot(x0: Pa) -> Machine {
     open_console(&tree);
     let options = options(&tree);
     let board = Board::from_tree(&tree).unwrap_or_else(|error| refuse(format_args!("{error}")));
-    power::prepare(board.psci, board.watchdog);
+    power::prepare(board.psci.filter(|_| !el3::is_ours()), board.watchdog);
     greet(&board, blob);
     let features = cpu();
     options
@@ -67,6 +69,7 @@ pub(super) fn boot(x0: Pa) -> Machine {
     let bundle = bundle(&board);
     let (domain, modules, module_ranges) = domain(&board, &tree, blob, bundle);
     let pool = ram(&board, blob, bundle, &module_ranges);
+    check_gic(&board.gic);
     let gic = mapped(Gic::new(&board.gic));
     let sources = Sources::of(&board);
     sources.enable(&gic);
@@ -107,25 +110,33 @@ fn device_tree(x0: Pa) -> (PaRange, Tree<'static>) {
         .raw()
         .checked_sub(TREE_BELOW_IMAGE)
         .map(Pa::new);
-    let candidate = if x0.raw() == 0 { below } else { Some(x0) };
-    let found = candidate.ok_or("none was passed in x0").and_then(tree_at);
-    match found {
-        Ok(found) => found,
-        Err(why) => {
-            if !early_console() {
-                power::wait_for_ever(code::NO_TREE);
-            }
-            match candidate {
-                Some(at) => refuse(format_args!("no device tree at {at} (x0 = {x0}): {why}")),
-                None => refuse(format_args!("no device tree: {why}")),
-            }
+    let named = (x0.raw() != 0).then(|| tree_at(x0));
+    if let Some(Ok(found)) = named {
+        return found;
+    }
+    // `x0` without a tree: QEMU's place, if there is one.
+    let there = below.map(tree_at);
+    if let Some(Ok(found)) = there {
+        return found;
+    }
+    if !early_console() {
+        power::wait_for_ever(code::NO_TREE);
+    }
+    match (named, there, below) {
+        (Some(Err(why)), ..) => refuse(format_args!("no device tree at {x0} (x0): {why}")),
+        (None, Some(Err(why)), Some(at)) => {
+            refuse(format_args!("no device tree at {at} (x0 = {x0}): {why}"))
         }
+        _ => refuse(format_args!("no device tree: none was passed in x0")),
     }
 }
 
 fn tree_at(at: Pa) -> Result<(PaRange, Tree<'static>), &'static str> {
     if !at.is_aligned(8) {
         return Err("its address is no multiple of 8");
+    }
+    if at.raw() >> ADDRESS_BITS != 0 {
+        return Err("its address has more than 48 bits");
     }
     let too_ragged = |TooRagged| "the map of EL2 has no room for it";
     hyp_map::map(
@@ -271,6 +282,22 @@ fn map_module(board: &Board, range: PaRange, what: &str) {
     if !is_ram(board, range) {
         refuse(format_args!("{what} at {range} does not lie in RAM"));
     }
+    if range.overlaps(&hyp_map::image()) {
+        refuse(format_args!(
+            "{what} at {range} overlaps the hypervisor at {}",
+            hyp_map::image()
+        ));
+    }
+    if let Some(theirs) = board
+        .reserved
+        .iter()
+        .find(|reserved| reserved.no_map && reserved.range.overlaps(&range))
+    {
+        refuse(format_args!(
+            "{what} at {range} lies in reserved memory, {}",
+            theirs.range
+        ));
+    }
     mapped(hyp_map::map(range, Use::ReadOnly));
 }
 
@@ -282,6 +309,12 @@ fn domain(
     initrd: Option<PaRange>,
 ) -> (DomainConfig, Modules<'static>, Vec<PaRange>) {
     let own = initrd.filter(|range| config::is_bundle(bytes(*range)));
+    if initrd.is_some() && own.is_none() {
+        log!(
+            "warning",
+            "the initrd is no VM bundle (a .dtb) and is ignored"
+        );
+    }
     let parsed = match own {
         Some(range) => match Tree::parse(bytes(range)) {
             Ok(tree) => config::parse(&tree, Origin::Bundle),
@@ -346,6 +379,29 @@ fn ram(board: &Board, blob: PaRange, bundle: Option<PaRange>, modules: &[PaRange
     );
     refuse_little(free, all);
     pool
+}
+
+/// A GICv2's windows are used as the architecture lays them out; a tree that gives them less is wrong, and what follows
+/// them is not ours.
+fn check_gic(gic: &GicDescription) {
+    /// GICC and GICV: two pages, GICC_DIR begins the second.
+    const CPU_INTERFACE: u64 = 0x2000;
+    let GicDescription::V2 {
+        cpu_interface,
+        vcpu_interface,
+        ..
+    } = gic
+    else {
+        return;
+    };
+    for (name, range) in [("GICC", cpu_interface), ("GICV", vcpu_interface)] {
+        if !range.start.is_aligned(PAGE_SIZE) || range.size < CPU_INTERFACE {
+            refuse(format_args!(
+                "device tree: {name} at {range} must be page aligned and {} long",
+                Size(CPU_INTERFACE)
+            ));
+        }
+    }
 }
 
 /// Before anything else needs it: is there RAM besides our image?

@@ -4,7 +4,7 @@
 //      the image clean to the point of coherency, loaded at any multiple of 2 MiB; EL2 as it should be, EL3 or EL1 as it
 //      may happen.
 // Out: el2::start(device tree) at EL2 on a guarded stack, image relocated, .bss zero, MMU and caches on, vectors set.
-//      At EL1: el2::refuse_el1(device tree), MMU off.
+//      At EL1, or with HCR_EL2.E2H stuck at 1: refuse::refused(device tree, code), MMU off.
 // No lock and no atomic before the MMU is on: exclusives need cacheable memory.
 
         .section .head, "ax"
@@ -24,6 +24,7 @@ early_console_slot:
 
         .text
 entry:  mov     x19, x0
+        mov     x20, #0                 // 1: we are our own EL3
         adr     x21, _start
         mrs     x0, CurrentEL
         lsr     x0, x0, #2
@@ -31,11 +32,14 @@ entry:  mov     x19, x0
         b.hi    from_el3
         b.lo    at_el1
 
-at_el2: ldr     x0, ={SCTLR_OFF}
+at_el2: msr     spsel, #1               // nobody promised EL2h
+        ldr     x0, ={SCTLR_OFF}
         msr     sctlr_el2, x0
         mov     x0, #(1 << 31)          // HCR_EL2.RW, and E2H = 0
         msr     hcr_el2, x0
         isb
+        mrs     x0, hcr_el2
+        tbnz    x0, #34, no_host_mode   // E2H cannot be turned off here
         adrp    x0, vectors
         add     x0, x0, :lo12:vectors
         msr     vbar_el2, x0
@@ -56,15 +60,30 @@ at_el2: ldr     x0, ={SCTLR_OFF}
         msr     sctlr_el2, x0
         isb
         mov     x0, x19
+        mov     x1, x20
         mov     x29, xzr
         mov     x30, xzr
         b       {start}
 
-at_el1: msr     daifset, #0xf
+at_el1: msr     spsel, #1
+        msr     daifset, #0xf
+        adrp    x0, el1_vectors
+        add     x0, x0, :lo12:el1_vectors
+        msr     vbar_el1, x0
+        isb
         bl      prepare_image
         mov     x0, x19
+        mov     x1, #{REFUSE_EL1}
         mov     x29, xzr
-        b       {refuse_el1}
+        b       {refuse}
+
+no_host_mode:
+        msr     daifset, #0xf
+        bl      prepare_image
+        mov     x0, x19
+        mov     x1, #{REFUSE_E2H}
+        mov     x29, xzr
+        b       {refuse}
 
 // Relocates the image, zeroes .bss, sets the stack. What is written with the caches off is cleaned out of them before and
 // after: a line that the loader left dirty, or that was fetched meanwhile, must not come back over it.
@@ -117,6 +136,7 @@ clean_image:
 
 // At EL3 without firmware: be just enough of it, and drop to Non-secure EL2. SMCs answer NOT_SUPPORTED.
 from_el3:
+        mov     x20, #1
         mov     x0, #((1 << 0) | (1 << 4) | (1 << 5) | (1 << 8) | (1 << 10))    // NS, RES1, HCE, RW
         orr     x0, x0, #((1 << 16) | (1 << 17))                                // APK, API: keys are not ours
         mrs     x1, id_aa64mmfr0_el1
@@ -129,6 +149,7 @@ from_el3:
         orr     x0, x0, #(1 << 38)      // HXEn: so is HCRX_EL2
 2:      msr     scr_el3, x0
         msr     cptr_el3, xzr
+        msr     mdcr_el3, xzr           // no debug or PMU register of EL2's comes here
         mrs     x1, id_aa64pfr0_el1
         ubfx    x1, x1, #24, #4
         cbz     x1, 3f
@@ -148,7 +169,34 @@ from_el3:
         .balign 0x800
 el3_vectors:
         .fill   0x400 / 4, 4, 0x14000000        // b .
-        mov     x0, #-1                 // synchronous from a lower EL: SMCCC NOT_SUPPORTED
-        eret
+        b       el3_call                // synchronous from a lower EL
         .balign 0x80
         .fill   (0x800 - 0x480) / 4, 4, 0x14000000
+
+// An SMC of EL2's. What we need of EL3 ourselves is one store (EL3_STORE: w2 to address x1), because a GIC out of reset
+// keeps its interrupts for the Secure world; all else is SMCCC NOT_SUPPORTED.
+el3_call:
+        msr     tpidr_el3, x3
+        mrs     x3, esr_el3
+        lsr     x3, x3, #26
+        cmp     x3, #0x17
+        b.ne    .                       // nothing else is routed here
+        ldr     x3, ={EL3_STORE}
+        cmp     x0, x3
+        mrs     x3, tpidr_el3
+        mov     x0, #-1
+        b.ne    1f
+        str     w2, [x1]
+        dsb     sy
+        mov     x0, #0
+1:      eret
+
+// At EL1 an exception is the end of it: the code says where we are.
+        .balign 0x800
+el1_vectors:
+        .rept   16
+        .balign 0x80
+        mov     x0, #{REFUSE_EL1}
+        wfe
+        b       . - 4
+        .endr

@@ -1,11 +1,11 @@
 //! Exceptions of EL2's own: a few are expected and stepped over, all others are the end, and are told as well as possible.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use faultline::addr::{Pa, PaRange};
 
-use super::console::print_in_panic;
-use super::{debug, hyp_map, power};
+use super::console::{self, print_in_panic};
+use super::{debug, hyp_map, power, refuse};
 
 /// What `el2_exception` in vectors.S saves, in its order.
 #[repr(C)]
@@ -105,10 +105,17 @@ pub(super) fn report_panic(info: &core::panic::PanicInfo<'_>) -> ! {
     power::end(power::Verdict::Crashed)
 }
 
-/// True once: a crash in the report of a crash must not start over.
+/// True once: a crash in the report of a crash is not reported, and a third one ends everything.
 fn first_crash() -> bool {
-    static CRASHED: AtomicBool = AtomicBool::new(false);
-    !CRASHED.swap(true, Ordering::Relaxed)
+    static CRASHES: AtomicU64 = AtomicU64::new(0);
+    let before = CRASHES.fetch_add(1, Ordering::Relaxed);
+    if before > 1 {
+        power::wait_for_ever(refuse::code::CRASH);
+    }
+    if before == 0 && !console::is_open() {
+        refuse::early_console();
+    }
+    before == 0
 }
 
 fn class_name(class: u64) -> &'static str {

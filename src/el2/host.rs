@@ -40,6 +40,10 @@ impl Host for Cpu {
         self.gic.deactivate_intid(intid);
     }
 
+    fn set_alarm(&mut self, at: Option<u64>) {
+        interrupts::set_hyp_timer(at);
+    }
+
     fn timer_lines(&mut self) -> (bool, bool) {
         interrupts::timer_lines()
     }

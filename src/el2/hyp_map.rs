@@ -88,6 +88,8 @@ unsafe extern "C" {
     static __rodata_end: u8;
     static __stack_guard: u8;
     static __stack_bottom: u8;
+    static __stack_top: u8;
+    static __emergency_stack_bottom: u8;
     static __image_end: u8;
 }
 
@@ -118,9 +120,13 @@ pub(super) extern "C" fn build() -> Root {
             between(&raw const __rodata_end, &raw const __stack_guard),
             Use::Data,
         ),
-        // The guard below the stack stays unmapped.
+        // The guards below the stacks stay unmapped.
         (
-            between(&raw const __stack_bottom, &raw const __image_end),
+            between(&raw const __stack_bottom, &raw const __stack_top),
+            Use::Data,
+        ),
+        (
+            between(&raw const __emergency_stack_bottom, &raw const __image_end),
             Use::Data,
         ),
     ];

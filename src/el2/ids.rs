@@ -1,14 +1,14 @@
 //! The ID registers of this CPU, read once.
 
 use aarch64_cpu::registers::{
-    CLIDR_EL1, ID_AA64DFR0_EL1, ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1,
-    ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, MIDR_EL1,
+    CLIDR_EL1, ID_AA64DFR0_EL1, ID_AA64ISAR0_EL1, ID_AA64ISAR1_EL1, ID_AA64MMFR0_EL1,
+    ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, MIDR_EL1,
 };
 use faultline::features::{Features, IdRegisters};
 use faultline::sysreg::id::{RawIds, index};
 use tock_registers::interfaces::Readable;
 
-use super::sysreg::CTR_EL0;
+use super::sysreg::{CTR_EL0, ID_AA64ISAR2_EL1};
 
 /// What this CPU can do.
 pub(super) fn features() -> Features {
@@ -20,6 +20,8 @@ pub(super) fn features() -> Features {
         mmfr2: ID_AA64MMFR2_EL1.get(),
         isar0: ID_AA64ISAR0_EL1.get(),
         pfr0: ID_AA64PFR0_EL1.get(),
+        isar1: ID_AA64ISAR1_EL1.get(),
+        isar2: ID_AA64ISAR2_EL1.get(),
         dfr0: ID_AA64DFR0_EL1.get(),
         midr: MIDR_EL1.get(),
     })

@@ -1,11 +1,14 @@
 //! Physical interrupts: who they are for, and what is done.
 
-use aarch64_cpu::registers::{CNTP_CTL_EL0, CNTV_CTL_EL0};
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTP_CTL_EL0, CNTV_CTL_EL0};
 use faultline::board::Board;
 use faultline::registers::{Registers, pstate};
 use faultline::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS};
 use faultline::vm::{PHYSICAL_TIMER, Typed, VIRTUAL_TIMER, Vcpu, Vm};
-use tock_registers::interfaces::Readable;
+use tock_registers::interfaces::{Readable, Writeable};
+
+use super::sysreg::CNTHP_CVAL_EL2;
 
 use super::console::{self, log};
 use super::driver::gic::Gic;
@@ -16,6 +19,7 @@ use super::machine::Cpu;
 pub(super) struct Sources {
     virtual_timer: u32,
     physical_timer: u32,
+    hyp_timer: u32,
     maintenance: u32,
     console: Option<u32>,
 }
@@ -26,6 +30,7 @@ impl Sources {
         Self {
             virtual_timer: board.timer.virt.raw(),
             physical_timer: board.timer.physical.raw(),
+            hyp_timer: board.timer.hyp.raw(),
             maintenance: board.gic.maintenance().raw(),
             console: board.console.interrupt.map(|id| id.raw()),
         }
@@ -42,6 +47,7 @@ impl Sources {
         for intid in [
             Some(self.virtual_timer),
             Some(self.physical_timer),
+            Some(self.hyp_timer),
             Some(self.maintenance),
             self.console,
         ] {
@@ -68,6 +74,9 @@ pub(super) fn handle(vm: &Vm, vcpu: &Vcpu, sources: &Sources, cpu: &mut Cpu) {
             vm.devices().maintenance(cpu);
             // It asks until the list registers are written, which is done before the guest is entered.
             write_list(vm, cpu);
+        } else if intid == sources.hyp_timer {
+            set_hyp_timer(None);
+            vm.devices().alarm(cpu);
         } else if Some(intid) == sources.console {
             console_input(vm, vcpu, cpu);
         }
@@ -130,6 +139,16 @@ pub(super) fn write_list(vm: &Vm, host: &mut Cpu) {
     if let Some(plan) = plan {
         host.gic.write_list(&registers, plan);
     }
+}
+
+/// Has EL2's own timer interrupt when the counter reaches this; `None`: not at all.
+pub(super) fn set_hyp_timer(at: Option<u64>) {
+    const ENABLE: u64 = 1;
+    if let Some(at) = at {
+        CNTHP_CVAL_EL2.set(at);
+    }
+    CNTHP_CTL_EL2.set(if at.is_some() { ENABLE } else { 0 });
+    barrier::isb(barrier::SY);
 }
 
 /// Whether the guest's timers assert their lines: enabled, not masked, condition met. Virtual, physical.

@@ -1,10 +1,10 @@
-//! Entered at EL1: there is no EL2 here for us. One line that says so, with the MMU off and no lock taken.
+//! Where there is no EL2 for us: one line that says so, with the MMU off.
 
 use core::fmt::Write;
 
-use faultline::addr::{Pa, PaRange};
+use faultline::addr::Pa;
+use faultline::board::Console;
 use faultline::board::tree::{SIZE_PREFIX, Tree};
-use faultline::board::{Console, ConsoleKind};
 
 use super::console::{self, Uart};
 use super::machine::identity;
@@ -12,7 +12,11 @@ use super::power;
 
 /// Codes left in x0 where there is nothing to print on; `docs/boot.md` lists them.
 pub(super) mod code {
-    /// Entered at EL1, no console known.
+    /// `HCR_EL2.E2H` is stuck at 1.
+    pub(in crate::el2) const E2H: u64 = 0xe2;
+    /// EL2 crashed while it reported a crash.
+    pub(in crate::el2) const CRASH: u64 = 0xdead;
+    /// Entered at EL1.
     pub(in crate::el2) const EL1: u64 = 0xe1;
     /// No device tree, no console known.
     pub(in crate::el2) const NO_TREE: u64 = 0xd7;
@@ -24,29 +28,10 @@ unsafe extern "C" {
     static early_console_slot: [u8; 64];
 }
 
-/// The early console that make wrote into the image: `pl011,0x9000000` or `ns16550,0xfe215040`.
+/// The early console that make wrote into the image.
 fn early_description() -> Option<Console> {
     // SAFETY: 64 bytes in entry.S, never written while we run.
-    let slot = unsafe { &early_console_slot };
-    let end = slot
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(slot.len());
-    let (kind, address) = core::str::from_utf8(&slot[..end]).ok()?.split_once(',')?;
-    let start = Pa::new(u64::from_str_radix(address.strip_prefix("0x")?, 16).ok()?);
-    let kind = match kind {
-        "pl011" => ConsoleKind::Pl011,
-        "ns16550" => ConsoleKind::Ns16550 {
-            reg_shift: 2,
-            io_width: 4,
-        },
-        _ => return None,
-    };
-    Some(Console {
-        kind,
-        range: PaRange { start, size: 64 },
-        interrupt: None,
-    })
+    Console::from_slot(unsafe { &early_console_slot })
 }
 
 /// Opens the early console, if there is one; tells whether there is a console now.
@@ -58,20 +43,29 @@ pub(super) fn early_console() -> bool {
     console::is_open()
 }
 
-/// Called from entry.S at EL1.
-pub(super) extern "C" fn entered_at_el1(x0: u64) -> ! {
-    super::heap::init();
-    // SAFETY: the tree names the console, or make did; nothing else drives it.
-    let uart = unsafe { console_of(Pa::new(x0)).map(|console| Uart::new(&console)) };
-    // SAFETY: as above.
-    let uart = uart.or_else(|| early_description().map(|console| unsafe { Uart::new(&console) }));
+/// Called from entry.S, MMU off, at EL1 or where EL2 cannot be used. The early console is used before anything else is
+/// touched; without one the tree is asked, which needs the heap and its lock, and may end in the vectors' own code.
+pub(super) extern "C" fn refused(x0: u64, code: u64) -> ! {
+    // SAFETY: make says that the UART is there; nothing else drives it.
+    let early = early_description().map(|console| unsafe { Uart::new(&console) });
+    let uart = early.or_else(|| {
+        super::heap::init();
+        // SAFETY: as the boot protocol promises; the tree names the console.
+        unsafe { console_of(Pa::new(x0)).map(|console| Uart::new(&console)) }
+    });
+    let why = match code {
+        code::EL1 => {
+            "entered at EL1, but a hypervisor needs EL2 (on QEMU: -machine virtualization=on)"
+        }
+        _ => "this CPU cannot turn HCR_EL2.E2H off, and Faultline runs at EL2 without it",
+    };
     if let Some(mut uart) = uart {
-        let _ = uart.write_str(
-            "\nfaultline: cannot start: entered at EL1, but a hypervisor needs EL2 (on QEMU: -machine virtualization=on)\n\
-             faultline: halted\nfaultline: verdict=refused nonce=none\n",
+        let _ = write!(
+            uart,
+            "\nfaultline: cannot start: {why}\nfaultline: halted\nfaultline: verdict=refused nonce=none\n"
         );
     }
-    power::wait_for_ever(code::EL1)
+    power::wait_for_ever(code)
 }
 
 /// # Safety

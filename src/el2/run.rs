@@ -1,6 +1,7 @@
 //! The heart: enter the guest, read the syndrome once, decode, let the library handle it. And around it the life of a VM:
 //! made, run, summed up, taken apart, and made again when it resets.
 
+use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, ESR_EL2, FAR_EL2, HPFAR_EL2, VTTBR_EL2};
 use faultline::addr::{PAGE_SIZE, Size};
 use faultline::config::RebootPolicy;
@@ -11,6 +12,7 @@ use faultline::guest_tree::{self, GicVersion, GuestTree};
 use faultline::options::Crash;
 use faultline::page_pool::Account;
 use faultline::stage2::maintenance;
+use faultline::sysreg::id::index;
 use faultline::vgic::Version;
 use faultline::vm::{Devices, End, Ground, Loaded, Next, Summary, Vcpu, Vm};
 use faultline::{platform, vm};
@@ -31,6 +33,7 @@ pub(super) fn run(mut machine: Machine) -> ! {
     let loaded = vm::load(
         &machine.domain,
         &machine.modules,
+        machine.ids.0[index(7, 0)],
         &machine.pool,
         &mut machine.cpu,
     );
@@ -182,21 +185,34 @@ fn announce(machine: &Machine, loaded: &Loaded) {
 
 /// Puts the vCPU's state into this pCPU.
 fn prepare(vm: &Vm, vcpu: &Vcpu, machine: &mut Machine) {
+    guest_state::reset_el1(&machine.features);
+    park();
     guest_state::set_traps(&machine.features, vm.stage2());
-    guest_state::reset_el1();
     machine.cpu.gic.reset_virtual();
     machine.sources.quieten(&machine.cpu.gic);
     VTTBR_EL2.set(vm.stage2().vttbr());
+    barrier::isb(barrier::SY);
     // Control bits may be cached in TLBs, and an earlier VM had this VMID.
     maintenance::invalidate_vmid(&mut machine.cpu);
+    guest_state::open_stage1();
     interrupts::console_input(vm, vcpu, &mut machine.cpu);
 }
 
-/// No VM: nothing walks the tables of the one that ended.
+/// Zeroes for 16 root tables side by side: a stage 2 in which nothing is mapped.
+#[repr(align(65536))]
+struct EmptyRoot([u8; 65536]);
+
+#[unsafe(link_section = ".bss.empty_root")]
+static EMPTY_ROOT: EmptyRoot = EmptyRoot([0; 65536]);
+
+/// No VM: EL1's stage 1 is off and walks nothing, and stage 2 is empty, so that no speculative walk reads what is no table.
 fn park() {
-    guest_state::disable_stage1();
-    VTTBR_EL2.set(0);
-    aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
+    guest_state::close_stage1();
+    interrupts::set_hyp_timer(None);
+    // The walker may still be at work for the VM that ended.
+    barrier::dsb(barrier::NSH);
+    VTTBR_EL2.set(EMPTY_ROOT.0.as_ptr() as u64);
+    barrier::isb(barrier::SY);
 }
 
 /// Runs a vCPU until its VM ends.
@@ -221,7 +237,11 @@ fn run_vcpu(
             Next::Resume => {}
             Next::Interrupt => interrupts::handle(vm, vcpu, sources, cpu),
             Next::Wait => {
-                if !vm.devices().is_pending() {
+                let mut devices = vm.devices();
+                devices.fold_in(cpu);
+                let is_pending = devices.is_pending();
+                drop(devices);
+                if !is_pending {
                     cpu.wait();
                 }
                 interrupts::handle(vm, vcpu, sources, cpu);

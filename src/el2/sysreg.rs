@@ -31,6 +31,8 @@ macro_rules! system_registers {
 system_registers! {
     /// Virtualization Processor ID: what the guest reads as MIDR_EL1.
     VPIDR_EL2 = "vpidr_el2";
+    /// EL2's physical timer: the counter value it fires at.
+    CNTHP_CVAL_EL2 = "cnthp_cval_el2";
     /// Hypervisor System Trap.
     HSTR_EL2 = "hstr_el2";
     /// Architectural Feature Trap (the crate has one field of it).
@@ -49,8 +51,14 @@ system_registers! {
     HDFGRTR_EL2 = "S3_4_C3_C1_4";
     /// Fine-grained debug write traps.
     HDFGWTR_EL2 = "S3_4_C3_C1_5";
+    /// Debug communications channel interrupts.
+    MDCCINT_EL1 = "mdccint_el1";
+    /// OS double lock.
+    OSDLR_EL1 = "osdlr_el1";
     /// Cache Type.
     CTR_EL0 = "ctr_el0";
+    /// Instruction Set Attributes 2.
+    ID_AA64ISAR2_EL1 = "S3_0_C0_C6_2";
     /// Random number (FEAT_RNG).
     RNDR = "S3_3_C2_C4_0";
     /// Performance Monitors Control.
@@ -68,6 +76,8 @@ system_registers! {
     ICC_EOIR1_EL1 = "S3_0_C12_C12_1";
     /// Deactivate.
     ICC_DIR_EL1 = "S3_0_C12_C11_1";
+    /// Active priorities, group 1.
+    ICC_AP1R0_EL1 = "S3_0_C12_C9_0";
     /// Binary point, group 1.
     ICC_BPR1_EL1 = "S3_0_C12_C12_3";
     /// Control (the crate's is read-only).

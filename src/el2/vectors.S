@@ -33,7 +33,7 @@
 vectors:
         .rept   4
         .balign 0x80
-        b       .                       // EL2 never runs on SP_EL0
+        b       stack_overflow          // EL2 never runs on SP_EL0: report it from a stack that is one
         .endr
         from_el2 0
         from_el2 1
@@ -163,7 +163,7 @@ stack_overflow:
         msr     tpidrro_el0, x0         // x0 as it was
         adrp    x0, __emergency_stack_top
         add     x0, x0, :lo12:__emergency_stack_top
-        mov     sp, x0
+        sub     sp, x0, #16
         mrs     x0, tpidrro_el0
         sub     sp, sp, #{FRAME_SIZE}
         stp     x0, x1, [sp]

@@ -35,7 +35,7 @@ pub(super) fn resolve<M: Machine>(
         }
         Relaxed::Sufficient => vcpu.counters.sufficient += 1,
         // Somebody else changed the leaf: the guest tries again with what is there now.
-        Relaxed::Raced { .. } => {}
+        Relaxed::Raced { .. } => vcpu.counters.raced += 1,
     }
     Resolution::Retry
 }

@@ -93,7 +93,9 @@ fn read<M: Machine>(stage2: &Stage2, at: Ipa, is_big_endian: bool, m: &mut M) ->
         return None;
     };
     let mut bytes = [0; 8];
-    m.read(present.output_address().add(at.page_offset()), &mut bytes);
+    // A table in a window would have us read a device.
+    let page = present.memory_address()?;
+    m.read(page.add(at.page_offset()), &mut bytes);
     Some(if is_big_endian {
         u64::from_be_bytes(bytes)
     } else {

@@ -41,7 +41,10 @@ pub(super) fn resolve<M: Machine>(
             vcpu.counters.note_translation(fault.need);
         }
         // Another vCPU mapped the page first. The guest tries again and finds it, or faults for a right it lacks.
-        Mapped::Raced { page, .. } => memory.pool.give(page.into_owned()),
+        Mapped::Raced { page, .. } => {
+            vcpu.counters.raced += 1;
+            memory.pool.give(page.into_owned());
+        }
     }
     tables.give_back(memory.pool);
     Resolution::Retry

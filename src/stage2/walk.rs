@@ -306,6 +306,12 @@ impl<'t> Present<'t> {
         self.seen.address()
     }
 
+    /// Where the page is, if it is the guest's memory and not a window into hardware.
+    #[must_use]
+    pub fn memory_address(&self) -> Option<Pa> {
+        self.seen.is_owned().then(|| self.output_address())
+    }
+
     /// What the guest may do to it.
     #[must_use]
     pub fn rights(&self) -> Rights {

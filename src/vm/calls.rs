@@ -2,7 +2,7 @@
 
 use crate::board::Mpidr;
 use crate::smccc::{self, Action, Call};
-use crate::vm::{End, Host, Next, Vcpu, Vm};
+use crate::vm::{End, Next, Vcpu, Vm};
 
 /// What a call with an immediate other than 0 gets: NOT_SUPPORTED.
 const NOT_SUPPORTED: u64 = u64::MAX;
@@ -11,7 +11,7 @@ const BOOT_VCPU: Mpidr = Mpidr::from_register(0);
 
 impl Vm {
     /// Handles a call; the PC is past it.
-    pub(super) fn call<H: Host>(&self, vcpu: &mut Vcpu, imm: u16, _: &mut H) -> Next {
+    pub(super) fn call(&self, vcpu: &mut Vcpu, imm: u16) -> Next {
         let x = &vcpu.registers.x;
         if imm != 0 {
             vcpu.registers.x[0] = NOT_SUPPORTED;

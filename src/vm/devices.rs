@@ -129,10 +129,15 @@ impl Devices {
                 self.uart_accessed(host);
                 value
             }
-            RTC => self
-                .rtc
-                .as_mut()
-                .map_or(0, |rtc| rtc.read(offset, width, seconds(host))),
+            RTC => {
+                let now = seconds(host);
+                let value = self
+                    .rtc
+                    .as_mut()
+                    .map_or(0, |rtc| rtc.read(offset, width, now));
+                self.rtc_changed(host);
+                value
+            }
             FLASH => width.mask(),
             VIRTIO => virtio::read_empty(offset, width),
             _ => 0,
@@ -154,8 +159,8 @@ impl Devices {
             RTC => {
                 if let Some(rtc) = &mut self.rtc {
                     rtc.write(offset, width, value, seconds(host));
-                    self.vgic.set_line(RTC_LINE, rtc.line());
                 }
+                self.rtc_changed(host);
             }
             _ => {}
         }
@@ -166,6 +171,30 @@ impl Devices {
                 host.guest_listens();
             }
         }
+    }
+
+    /// Drives the clock's line, and has us called when it will rise by itself.
+    fn rtc_changed<H: Host>(&mut self, host: &mut H) {
+        let Some(rtc) = &self.rtc else { return };
+        self.vgic.set_line(RTC_LINE, rtc.line());
+        let hz = host.counter_hz().max(1);
+        let in_seconds = rtc.seconds_to_match();
+        let at = in_seconds.map(|wait| {
+            (host.counter() / hz)
+                .saturating_add(wait)
+                .saturating_mul(hz)
+        });
+        host.set_alarm(at);
+    }
+
+    /// The moment of [`Host::set_alarm`] has come.
+    pub fn alarm<H: Host>(&mut self, host: &mut H) {
+        let now = seconds(host);
+        if let Some(rtc) = &mut self.rtc {
+            rtc.advance(now);
+        }
+        self.fold_in(host);
+        self.rtc_changed(host);
     }
 
     fn uart_accessed<H: Host>(&mut self, host: &mut H) {

@@ -8,7 +8,7 @@ use crate::addr::{Ipa, IpaRange, Pa};
 use crate::config::DomainConfig;
 use crate::content::{Content, Source};
 use crate::image::gzip::{Gzip, GzipError, InflateError};
-use crate::image::{self, DoesNotFit, Format, ImageError, ImageHeader, Placement};
+use crate::image::{self, DoesNotFit, Format, ImageError, ImageHeader, PageSize, Placement};
 use crate::machine::Machine;
 use crate::page_pool::{OwnedPage, PagePool};
 use crate::platform;
@@ -56,6 +56,8 @@ pub enum LoadError {
     Image(ImageError),
     /// The kernel is gzip'ed, and cannot be unpacked.
     Gzip(GzipError),
+    /// The kernel's page size is not one the CPU has.
+    PageSize(PageSize),
     /// No memory to unpack it into.
     OutOfPages,
     /// The VM's RAM is too small.
@@ -67,6 +69,10 @@ impl fmt::Display for LoadError {
         match self {
             Self::Image(error) => error.fmt(f),
             Self::Gzip(error) => error.fmt(f),
+            Self::PageSize(size) => write!(
+                f,
+                "the kernel is built for {size} pages, which this CPU does not have"
+            ),
             Self::OutOfPages => f.write_str(
                 "no memory is left to unpack the kernel into: give the machine more (MEM=)",
             ),
@@ -83,13 +89,14 @@ struct Kernel {
     format: &'static str,
 }
 
-/// Loads the modules of a VM.
+/// Loads the modules of a VM, for a CPU with this `ID_AA64MMFR0_EL1`.
 ///
 /// # Errors
 /// [`LoadError`], one line; no page is kept then.
 pub fn load<M: Machine>(
     config: &DomainConfig,
     modules: &Modules<'_>,
+    id_aa64mmfr0: u64,
     pool: &PagePool,
     m: &mut M,
 ) -> Result<Loaded, LoadError> {
@@ -98,6 +105,11 @@ pub fn load<M: Machine>(
         start: platform::RAM_BASE,
         size: config.memory,
     };
+    let page_size = kernel.header.as_ref().and_then(ImageHeader::page_size);
+    if let Some(size) = page_size.filter(|size| !size.is_offered_by(id_aa64mmfr0)) {
+        Content::new(ram, kernel.source).give_back(pool);
+        return Err(LoadError::PageSize(size));
+    }
     let ramdisk_size = modules.ramdisk.map(|ramdisk| ramdisk.bytes.len() as u64);
     match image::place(ram, kernel.header.as_ref(), kernel.size, ramdisk_size) {
         Ok(placement) => Ok(Loaded::new(placement, kernel, modules)),
@@ -144,6 +156,8 @@ fn unpack<M: Machine>(
     };
     let mut pages: Vec<OwnedPage> = Vec::new();
     let outcome = gzip.inflate(limit, |_, bytes| {
+        // The list of pages lives on the heap, which has its limits as well.
+        pages.try_reserve(1).map_err(drop)?;
         let page = pool.take().ok_or(())?;
         pages.push(page.holding(m, bytes));
         Ok::<(), ()>(())

@@ -44,8 +44,8 @@ impl fmt::Display for Summary<'_> {
         let [r, w, x] = c.relaxed;
         writeln!(
             f,
-            "  odd faults   stale TLB {}, stage-1 walk {}, raced {}; IPA by AT {}",
-            c.sufficient, c.stage1_walk, c.cross_check, c.translated_by_at
+            "  odd faults   stale {}, walk {}, raced {}, status off {}; window {}; IPA by AT {}",
+            c.sufficient, c.stage1_walk, c.raced, c.cross_check, c.windows, c.translated_by_at
         )?;
         writeln!(
             f,

@@ -59,6 +59,10 @@ impl Host for Recorder {
         self.host.deactivated.push(intid);
     }
 
+    fn set_alarm(&mut self, at: Option<u64>) {
+        self.host.alarm = at;
+    }
+
     fn timer_lines(&mut self) -> (bool, bool) {
         self.host.timer_lines
     }
@@ -111,7 +115,7 @@ impl Run {
             },
             ramdisk: None,
         };
-        let loaded = load(&config, &modules, &pool, &mut m).unwrap();
+        let loaded = load(&config, &modules, 0, &pool, &mut m).unwrap();
         let features = Features {
             coherence,
             ..Features::new(&IdRegisters {

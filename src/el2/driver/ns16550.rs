@@ -10,7 +10,8 @@ const RBR_THR: u64 = 0;
 const IER: u64 = 1;
 const LSR: u64 = 5;
 
-const IER_RX: u8 = 1 << 0;
+/// Receive; and receiver line status, without which the BCM2835's mini-UART raises nothing.
+const IER_RX: u8 = 1 << 0 | 1 << 2;
 const LSR_DATA_READY: u8 = 1 << 0;
 const LSR_THR_EMPTY: u8 = 1 << 5;
 const LSR_IDLE: u8 = 1 << 6;

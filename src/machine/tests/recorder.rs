@@ -98,6 +98,7 @@ pub(crate) struct HostState {
     pub(crate) console: Vec<u8>,
     pub(crate) listens: u32,
     pub(crate) counter: u64,
+    pub(crate) alarm: Option<u64>,
     pub(crate) warnings: Vec<String>,
     pub(crate) deactivated: Vec<u32>,
     pub(crate) timer_lines: (bool, bool),

@@ -6,11 +6,13 @@ use faultline::addr::{Pa, PaRange};
 
 use super::{FIRST_SPI, PRIORITY};
 use crate::el2::driver::{read32, write8, write32};
+use crate::el2::el3;
 use crate::el2::hyp_map::{self, TooRagged, Use};
 
 const GICD_CTLR: u64 = 0x000;
 const GICD_TYPER: u64 = 0x004;
 const GICD_IIDR: u64 = 0x008;
+const GICD_IGROUPR: u64 = 0x080;
 const GICD_ISENABLER: u64 = 0x100;
 const GICD_ICENABLER: u64 = 0x180;
 const GICD_ICPENDR: u64 = 0x280;
@@ -22,6 +24,7 @@ const GICC_CTLR: u64 = 0x000;
 const GICC_PMR: u64 = 0x004;
 const GICC_IAR: u64 = 0x00c;
 const GICC_EOIR: u64 = 0x010;
+const GICC_APR: u64 = 0x0d0;
 const GICC_DIR: u64 = 0x1000;
 
 const GICH_HCR: u64 = 0x000;
@@ -58,6 +61,8 @@ impl GicV2 {
         gic.init_distributor();
         // SAFETY: GICC, mapped above.
         unsafe {
+            // A boot loader may have left a priority running that would mask all of ours.
+            write32(gic.cpu, GICC_APR, 0);
             write32(gic.cpu, GICC_PMR, 0xff);
             write32(gic.cpu, GICC_CTLR, CTLR_ENABLE | CTLR_EOI_MODE);
         }
@@ -71,6 +76,13 @@ impl GicV2 {
             let lines = (u64::from(read32(self.distributor, GICD_TYPER)) & 0x1f) + 1;
             // The private interrupts' targets are read-only and say which CPU this is.
             let this_cpu = read32(self.distributor, GICD_ITARGETSR) as u8;
+            if el3::is_ours() {
+                // A GIC out of reset keeps all interrupts, and the priority mask, for the Secure world.
+                for line in 0..lines {
+                    el3::store(self.distributor.add(GICD_IGROUPR + 4 * line), u32::MAX);
+                }
+                el3::store(self.cpu.add(GICC_PMR), 0xff);
+            }
             write32(self.distributor, GICD_CTLR, 0);
             for line in 0..lines {
                 write32(self.distributor, GICD_ICENABLER + 4 * line, u32::MAX);

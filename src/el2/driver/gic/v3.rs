@@ -11,11 +11,12 @@ use tock_registers::interfaces::{Readable, Writeable};
 
 use super::{FIRST_SPI, PRIORITY};
 use crate::el2::driver::{read32, write8, write32, write64};
+use crate::el2::el3;
 use crate::el2::hyp_map::{self, TooRagged, Use};
 use crate::el2::sysreg::{
-    ICC_BPR1_EL1, ICC_CTLR_EL1, ICC_DIR_EL1, ICC_EOIR1_EL1, ICC_IAR1_EL1, ICC_IGRPEN1_EL1,
-    ICC_PMR_EL1, ICC_SRE_EL1, ICH_AP0R0_EL2, ICH_AP1R0_EL2, ICH_HCR_EL2, ICH_VMCR_EL2, ICH_VTR_EL2,
-    list_register, set_list_register,
+    ICC_AP1R0_EL1, ICC_BPR1_EL1, ICC_CTLR_EL1, ICC_DIR_EL1, ICC_EOIR1_EL1, ICC_IAR1_EL1,
+    ICC_IGRPEN1_EL1, ICC_PMR_EL1, ICC_SRE_EL1, ICH_AP0R0_EL2, ICH_AP1R0_EL2, ICH_HCR_EL2,
+    ICH_VMCR_EL2, ICH_VTR_EL2, list_register, set_list_register,
 };
 
 const GICD_CTLR: u64 = 0x0000;
@@ -30,6 +31,10 @@ const GICD_IROUTER: u64 = 0x6000;
 
 /// Group 1 and affinity routing, in the Non-secure view and in that of a GIC without security.
 const CTLR_ENABLE: u32 = 1 << 0 | 1 << 1 | 1 << 4;
+/// Nothing enabled. ARE stays: to clear it once it was set is UNPREDICTABLE.
+const CTLR_DISABLED: u32 = 1 << 4;
+/// DS: security disabled.
+const CTLR_DS: u32 = 1 << 6;
 const CTLR_RWP: u32 = 1 << 31;
 
 const GICR_CTLR: u64 = 0x0000;
@@ -76,7 +81,11 @@ impl GicV3 {
         // SAFETY: GICD, mapped by `new`; every SPI is disabled, idle, of group 1, one priority, and for this CPU.
         unsafe {
             let lines = (u64::from(read32(gicd, GICD_TYPER)) & 0x1f) + 1;
-            write32(gicd, GICD_CTLR, 0);
+            if el3::is_ours() {
+                // One security state: a GIC out of reset keeps all interrupts for the Secure world.
+                el3::store(gicd.add(GICD_CTLR), CTLR_DS);
+            }
+            write32(gicd, GICD_CTLR, CTLR_DISABLED);
             self.wait_distributor();
             for line in 1..lines {
                 write32(gicd, GICD_ICENABLER + 4 * line, u32::MAX);
@@ -189,6 +198,8 @@ fn init_cpu_interface() {
         .fold(0, |value, setting| value | setting.value << setting.shift);
     ICC_SRE_EL2.set(sre);
     barrier::isb(barrier::SY);
+    // A boot loader may have left a priority running that would mask all of ours.
+    ICC_AP1R0_EL1.set(0);
     ICC_PMR_EL1.set(0xff);
     ICC_BPR1_EL1.set(0);
     ICC_CTLR_EL1.set(ICC_CTLR_EL1.get() | ICC_CTLR_EOI_MODE);
