@@ -37,10 +37,14 @@ check_machine() {
     check_number SMP "$SMP" 1 512
     [ "$GIC" = 3 ] || [ "$SMP" -le 8 ] || refuse "SMP=$SMP: a GICv2 serves at most 8 CPUs; use GIC=3"
     machine_mib=$(mebibytes "$MEM") || refuse "MEM=$MEM: must be a size such as 512M or 2G"
+    [ "$machine_mib" -ge 12 ] || refuse "MEM=$MEM: QEMU needs at least 12M to load hypervisor, tree and guest"
+    [ "$machine_mib" -le 261120 ] || refuse "MEM=$MEM: QEMU's virt has room for at most 255G"
     EARLYCON=${EARLYCON:-}
     case $EARLYCON in
         *[!a-z0-9,]* | ????????????????????????????????????????????????????????????????*)
             refuse "EARLYCON=$EARLYCON: must be such as pl011,0x9000000" ;;
+        '' | pl011,0x[0-9a-f]* | ns16550,0x[0-9a-f]*) ;;
+        *) refuse "EARLYCON=$EARLYCON: must be such as pl011,0x9000000 or ns16550,0xfe215040,2,4" ;;
     esac
     [ -z "$TIMEOUT" ] || check_number TIMEOUT "$TIMEOUT" 0 1000000
     case $CPU in
@@ -92,6 +96,10 @@ check_guest() {
         done
         check_file VMS "$VMS"
         guest_kind=bundle guest_file=$(locate "$VMS")
+        case $VMS in
+            *.dtb) [ "$(head -c 4 "$guest_file" | od -An -tx1 | tr -d ' ')" = d00dfeed ] ||
+                refuse "VMS=$VMS: is no compiled device tree" ;;
+        esac
     else
         GUEST=${GUEST:-tour}
         case $GUEST in
@@ -111,6 +119,7 @@ check_guest() {
     is_number "$VCPUS" && [ "$VCPUS" -gt 0 ] || refuse "VCPUS=$VCPUS: must be a number"
     [ "$VCPUS" = 1 ] || refuse "VCPUS=$VCPUS: not yet: VCPUS is 1 in this version"
     guest_mib=$(mebibytes "$GUEST_MEM") || refuse "GUEST_MEM=$GUEST_MEM: must be a size such as 256M or 1G"
+    [ "$guest_mib" -le 64512 ] || refuse "GUEST_MEM=$GUEST_MEM: a guest can have at most 63G"
     case $APPEND in
         *[![:print:]]*) refuse "APPEND: only printable characters can be passed to a guest" ;;
     esac

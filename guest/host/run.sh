@@ -27,6 +27,8 @@
 # Exit code: the hypervisor's last line, `faultline: verdict=WORD nonce=N`, with the nonce that only it was given:
 #   0 ok   1 failed (a guest said so)   2 stopped (a VM, by the hypervisor)   3 crashed (EL2)   4 refused to start
 #   5 no verdict   124 time limit
+# A closed stdin is an empty one.
+[ -e /dev/fd/0 ] || exec </dev/null
 set -eu
 cd "$(dirname "$0")/../.."
 . guest/host/common.sh

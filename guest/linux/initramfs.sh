@@ -41,5 +41,5 @@ file() { # NAME SOURCE
     file bin/busybox target/linux/busybox
     file bin/workload guest/linux/workload
     header 'TRAILER!!!' 0 0
-} | gzip -9n >"$out.part"
-mv "$out.part" "$out"
+} | gzip -9n >"$out.part.$$"
+mv "$out.part.$$" "$out"
