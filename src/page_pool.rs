@@ -19,7 +19,7 @@ use buddy_system_allocator::FrameAllocator;
 use chunk::{CHUNK_PAGES, CHUNK_SHIFT, Chunk};
 use spin::mutex::SpinMutex;
 
-use crate::addr::{PAGE_SIZE, Pa, PaRange};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pa, PaRange};
 
 /// log2 of the largest run of chunks the buddy allocator keeps together: 2^19 chunks of 2 MiB are 1 TiB.
 const CHUNK_ORDERS: usize = 20;
@@ -90,9 +90,9 @@ impl PagePool {
                 let frame = usize::try_from(number).expect("chunk numbers fit a usize");
                 inner.frames.insert(frame..frame + 1);
             } else {
-                let page = (start >> 12) as usize % CHUNK_PAGES;
+                let page = (start >> PAGE_SHIFT) as usize % CHUNK_PAGES;
                 bank.chunks
-                    .push(Chunk::part(page, ((stop - start) >> 12) as usize));
+                    .push(Chunk::part(page, ((stop - start) >> PAGE_SHIFT) as usize));
             }
         }
         inner.add_bank(bank);
@@ -208,7 +208,7 @@ impl Inner {
             .place(number)
             .expect("a page given back lies in the pool's RAM");
         let chunk = &mut self.banks[place.0].chunks[place.1];
-        chunk.give((pa.raw() >> 12) as usize % CHUNK_PAGES);
+        chunk.give((pa.raw() >> PAGE_SHIFT) as usize % CHUNK_PAGES);
         self.account.taken -= 1;
         if chunk.is_whole_again() {
             chunk.close();

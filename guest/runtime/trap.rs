@@ -115,6 +115,8 @@ pub struct Caught {
 pub type Mend = fn(&Frame) -> bool;
 
 static CATCHING: Global<bool> = Global::new(false);
+/// A dump is being printed.
+static DUMPING: Global<bool> = Global::new(false);
 static CAUGHT: Global<Caught> = Global::new(Caught {
     count: 0,
     last: None,
@@ -212,6 +214,11 @@ extern "C" fn guest_exception(frame: &mut Frame) {
 }
 
 fn dump(frame: &Frame) {
+    // Without a console the first word would fault, and so would the report of that.
+    if DUMPING.get() {
+        crate::hypercall::exit(1);
+    }
+    DUMPING.set(true);
     println!("unexpected exception at EL1, vector {:#05x}", frame.vector);
     println!(
         "  ESR {:#x}  FAR {:#x}  ELR {:#x}  SPSR {:#x}",

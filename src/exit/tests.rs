@@ -1,3 +1,5 @@
+//! Decoding held against the Arm ARM: syndromes worked out by hand, and every other one at random.
+
 use super::*;
 use crate::addr::{Gva, Ipa};
 use crate::device::Width;

@@ -1,3 +1,5 @@
+//! Features held against the ID registers of known CPUs.
+
 use super::*;
 
 /// The ID registers of QEMU 10's CPU models, as its EL2 reads them.

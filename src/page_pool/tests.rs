@@ -1,3 +1,5 @@
+//! The pool held against a set of page numbers: every page once, the account always right.
+
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;

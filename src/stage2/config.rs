@@ -6,7 +6,7 @@
 
 use crate::addr::PAGE_SHIFT;
 use crate::features::{Features, pa_range};
-use crate::stage2::descriptor::Level;
+use crate::stage2::descriptor::{ENTRY_BITS, Level};
 
 /// Bit positions, named as in the manual.
 #[allow(
@@ -34,8 +34,6 @@ mod bits {
 }
 use bits::VTCR_EL2;
 
-/// log2 of the entries in a table.
-const ENTRY_BITS: u32 = 9;
 /// A root may be up to 16 tables side by side, which resolves 4 bits more than one.
 const CONCATENATED_BITS: u32 = 4;
 /// The IPA sizes `PARange` has an encoding for. A guest must be told one of them.

@@ -7,7 +7,7 @@ use core::fmt;
 
 use tock_registers::LocalRegisterCopy;
 
-use crate::addr::Pa;
+use crate::addr::{PAGE_SHIFT, Pa};
 
 /// Bit positions, named as in the manual.
 #[allow(
@@ -42,6 +42,9 @@ mod bits {
     }
 }
 use bits::STAGE2;
+
+/// log2 of the entries in a table.
+pub const ENTRY_BITS: u32 = 9;
 
 /// A level of the walk, as the Arm ARM counts: 0 is the largest, 3 holds pages.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -85,7 +88,13 @@ impl Level {
     /// log2 of the bytes that one descriptor of this level stands for.
     #[must_use]
     pub const fn shift(self) -> u32 {
-        12 + 9 * (3 - self.0 as u32)
+        PAGE_SHIFT + ENTRY_BITS * (3 - self.0 as u32)
+    }
+
+    /// Which descriptor of its table stands for the address `raw`.
+    #[must_use]
+    pub const fn index(self, raw: u64) -> usize {
+        (raw >> self.shift()) as usize % (1 << ENTRY_BITS)
     }
 }
 

@@ -23,10 +23,10 @@
 //! }
 //! ```
 
-use crate::addr::{Ipa, Pa};
+use crate::addr::{Ipa, PAGE_SIZE, Pa};
 use crate::machine::Machine;
 use crate::stage2::CleanPage;
-use crate::stage2::descriptor::{Descriptor, Level, Memory, Rights, View};
+use crate::stage2::descriptor::{Descriptor, ENTRY_BITS, Level, Memory, Rights, View};
 use crate::stage2::maintenance::{self, ExecReady};
 use crate::stage2::{Stage2, Tables};
 
@@ -186,10 +186,10 @@ impl Stage2 {
         );
         let level = self.config().start_level;
         let entry = ipa.raw() >> level.shift();
-        let table = self.root().add((entry >> 9) * crate::addr::PAGE_SIZE);
+        let table = self.root().add((entry >> ENTRY_BITS) * PAGE_SIZE);
         Place {
             table,
-            index: (entry & 0x1ff) as usize,
+            index: level.index(ipa.raw()),
             level,
         }
     }
@@ -200,7 +200,7 @@ impl Place {
         let level = above.level.next();
         Self {
             table,
-            index: (ipa.raw() >> level.shift() & 0x1ff) as usize,
+            index: level.index(ipa.raw()),
             level,
         }
     }
