@@ -155,17 +155,19 @@ impl BoardError {
 
 impl fmt::Display for BoardError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A name is whatever bytes the tree has: on the log it stays on its line.
         match self {
             Self::NoMemory => f.write_str("the device tree has no RAM"),
             Self::NoConsole(why) if why.is_empty() => {
                 f.write_str("the device tree names no console")
             }
-            Self::NoConsole(why) => write!(f, "no console: {why}"),
+            Self::NoConsole(why) => write!(f, "no console: {}", why.escape_debug()),
             Self::NoGic => f.write_str("the device tree has no GICv2 or GICv3"),
             Self::GicWithoutVirtualization { node } => {
                 write!(
                     f,
-                    "{node}: this GIC has no virtualization interface (on QEMU: -M virt,virtualization=on)"
+                    "{}: this GIC has no virtualization interface (on QEMU: -M virt,virtualization=on)",
+                    node.escape_debug()
                 )
             }
             Self::NoTimer => f.write_str(
@@ -173,7 +175,11 @@ impl fmt::Display for BoardError {
             ),
             Self::NoCpus => f.write_str("the device tree has no CPUs"),
             Self::Malformed { node, property } => {
-                write!(f, "device tree: {node}: `{property}` cannot be read")
+                write!(
+                    f,
+                    "device tree: {}: `{property}` cannot be read",
+                    node.escape_debug()
+                )
             }
         }
     }

@@ -493,6 +493,17 @@ fn a_blob_that_is_no_tree_is_told_from_a_broken_one() {
     );
 }
 
+#[test]
+fn a_name_with_a_line_break_stays_on_its_line() {
+    let uart = BoardError::NoConsole(String::from("/a\nb is disabled"));
+    let gic = BoardError::GicWithoutVirtualization {
+        node: String::from("/gic\r\n"),
+    };
+    for error in [uart, gic] {
+        assert!(!std::format!("{error}").contains(['\n', '\r']));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2048))]
 

@@ -215,7 +215,7 @@ fn greet(board: &Board, blob: PaRange) {
     log!(
         "board",
         "{}, {cpus} CPU{plural}; image at {}, device tree at {}",
-        board.model,
+        board.model.escape_debug(),
         hyp_map::image().start,
         blob.start
     );
