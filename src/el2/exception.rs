@@ -2,7 +2,10 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use aarch64_cpu::registers::TPIDR_EL0;
 use faultline::addr::{Pa, PaRange};
+
+use tock_registers::interfaces::Readable;
 
 use super::console::{self, print_in_panic};
 use super::{debug, hyp_map, power, refuse};
@@ -69,6 +72,10 @@ pub(super) extern "C" fn exception(frame: &mut Frame, vector: u64) {
     if let Some(go_on) = fix_up(frame, vector) {
         frame.elr = go_on;
         return;
+    }
+    if vector == OVERFLOW {
+        // vectors.S carried it there; the frame has the emergency stack's.
+        frame.sp = TPIDR_EL0.get();
     }
     if first_crash() {
         let what = match vector {
