@@ -80,7 +80,8 @@ impl PagePool {
         let last_chunk = (end.raw() - 1) >> CHUNK_SHIFT;
         let mut bank = Bank {
             first_chunk,
-            chunks: Vec::new(),
+            // Once, and no larger than it has to be: the heap it lies on is small.
+            chunks: Vec::with_capacity((last_chunk - first_chunk + 1) as usize),
         };
         for number in first_chunk..=last_chunk {
             let start = (number << CHUNK_SHIFT).max(first.raw());

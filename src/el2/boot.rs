@@ -29,6 +29,8 @@ use super::{el3, exception, heap, ids};
 
 /// Less than this is too little to run anything: 1 MiB.
 const LEAST_RAM: u64 = 1 << 20;
+/// The most RAM the pool takes, more than any guest can have: its book-keeping, 40 KiB a GiB, lies on the heap.
+const POOL_MOST: u64 = 96 << 30;
 /// How far below the image a tree may lie that nobody told us of: QEMU's RAM base.
 const TREE_BELOW_IMAGE: u64 = 2 << 20;
 /// Bits of an address in EL2's own map.
@@ -362,9 +364,22 @@ fn ram(board: &Board, blob: PaRange, bundle: Option<PaRange>, modules: &[PaRange
     taken.extend(bundle);
     taken.extend(modules);
     let pool = PagePool::new();
+    let mut room = POOL_MOST;
     for range in board.free_ram(&taken) {
-        mapped(hyp_map::map(range, Use::Data));
-        pool.add(range);
+        let part = PaRange {
+            start: range.start,
+            size: range.size.min(room),
+        };
+        room -= part.size;
+        mapped(hyp_map::map(part, Use::Data));
+        pool.add(part);
+    }
+    if room == 0 {
+        log!(
+            "warning",
+            "RAM beyond the first {} is not used",
+            Size(POOL_MOST)
+        );
     }
     let all: u64 = board.ram.iter().map(|bank| bank.size).sum();
     let free = pool.account().total * PAGE_SIZE;
