@@ -96,6 +96,16 @@ impl Planner<'_> {
             .says("It says 42.");
         case.name = "entry at EL3 with x0 = 0".into();
         self.add(case);
+        // A GIC out of reset keeps its interrupts for the Secure world.
+        for gic in ["2", "3"] {
+            let mut case = self
+                .boot("timer", any, code::OK)
+                .with("ENTRY", "el3")
+                .with("GIC", gic)
+                .says("PASS timer");
+            case.name = format!("interrupts after entry at EL3, GICv{gic}");
+            self.add(case);
+        }
         // At EL1 there is nothing to power off with and no nonce was read: the line is what counts.
         let mut case = self
             .boot("tour", any, code::REFUSED)

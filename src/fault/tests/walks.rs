@@ -235,6 +235,17 @@ fn a_ragged_table_base_reads_no_byte_beyond_the_guests_page() {
     }
 }
 
+/// A guest may point its tables at a window into hardware: that is not looked into (the machine panics if it is).
+#[test]
+fn tables_in_a_hardware_window_are_not_read() {
+    let mut world = World::new();
+    world.touch(WINDOW, Need::Write);
+    world.m.el1[El1::Tcr as usize] = tcr(&GRANULES[0], 39, false);
+    world.m.el1[El1::Ttbr0 as usize] = WINDOW;
+    let answer = world.resolve(&abort_with(0x24, 0x07 | S1PTW, 0x1000, NOTHING));
+    assert_eq!(answer, Resolution::Retry);
+}
+
 /// The guest's tables changed meanwhile: try again, by the tables as they are now, and not for ever.
 #[test]
 fn a_walk_that_cannot_be_found_again_is_tried_again_and_ends() {
