@@ -31,4 +31,4 @@ case $1 in
 esac
 # On a machine that has no QEMU yet, run.sh looks again after the set-up.
 program=${QEMU:-qemu-system-aarch64}
-if [ -n "${QEMU:-}" ] || command -v "$program" >/dev/null; then check_qemu; fi
+if [ -n "${QEMU:-}" ] || command -v "$program" >/dev/null || [ -x target/qemu-release/qemu ]; then check_qemu; fi

@@ -3,5 +3,5 @@
 set -eu
 cd "$(dirname "$0")/../.."
 [ -d target ] || exit 0
-find target -mindepth 1 -maxdepth 1 ! -name linux ! -name qemu-backports ! -name host -exec rm -rf {} +
+find target -mindepth 1 -maxdepth 1 ! -name linux ! -name 'qemu-*' ! -name host -exec rm -rf {} +
 rm -f target/host/toolchain target/linux/initramfs.gz

@@ -59,6 +59,7 @@ check_machine() {
 check_qemu() {
     if [ -z "${QEMU:-}" ]; then
         QEMU=qemu-system-aarch64
+        command -v "$QEMU" >/dev/null || [ ! -x target/qemu-release/qemu ] || QEMU=$PWD/target/qemu-release/qemu
         [ "$BOARD" = virt ] || qemu_has_board || [ ! -x target/qemu-backports/qemu ] || QEMU=$PWD/target/qemu-backports/qemu
     elif [ "${QEMU#*/}" != "$QEMU" ]; then
         check_file QEMU "$QEMU"

@@ -79,7 +79,7 @@ chosen() {
 # Debian packages by the program that shows they are there.
 packages=
 want() { has "$1" || packages="$packages $2"; }
-want qemu-system-aarch64 qemu-system-arm
+[ -x target/qemu-release/qemu ] || want qemu-system-aarch64 qemu-system-arm
 want dtc device-tree-compiler
 want gdb-multiarch gdb-multiarch
 want objcopy binutils
@@ -101,7 +101,19 @@ say install "$packages"
 log=$state/install.log
 export DEBIAN_FRONTEND=noninteractive
 # shellcheck disable=SC2086  # a list of packages
-{ apt-get -q update; apt-get -q install -y --no-install-recommends --no-remove $packages; } >"$log" 2>&1 || {
+{
+    apt-get -q update
+    # Another QEMU's tools may be installed, of a version that this release's emulator cannot stand beside.
+    case $packages in
+        *qemu-system-arm*)
+            if apt-get -q install -s --no-install-recommends qemu-system-arm | grep '^Remv'; then
+                packages=$(printf '%s' "$packages" | sed 's/ *qemu-system-arm//')
+                guest/host/qemu-backports.sh release >&3 2>&3
+            fi
+            ;;
+    esac
+    [ -z "$packages" ] || apt-get -q install -y --no-install-recommends --no-remove $packages
+} 3>&2 >"$log" 2>&1 || {
     grep '^E' "$log" >&2 || tail -n 3 "$log" >&2
     refuse "could not install: apt-get install --no-install-recommends $packages"
 }

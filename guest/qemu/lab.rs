@@ -164,7 +164,14 @@ impl Lab {
             }
         }
         let qemu = std::env::var("QEMU").ok().filter(|value| !value.is_empty());
-        let qemu = Qemu::find(&qemu.unwrap_or_else(|| "qemu-system-aarch64".into()))?;
+        // Where the system cannot have the release's own beside another, the set-up keeps it here.
+        let own = target.join("qemu-release/qemu");
+        let found = if own.exists() {
+            own.to_string_lossy().into_owned()
+        } else {
+            "qemu-system-aarch64".into()
+        };
+        let qemu = Qemu::find(&qemu.unwrap_or(found))?;
         let binary = target.join("guest/id_registers.bin");
         let mut cpus = qemu.cpus(&binary)?;
         // The newer QEMU that `make setup-raspi4b` brings shows CPUs that the system's does not have, or has otherwise.
