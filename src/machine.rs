@@ -24,21 +24,81 @@ pub enum Dsb {
     Sy,
 }
 
-/// Which TLBI. All act on the VMID in `VTTBR_EL2`.
+/// At which level the leaf lay that a TLBI is for (FEAT_TTL). A wrong hint may invalidate nothing: [`Ttl::ANY`] unless
+/// certain, and always on CPUs without the feature.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ttl(u8);
+
+impl Ttl {
+    /// Leaves of every level.
+    pub const ANY: Self = Self(0);
+
+    /// Leaves of this level (1 to 3) only.
+    #[must_use]
+    pub const fn level(number: u8) -> Self {
+        assert!(number >= 1 && number <= 3, "leaves lie at levels 1 to 3");
+        Self(number)
+    }
+
+    /// The level, if one is meant.
+    #[must_use]
+    pub const fn only(self) -> Option<u8> {
+        if self.0 == 0 { None } else { Some(self.0) }
+    }
+}
+
+/// Which TLBI. All but [`Tlbi::Alle1Is`] act on the VMID in `VTTBR_EL2`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tlbi {
     /// `TLBI IPAS2E1`: stage-2 entries of one IPA, this PE. Leaves combined stage-1-and-2 entries alone.
-    Ipas2e1(Ipa),
+    Ipas2e1(Ipa, Ttl),
     /// `TLBI IPAS2E1IS`: the same, broadcast.
-    Ipas2e1Is(Ipa),
+    Ipas2e1Is(Ipa, Ttl),
+    /// `TLBI RIPAS2E1IS` (FEAT_TLBIRANGE): stage-2 entries of a range of IPAs, broadcast.
+    Ripas2e1Is(TlbRange),
     /// `TLBI VMALLE1`: all stage-1 and combined entries of this VMID, this PE.
     Vmalle1,
     /// `TLBI VMALLE1IS`: the same, broadcast.
     Vmalle1Is,
     /// `TLBI VMALLS12E1IS`: everything of this VMID, both stages, broadcast.
     Vmalls12e1Is,
+    /// `TLBI VMALLS12E1`: the same, this PE.
+    Vmalls12e1,
+    /// `TLBI ALLE1IS`: everything of every VMID, both stages, broadcast.
+    Alle1Is,
     /// `TLBI VALE2IS, XZR`: harmless by itself; the repeat that CVE-2025-10263 asks for.
     RepeatVale2Is,
+}
+
+/// What one range TLBI covers: `(NUM + 1) << (5 * SCALE + 1)` pages of 4 KiB from `start` on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TlbRange {
+    /// The first page.
+    pub start: Ipa,
+    /// `SCALE`, 0 to 3.
+    pub scale: u8,
+    /// `NUM`, 0 to 31.
+    pub num: u8,
+    /// At which level the leaves lay.
+    pub ttl: Ttl,
+}
+
+impl TlbRange {
+    /// How many pages it covers.
+    #[must_use]
+    pub const fn pages(&self) -> u64 {
+        (self.num as u64 + 1) << (5 * self.scale + 1)
+    }
+
+    /// The instruction's operand: BaseADDR 36:0, TTL 38:37, NUM 43:39, SCALE 45:44, TG 47:46 (01: 4 KiB).
+    #[must_use]
+    pub const fn operand(&self) -> u64 {
+        1 << 46
+            | (self.scale as u64) << 44
+            | (self.num as u64) << 39
+            | (self.ttl.0 as u64) << 37
+            | self.start.raw() >> 12
+    }
 }
 
 /// Which data cache operation by virtual address.
@@ -55,6 +115,8 @@ pub enum Dc {
 pub enum Ic {
     /// `IC IVAU` for each line of the range: enough where the I-cache is physically tagged and indexed (PIPT).
     Range(PaRange),
+    /// `IC IALLU`: all of this PE's, before another vCPU of the same VM runs on it.
+    AllLocal,
     /// `IC IALLUIS`: all of it, on all PEs of the domain; a VIPT I-cache may hold a line under an index that our alias
     /// does not have.
     AllInnerShareable,
@@ -87,8 +149,14 @@ pub enum El1 {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AtAborted;
 
+/// pCPUs at most; a board's CPUs beyond are left asleep.
+pub const MAX_CPUS: usize = 32;
+
 /// What the logic may do to the machine, in the order in which it does it.
 pub trait Machine {
+    /// Which pCPU this is: 0 to [`MAX_CPUS`] - 1.
+    fn cpu(&mut self) -> usize;
+
     /// Loads one descriptor: a single 64-bit copy, never torn.
     fn load(&mut self, table: Pa, index: usize) -> u64;
 
@@ -99,8 +167,8 @@ pub trait Machine {
     /// The descriptor that was found instead; nothing was stored.
     fn publish(&mut self, table: Pa, index: usize, current: u64, new: u64) -> Result<(), u64>;
 
-    /// Fills a page that nothing refers to with zeroes.
-    fn zero(&mut self, page: Pa);
+    /// Fills whole pages that nothing refers to with zeroes.
+    fn zero(&mut self, pages: PaRange);
 
     /// Copies `bytes.len()` bytes at `at` out of memory.
     fn read(&mut self, at: Pa, bytes: &mut [u8]);

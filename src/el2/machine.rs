@@ -9,9 +9,9 @@ use aarch64_cpu::registers::{
     VBAR_EL1, VTTBR_EL2,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
-use faultline::addr::{Gva, PAGE_SIZE, Pa, PaRange};
+use faultline::addr::{Gva, Ipa, Pa, PaRange};
 use faultline::features::Features;
-use faultline::machine::{AtAborted, Dc, Dsb, El1, Ic, Machine, Tlbi};
+use faultline::machine::{AtAborted, Dc, Dsb, El1, Ic, Machine, Tlbi, Ttl};
 use faultline::vm::Input;
 use tock_registers::interfaces::{Readable, Writeable};
 
@@ -71,7 +71,20 @@ macro_rules! instruction {
     };
 }
 
+/// The operand of a TLBI by IPA: the page, and in TTL (bits 47 to 44) the granule, 01 for 4 KiB, with the level.
+const fn one_page(ipa: Ipa, ttl: Ttl) -> u64 {
+    let hint = match ttl.only() {
+        Some(level) => (1 << 2 | level as u64) << 44,
+        None => 0,
+    };
+    ipa.raw() >> 12 | hint
+}
+
 impl Machine for Cpu {
+    fn cpu(&mut self) -> usize {
+        0
+    }
+
     fn load(&mut self, table: Pa, index: usize) -> u64 {
         // SAFETY: `table` is a page of the pool that a stage-2 tree owns: mapped, aligned, and only accessed atomically.
         unsafe { AtomicU64::from_ptr(descriptor(table, index)) }.load(Ordering::Acquire)
@@ -85,9 +98,11 @@ impl Machine for Cpu {
             .map(drop)
     }
 
-    fn zero(&mut self, page: Pa) {
-        // SAFETY: the caller owns the page; it is mapped, and nothing refers to it yet.
-        unsafe { core::ptr::write_bytes(identity::<u64>(page), 0, PAGE_SIZE as usize / 8) };
+    fn zero(&mut self, pages: PaRange) {
+        // SAFETY: the caller owns the pages; they are mapped, and nothing refers to them yet.
+        unsafe {
+            core::ptr::write_bytes(identity::<u64>(pages.start), 0, pages.size as usize / 8);
+        };
     }
 
     fn read(&mut self, at: Pa, bytes: &mut [u8]) {
@@ -129,11 +144,15 @@ impl Machine for Cpu {
 
     fn tlbi(&mut self, op: Tlbi) {
         match op {
-            Tlbi::Ipas2e1(ipa) => instruction!("tlbi ipas2e1, {}", ipa.raw() >> 12),
-            Tlbi::Ipas2e1Is(ipa) => instruction!("tlbi ipas2e1is, {}", ipa.raw() >> 12),
+            Tlbi::Ipas2e1(ipa, ttl) => instruction!("tlbi ipas2e1, {}", one_page(ipa, ttl)),
+            Tlbi::Ipas2e1Is(ipa, ttl) => instruction!("tlbi ipas2e1is, {}", one_page(ipa, ttl)),
+            // By its encoding: older assemblers ask for the feature that FEAT_TLBIRANGE's callers have checked.
+            Tlbi::Ripas2e1Is(range) => instruction!("sys #4, c8, c0, #2, {}", range.operand()),
             Tlbi::Vmalle1 => instruction!("tlbi vmalle1"),
             Tlbi::Vmalle1Is => instruction!("tlbi vmalle1is"),
             Tlbi::Vmalls12e1Is => instruction!("tlbi vmalls12e1is"),
+            Tlbi::Vmalls12e1 => instruction!("tlbi vmalls12e1"),
+            Tlbi::Alle1Is => instruction!("tlbi alle1is"),
             Tlbi::RepeatVale2Is => instruction!("tlbi vale2is, xzr"),
         }
     }
@@ -151,6 +170,7 @@ impl Machine for Cpu {
 
     fn ic(&mut self, op: Ic) {
         match op {
+            Ic::AllLocal => instruction!("ic iallu"),
             Ic::AllInnerShareable => instruction!("ic ialluis"),
             Ic::Range(range) => {
                 let mut line = range.start.raw() & !(self.icache_line - 1);

@@ -23,7 +23,7 @@ impl RawPage {
         fill: impl FnOnce(&mut M, Pa),
     ) -> CleanPage {
         let pa = self.pa();
-        m.zero(pa);
+        m.zero(page_at(pa));
         fill(m, pa);
         maintenance::make_visible(m, page_at(pa), coherence);
         CleanPage(self.into_owned())
@@ -32,7 +32,7 @@ impl RawPage {
     /// Zeroed for use as a translation table. Tables are walked cacheable and Inner Shareable (VTCR_EL2), so nothing is
     /// cleaned.
     pub fn into_table<M: Machine>(self, m: &mut M) -> OwnedPage {
-        m.zero(self.pa());
+        m.zero(page_at(self.pa()));
         self.into_owned()
     }
 

@@ -5,7 +5,7 @@
 
 use crate::addr::{Ipa, Pa, PaRange};
 use crate::features::Coherence;
-use crate::machine::{Dc, Dsb, Ic, Machine, Tlbi};
+use crate::machine::{Dc, Dsb, Ic, Machine, Tlbi, Ttl};
 
 /// Makes bytes we wrote visible to a guest whatever memory type it uses: a guest with its stage-1 MMU off reads past the
 /// caches. With FWB it cannot, and nothing is done. Before the page is published, never after.
@@ -74,7 +74,7 @@ pub fn after_map<M: Machine>(m: &mut M) {
 /// Stage 2 first, and complete, then stage 1: otherwise a combined entry could be refilled from the stale stage-2 entry.
 pub fn after_relax<M: Machine>(m: &mut M, ipa: Ipa) {
     m.dsb(Dsb::NshSt);
-    m.tlbi(Tlbi::Ipas2e1(ipa));
+    m.tlbi(Tlbi::Ipas2e1(ipa, Ttl::ANY));
     m.dsb(Dsb::Nsh);
     m.tlbi(Tlbi::Vmalle1);
     m.dsb(Dsb::Nsh);
@@ -94,7 +94,7 @@ pub fn forget_stage1<M: Machine>(m: &mut M) {
 /// store through it is outstanding.
 pub fn after_break<M: Machine>(m: &mut M, ipa: Ipa) {
     m.dsb(Dsb::IshSt);
-    m.tlbi(Tlbi::Ipas2e1Is(ipa));
+    m.tlbi(Tlbi::Ipas2e1Is(ipa, Ttl::ANY));
     m.dsb(Dsb::Ish);
     m.tlbi(Tlbi::Vmalle1Is);
     m.dsb(Dsb::Ish);

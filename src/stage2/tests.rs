@@ -5,7 +5,7 @@ use super::*;
 use crate::addr::{Ipa, PAGE_SIZE, PaRange};
 use crate::features::{Features, IdRegisters};
 use crate::machine::recorder::{Op, RAM, Recorder};
-use crate::machine::{Dc, Dsb, Ic, Tlbi};
+use crate::machine::{Dc, Dsb, Ic, Tlbi, Ttl};
 use proptest::prelude::*;
 use std::vec::Vec;
 
@@ -96,7 +96,7 @@ fn relax_ends_with_stage_2_dropped_and_complete_before_stage_1() {
         done_by(|m| mt::after_relax(m, SOME_IPA)),
         [
             Op::Dsb(Dsb::NshSt),
-            Op::Tlbi(Tlbi::Ipas2e1(SOME_IPA)),
+            Op::Tlbi(Tlbi::Ipas2e1(SOME_IPA, Ttl::ANY)),
             Op::Dsb(Dsb::Nsh),
             Op::Tlbi(Tlbi::Vmalle1),
             Op::Dsb(Dsb::Nsh),
@@ -112,7 +112,7 @@ fn a_break_is_broadcast_and_repeated() {
         done_by(|m| mt::after_break(m, SOME_IPA)),
         [
             Op::Dsb(Dsb::IshSt),
-            Op::Tlbi(Tlbi::Ipas2e1Is(SOME_IPA)),
+            Op::Tlbi(Tlbi::Ipas2e1Is(SOME_IPA, Ttl::ANY)),
             Op::Dsb(Dsb::Ish),
             Op::Tlbi(Tlbi::Vmalle1Is),
             Op::Dsb(Dsb::Ish),

@@ -30,7 +30,7 @@ fn until_stopped(world: &mut World, fault: &Abort) -> (String, Vec<(u32, &'stati
         for op in &world.m.log[from..] {
             match op {
                 Op::Tlbi(Tlbi::Vmalls12e1Is) => escalations.push((repeat, "whole VM")),
-                Op::Tlbi(Tlbi::Ipas2e1Is(_)) => escalations.push((repeat, "break")),
+                Op::Tlbi(Tlbi::Ipas2e1Is(..)) => escalations.push((repeat, "break")),
                 _ => {}
             }
         }

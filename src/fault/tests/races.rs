@@ -4,7 +4,7 @@ use super::world::{RAM_START, Setup, TestVcpu, WINDOW, World};
 use crate::exit::Need;
 use crate::fault::Resolution;
 use crate::machine::recorder::{Op, Recorder, abort};
-use crate::machine::{Dsb, Tlbi};
+use crate::machine::{Dsb, Tlbi, Ttl};
 use crate::stage2::Leaf;
 
 /// Lets the other CPU touch `ipa` right before this one's store number `step`.
@@ -97,7 +97,7 @@ fn a_neighbour_mapped_meanwhile_shares_the_tables() {
 fn invalidated_locally(m: &Recorder, from: usize, ipa: u64) -> bool {
     let sequence = [
         Op::Dsb(Dsb::NshSt),
-        Op::Tlbi(Tlbi::Ipas2e1(crate::addr::Ipa::new(ipa))),
+        Op::Tlbi(Tlbi::Ipas2e1(crate::addr::Ipa::new(ipa), Ttl::ANY)),
         Op::Dsb(Dsb::Nsh),
         Op::Tlbi(Tlbi::Vmalle1),
         Op::Dsb(Dsb::Nsh),

@@ -316,6 +316,10 @@ pub(crate) fn abort_with(class: u64, iss: u64, far: u64, ipa: u64) -> Abort {
 }
 
 impl Machine for Recorder {
+    fn cpu(&mut self) -> usize {
+        self.now
+    }
+
     fn load(&mut self, table: Pa, index: usize) -> u64 {
         self.check_freed();
         self.owned(table);
@@ -376,12 +380,18 @@ impl Machine for Recorder {
         Ok(())
     }
 
-    fn zero(&mut self, page: Pa) {
-        self.owned(page);
-        assert!(page.is_aligned(PAGE_SIZE), "a page is zeroed, not a part");
-        self.log.push(Op::Zero(page));
-        self.frames.write(page, &[0; PAGE_SIZE as usize]);
-        self.frames.get_mut(page).is_prepared = true;
+    fn zero(&mut self, pages: PaRange) {
+        assert!(
+            pages.start.is_aligned(PAGE_SIZE) && pages.size.is_multiple_of(PAGE_SIZE),
+            "pages are zeroed, not parts"
+        );
+        self.log.push(Op::Zero(pages.start));
+        for offset in (0..pages.size).step_by(PAGE_SIZE as usize) {
+            let page = pages.start.add(offset);
+            self.owned(page);
+            self.frames.write(page, &[0; PAGE_SIZE as usize]);
+            self.frames.get_mut(page).is_prepared = true;
+        }
     }
 
     fn read(&mut self, at: Pa, bytes: &mut [u8]) {

@@ -134,6 +134,8 @@ impl Frames {
     pub(super) fn ic(&mut self, op: Ic) {
         let Coherence { pipt, idc, .. } = self.coherence;
         let range = match op {
+            // This PE's alone: no rule here is met by that.
+            Ic::AllLocal => return,
             Ic::AllInnerShareable => self.ram,
             // Under VIPT the guest's alias has another index than ours: nothing it may hold is reached.
             Ic::Range(_) if !pipt => return,

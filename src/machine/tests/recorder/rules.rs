@@ -8,7 +8,7 @@ use super::Op;
 use super::frame::{Frames, State};
 use crate::addr::{Ipa, PAGE_SIZE, Pa};
 use crate::features::Coherence;
-use crate::machine::{Dsb, Tlbi};
+use crate::machine::{Dsb, Tlbi, Ttl};
 use crate::stage2::Config;
 
 const VALID: u64 = 1;
@@ -271,7 +271,7 @@ fn check_executable(frames: &Frames, leaf: u64, coherence: &Coherence) {
 fn check_broken(ipa: Ipa, log: &[Op]) {
     let sequence = [
         Op::Dsb(Dsb::IshSt),
-        Op::Tlbi(Tlbi::Ipas2e1Is(ipa)),
+        Op::Tlbi(Tlbi::Ipas2e1Is(ipa, Ttl::ANY)),
         Op::Dsb(Dsb::Ish),
         Op::Tlbi(Tlbi::Vmalle1Is),
         Op::Dsb(Dsb::Ish),
@@ -281,7 +281,7 @@ fn check_broken(ipa: Ipa, log: &[Op]) {
     ];
     let is_ours = |op: &&Op| matches!(op, Op::Dsb(_) | Op::Isb | Op::Tlbi(_));
     let by_page = |op: &Op| match op {
-        Op::Tlbi(Tlbi::Ipas2e1Is(ipa)) => Op::Tlbi(Tlbi::Ipas2e1Is(ipa.page())),
+        Op::Tlbi(Tlbi::Ipas2e1Is(ipa, _)) => Op::Tlbi(Tlbi::Ipas2e1Is(ipa.page(), Ttl::ANY)),
         op => *op,
     };
     let done: Vec<Op> = log.iter().filter(is_ours).map(by_page).collect();

@@ -68,7 +68,8 @@ impl Tlbs {
     /// Completes what `kind` waits for. Two operations without a DSB between them complete in the order that hurts: stage
     /// 1 first, and its entries come back from stage-2 entries that are still there.
     pub(super) fn dsb(&mut self, cpu: usize, kind: Dsb) {
-        let is_local = |op: Tlbi| matches!(op, Tlbi::Ipas2e1(_) | Tlbi::Vmalle1);
+        let is_local =
+            |op: Tlbi| matches!(op, Tlbi::Ipas2e1(..) | Tlbi::Vmalle1 | Tlbi::Vmalls12e1);
         let waits_for = |pending: &Pending| match kind {
             Dsb::IshSt | Dsb::NshSt => false,
             Dsb::Nsh => is_local(pending.op),
@@ -81,7 +82,12 @@ impl Tlbs {
             .copied()
             .collect();
         self.cpus[cpu].pending.retain(|pending| !waits_for(pending));
-        done.sort_by_key(|pending| matches!(pending.op, Tlbi::Ipas2e1(_) | Tlbi::Ipas2e1Is(_)));
+        done.sort_by_key(|pending| {
+            matches!(
+                pending.op,
+                Tlbi::Ipas2e1(..) | Tlbi::Ipas2e1Is(..) | Tlbi::Ripas2e1Is(_)
+            )
+        });
         for Pending { op, too_early } in done {
             let mine = cpu..cpu + 1;
             for tlb in &mut self.cpus[if is_local(op) { mine } else { 0..2 }] {
@@ -95,11 +101,15 @@ impl Tlb {
     fn invalidate(&mut self, op: Tlbi, too_early: bool) {
         match op {
             _ if too_early => {}
-            Tlbi::Ipas2e1(ipa) | Tlbi::Ipas2e1Is(ipa) => {
+            Tlbi::Ripas2e1Is(range) => {
+                let (first, end) = (range.start.raw(), range.start.raw() + (range.pages() << 12));
+                self.stage2.retain(|ipa, _| !(first..end).contains(ipa));
+            }
+            Tlbi::Ipas2e1(ipa, _) | Tlbi::Ipas2e1Is(ipa, _) => {
                 self.stage2.remove(&page_of(ipa));
             }
             Tlbi::Vmalle1 | Tlbi::Vmalle1Is => self.combined = self.stage2.clone(),
-            Tlbi::Vmalls12e1Is => {
+            Tlbi::Vmalls12e1 | Tlbi::Vmalls12e1Is | Tlbi::Alle1Is => {
                 self.stage2.clear();
                 self.combined.clear();
             }
