@@ -131,6 +131,19 @@ impl Coherence {
     }
 }
 
+/// What the MMU can do beyond Armv8.0, as far as stage 2 uses it. All false is always right, only slower.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mmu {
+    /// FEAT_TTL: a TLBI may say at which level the leaf lay.
+    pub ttl: bool,
+    /// FEAT_TLBIRANGE: one TLBI for many pages.
+    pub tlbi_range: bool,
+    /// FEAT_HAFDBS: the hardware sets access flags.
+    pub access_flag: bool,
+    /// FEAT_HAFDBS: and keeps the dirty state of leaves that ask for it.
+    pub dirty_state: bool,
+}
+
 /// What a CPU can do that Faultline cares for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Features {
@@ -182,7 +195,24 @@ pub struct Features {
     pub midr: u64,
 }
 
+/// Whether `MIDR_EL1` is an AmpereOne's: implementer 0xc0, part 0xac3.
+const fn is_ampere1(midr: u64) -> bool {
+    midr >> 24 & 0xff == 0xc0 && midr >> 4 & 0xfff == 0xac3
+}
+
 impl Features {
+    /// What stage 2 uses of its MMU. Ampere's AC03_CPU_38 sets access flags wrongly; there, faults do it.
+    #[must_use]
+    pub const fn mmu(&self) -> Mmu {
+        let sound = !is_ampere1(self.midr);
+        Mmu {
+            ttl: self.ttl,
+            tlbi_range: self.tlbi_range,
+            access_flag: self.hafdbs >= 1 && sound,
+            dirty_state: self.hafdbs >= 2 && sound,
+        }
+    }
+
     /// Reads the facts off one CPU's ID registers.
     #[must_use]
     pub fn new(id: &IdRegisters) -> Self {

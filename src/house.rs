@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 /// Modules from the known to the knowing. A module may use those before it, and those on its own line.
 const STOREYS: &[&[&str]] = &[
-    &["addr", "intid"],
+    &["addr", "intid", "sync"],
     &["machine", "features", "registers", "device"],
     &["page_pool", "traps", "options"],
     &["stage2"],

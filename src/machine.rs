@@ -167,6 +167,9 @@ pub trait Machine {
     /// The descriptor that was found instead; nothing was stored.
     fn publish(&mut self, table: Pa, index: usize, current: u64, new: u64) -> Result<(), u64>;
 
+    /// Fills a table that nothing refers to: descriptor `n` becomes `first + n * step`.
+    fn fill_table(&mut self, table: Pa, first: u64, step: u64);
+
     /// Fills whole pages that nothing refers to with zeroes.
     fn zero(&mut self, pages: PaRange);
 

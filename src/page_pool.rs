@@ -12,7 +12,7 @@
 mod chunk;
 mod pages;
 
-pub use pages::{OwnedPage, RawPage};
+pub use pages::{OwnedBlock, OwnedPage, RawBlock, RawPage};
 
 use alloc::vec::Vec;
 use buddy_system_allocator::FrameAllocator;
@@ -23,6 +23,9 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pa, PaRange};
 
 /// log2 of the largest run of chunks the buddy allocator keeps together: 2^19 chunks of 2 MiB are 1 TiB.
 const CHUNK_ORDERS: usize = 20;
+
+/// What a block may be: a level-2 or a level-1 leaf of stage 2.
+const BLOCK_SIZES: [u64; 2] = [1 << CHUNK_SHIFT, 512 << CHUNK_SHIFT];
 
 /// All free RAM, shared by every pCPU.
 #[derive(Default)]
@@ -48,6 +51,8 @@ struct Inner {
     /// Chunk in use for single pages; `None` before the first and after it ran empty.
     open: Option<(usize, usize)>,
     account: Account,
+    /// Chunks that the buddy allocator has.
+    whole_chunks: u64,
 }
 
 /// The chunks that cover one range of RAM.
@@ -90,6 +95,7 @@ impl PagePool {
                 bank.chunks.push(Chunk::whole());
                 let frame = usize::try_from(number).expect("chunk numbers fit a usize");
                 inner.frames.insert(frame..frame + 1);
+                inner.whole_chunks += 1;
             } else {
                 let page = (start >> PAGE_SHIFT) as usize % CHUNK_PAGES;
                 bank.chunks
@@ -120,6 +126,38 @@ impl PagePool {
     /// If the page is not the pool's or is free already: a bug of ours.
     pub fn give(&self, page: OwnedPage) {
         self.inner.lock().give(page.into_pa());
+    }
+
+    /// Takes a block of 2 MiB or 1 GiB, aligned to its size; `None` when no memory is left in one piece. Nothing is searched:
+    /// blocks are whole chunks, and the buddy allocator has them.
+    ///
+    /// # Panics
+    /// For any other size.
+    #[must_use]
+    pub fn take_block(&self, size: u64) -> Option<RawBlock> {
+        assert!(
+            BLOCK_SIZES.contains(&size),
+            "blocks are of 2 MiB or of 1 GiB"
+        );
+        let start = self
+            .inner
+            .lock()
+            .take_chunks((size >> CHUNK_SHIFT) as usize)?;
+        Some(RawBlock::new(OwnedBlock::new(PaRange { start, size })))
+    }
+
+    /// Gives a block back.
+    ///
+    /// # Panics
+    /// If the block is not the pool's or a page of it is free already: a bug of ours.
+    pub fn give_block(&self, block: OwnedBlock) {
+        self.inner.lock().give_chunks(block.into_range());
+    }
+
+    /// Chunks of 2 MiB of which no page is taken.
+    #[must_use]
+    pub fn whole_chunks(&self) -> u64 {
+        self.inner.lock().whole_chunks
     }
 
     /// What the pool has and what is out.
@@ -168,8 +206,7 @@ impl Inner {
             self.open = self.open_chunk(count);
             self.take_from_open(count)
         })?;
-        self.account.taken += count as u64;
-        self.account.peak = self.account.peak.max(self.account.taken);
+        self.note_taken(count);
         Some(found)
     }
 
@@ -191,6 +228,7 @@ impl Inner {
             }
         }
         let number = self.frames.alloc(1)? as u64;
+        self.whole_chunks -= 1;
         let place = self.place(number)?;
         self.banks[place.0].chunks[place.1].open();
         Some(place)
@@ -216,11 +254,45 @@ impl Inner {
             if self.open == Some(place) {
                 self.open = None;
             }
-            self.frames.dealloc(
-                usize::try_from(number).expect("chunk numbers fit a usize"),
-                1,
-            );
+            self.put_chunks(number, 1);
         }
+    }
+
+    fn put_chunks(&mut self, number: u64, count: usize) {
+        let first = usize::try_from(number).expect("chunk numbers fit a usize");
+        self.frames.dealloc(first, count);
+        self.whole_chunks += count as u64;
+    }
+
+    /// Takes a power of two of whole chunks in a row, aligned to their size together.
+    fn take_chunks(&mut self, count: usize) -> Option<Pa> {
+        let first = self.frames.alloc(count)? as u64;
+        self.whole_chunks -= count as u64;
+        for number in first..first + count as u64 {
+            let (bank, index) = self
+                .place(number)
+                .expect("the buddy allocator has chunks of the pool");
+            self.banks[bank].chunks[index].take_whole();
+        }
+        self.note_taken(count * CHUNK_PAGES);
+        Some(Pa::new(first << CHUNK_SHIFT))
+    }
+
+    fn give_chunks(&mut self, range: PaRange) {
+        let (first, count) = (range.start.raw() >> CHUNK_SHIFT, range.size >> CHUNK_SHIFT);
+        for number in first..first + count {
+            let (bank, index) = self
+                .place(number)
+                .expect("a block given back lies in the pool's RAM");
+            self.banks[bank].chunks[index].give_whole();
+        }
+        self.account.taken -= count * CHUNK_PAGES as u64;
+        self.put_chunks(first, count as usize);
+    }
+
+    fn note_taken(&mut self, pages: usize) {
+        self.account.taken += pages as u64;
+        self.account.peak = self.account.peak.max(self.account.taken);
     }
 }
 

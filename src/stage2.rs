@@ -2,30 +2,48 @@
 //!
 //! The tree starts empty and grows by fault. It knows nothing of VMs, slots or faults; it is handed pages and told what to
 //! do with them. [`walk`] has the verbs, [`maintenance`] the barrier, TLB and cache sequences, [`descriptor`] the bits,
-//! [`config`] the shape.
+//! [`config`] the shape, [`gate`] who may be in the tree at once.
 //!
 //! Guarantees: a verb does all of its work or none; a page in the tree is owned by its descriptor; rights only grow by
 //! `relax`; X is granted only with the proof that fetches are coherent.
 //!
 //! Source: DDI 0487 "The AArch64 Virtual Memory System Architecture", stage 2.
 
+pub mod absent;
 pub mod clean;
 pub mod config;
 pub mod descriptor;
+mod dirty;
+pub mod gate;
+mod grant;
 pub mod maintenance;
+pub mod present;
+mod range;
+mod reshape;
+mod tables;
+mod unmap;
 pub mod walk;
 
-pub use clean::CleanPage;
+pub use absent::{Absent, Claim, Mapped};
+pub use clean::{CleanBlock, CleanPage};
 pub use config::{Config, ConfigError};
 pub use descriptor::{Descriptor, Level, Memory, Rights, View};
-pub use walk::{Absent, Grant, Leaf, Mapped, Present, Relaxed, Walk};
+pub use dirty::LogError;
+pub use gate::Gate;
+pub use grant::Grant;
+pub use present::{Present, Relaxed, Replaced};
+pub use range::Ages;
+pub use tables::Tables;
+pub use walk::{Leaf, Translation, Walk};
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use spin::RwLock;
 
 use crate::addr::{PAGE_SIZE, Pa};
 use crate::features::Coherence;
-use crate::machine::Machine;
+use crate::machine::{MAX_CPUS, Machine};
 use crate::page_pool::{OwnedPage, PagePool};
+use dirty::DirtyLog;
 
 /// A Virtual Machine Identifier: the tag of a VM's TLB entries. 0 is reserved for "no VM".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,8 +64,12 @@ pub struct Stage2 {
     config: Config,
     vmid: Vmid,
     coherence: Coherence,
+    gate: Gate,
     pages: AtomicU64,
     tables: AtomicU64,
+    /// Whether `log` is there, for those who pass by.
+    logging: AtomicBool,
+    log: RwLock<Option<DirtyLog>>,
 }
 
 /// The pool has not enough pages.
@@ -81,8 +103,11 @@ impl Stage2 {
             config,
             vmid,
             coherence,
+            gate: Gate::new(MAX_CPUS),
             pages: AtomicU64::new(0),
             tables,
+            logging: AtomicBool::new(false),
+            log: RwLock::new(None),
         })
     }
 
@@ -128,9 +153,13 @@ impl Stage2 {
         }
     }
 
-    fn note_page(&self, page: OwnedPage) {
-        page.into_pa();
-        self.pages.fetch_add(1, Ordering::Relaxed);
+    fn note_pages(&self, pages: u64) {
+        self.pages.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    fn note_gone(&self, pages: u64, tables: u64) {
+        self.pages.fetch_sub(pages, Ordering::Relaxed);
+        self.tables.fetch_sub(tables, Ordering::Relaxed);
     }
 
     fn note_table(&self, table: OwnedPage) -> Pa {
@@ -183,61 +212,14 @@ fn free_table<M: Machine>(m: &mut M, pool: &PagePool, table: Pa, level: Level, f
         match desc.view(level) {
             View::Table(next) => free_table(m, pool, next, level.next(), freed),
             View::Leaf(oa, _) if desc.is_owned() => {
-                freed.pages += 1;
-                pool.give(OwnedPage::from_descriptor(oa));
+                freed.pages += level.pages();
+                unmap::give(pool, oa, level);
             }
             View::Leaf(..) | View::Invalid => {}
         }
     }
     freed.tables += 1;
     pool.give(OwnedPage::from_descriptor(table));
-}
-
-/// Table pages taken before a mapping is made, so that making it cannot fail: prepare, then commit.
-#[derive(Default)]
-pub struct Tables {
-    pages: [Option<OwnedPage>; 3],
-}
-
-impl Tables {
-    /// Takes `count` (at most 3) zeroed pages.
-    ///
-    /// # Errors
-    /// [`OutOfPages`]; nothing is taken then.
-    pub fn prepare<M: Machine>(
-        m: &mut M,
-        pool: &PagePool,
-        count: usize,
-    ) -> Result<Self, OutOfPages> {
-        let mut tables = Self::default();
-        for slot in tables.pages.iter_mut().take(count) {
-            *slot = pool.take().map(|page| page.into_table(m));
-        }
-        if tables.pages.iter().flatten().count() == count {
-            Ok(tables)
-        } else {
-            tables.give_back(pool);
-            Err(OutOfPages)
-        }
-    }
-
-    /// Gives what was not used back.
-    pub fn give_back(self, pool: &PagePool) {
-        self.pages
-            .into_iter()
-            .flatten()
-            .for_each(|page| pool.give(page));
-    }
-
-    fn take(&mut self) -> OwnedPage {
-        let page = self.pages.iter_mut().find_map(Option::take);
-        page.expect("as many table pages were prepared as the walk needs")
-    }
-
-    fn put_back(&mut self, page: OwnedPage) {
-        let slot = self.pages.iter_mut().find(|slot| slot.is_none());
-        *slot.expect("a page is put back where it was taken") = Some(page);
-    }
 }
 
 #[cfg(test)]

@@ -98,6 +98,16 @@ impl Machine for Cpu {
             .map(drop)
     }
 
+    fn fill_table(&mut self, table: Pa, first: u64, step: u64) {
+        let mut value = first;
+        for index in 0..512 {
+            // SAFETY: as in `load`; nothing refers to the table yet, and the store that links it has release order.
+            unsafe { AtomicU64::from_ptr(descriptor(table, index)) }
+                .store(value, Ordering::Relaxed);
+            value = value.wrapping_add(step);
+        }
+    }
+
     fn zero(&mut self, pages: PaRange) {
         // SAFETY: the caller owns the pages; they are mapped, and nothing refers to them yet.
         unsafe {

@@ -57,6 +57,23 @@ impl Chunk {
         self.is_closed = false;
     }
 
+    /// All pages are taken at once: by a block.
+    pub(super) fn take_whole(&mut self) {
+        self.is_closed = false;
+    }
+
+    /// All pages come back at once.
+    ///
+    /// # Panics
+    /// If one of them is free already.
+    pub(super) fn give_whole(&mut self) {
+        assert!(
+            !self.is_closed && self.free_count == 0 && usize::from(self.own_count) == CHUNK_PAGES,
+            "a block is given back once"
+        );
+        self.is_closed = true;
+    }
+
     pub(super) fn close(&mut self) {
         self.free = [0; WORDS];
         self.free_count = 0;

@@ -1,6 +1,6 @@
 //! Pages as linear tokens: who holds one owns the page.
 
-use crate::addr::Pa;
+use crate::addr::{Pa, PaRange};
 
 /// A page of RAM with exactly one owner: whoever holds the token. Mapping one moves it into a descriptor.
 #[derive(PartialEq, Eq, Debug)]
@@ -48,6 +48,56 @@ impl RawPage {
 
     /// The bare token, to give it back.
     pub fn into_owned(self) -> OwnedPage {
+        self.0
+    }
+}
+
+/// 2 MiB or 1 GiB of RAM in one piece, aligned to its size, with exactly one owner: whoever holds the token.
+#[derive(PartialEq, Eq, Debug)]
+#[must_use = "a block that is dropped is lost: give it back to the pool"]
+pub struct OwnedBlock(PaRange);
+
+impl OwnedBlock {
+    pub(super) const fn new(range: PaRange) -> Self {
+        Self(range)
+    }
+
+    /// The token of a block whose owner was a descriptor that has just been taken out of a stage-2 tree.
+    pub(crate) const fn from_descriptor(start: Pa, size: u64) -> Self {
+        Self(PaRange { start, size })
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub const fn range(&self) -> PaRange {
+        self.0
+    }
+
+    /// Gives up the token: from here on a descriptor, or the pool, owns the block. A descriptor may be split: then its pages
+    /// come back one by one.
+    pub(crate) const fn into_range(self) -> PaRange {
+        self.0
+    }
+}
+
+/// A block fresh from the pool: like [`RawPage`], it may hold anything.
+#[derive(PartialEq, Eq, Debug)]
+#[must_use = "a block that is dropped is lost: give it back to the pool"]
+pub struct RawBlock(OwnedBlock);
+
+impl RawBlock {
+    pub(super) const fn new(block: OwnedBlock) -> Self {
+        Self(block)
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub const fn range(&self) -> PaRange {
+        self.0.range()
+    }
+
+    /// The bare token, to give it back.
+    pub fn into_owned(self) -> OwnedBlock {
         self.0
     }
 }

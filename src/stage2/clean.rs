@@ -3,10 +3,10 @@
 //!
 //! Source: DDI 0487 "Caches and memory hierarchy": a guest whose stage 1 is off reads past the caches.
 
-use crate::addr::{PAGE_SIZE, Pa};
+use crate::addr::{PAGE_SIZE, Pa, PaRange};
 use crate::features::Coherence;
 use crate::machine::Machine;
-use crate::page_pool::{OwnedPage, RawPage};
+use crate::page_pool::{OwnedBlock, OwnedPage, RawBlock, RawPage};
 use crate::stage2::maintenance::{self, ExecReady, page_at};
 
 impl RawPage {
@@ -60,15 +60,59 @@ impl CleanPage {
     /// Makes instruction fetches from it coherent. Where it was cleaned to the point of coherency just now, it is clean to
     /// the point of unification as well.
     pub fn make_executable<M: Machine>(&self, m: &mut M, coherence: &Coherence) -> ExecReady {
-        let cleaned = Coherence {
-            idc: coherence.idc || !coherence.fwb,
-            ..*coherence
-        };
-        maintenance::make_executable(m, page_at(self.pa()), &cleaned)
+        maintenance::make_executable(m, page_at(self.pa()), &after_cleaning(coherence))
     }
 
     /// The bare token, to give it back.
     pub fn into_owned(self) -> OwnedPage {
         self.0
+    }
+}
+
+impl RawBlock {
+    /// Zeroed, then filled by `fill`, then visible to a guest.
+    pub fn filled<M: Machine>(
+        self,
+        m: &mut M,
+        coherence: &Coherence,
+        fill: impl FnOnce(&mut M, Pa),
+    ) -> CleanBlock {
+        let range = self.range();
+        m.zero(range);
+        fill(m, range.start);
+        maintenance::make_visible(m, range, coherence);
+        CleanBlock(self.into_owned())
+    }
+}
+
+/// A block whose contents are ours to show; as [`CleanPage`].
+#[derive(PartialEq, Eq, Debug)]
+#[must_use = "a block that is dropped is lost: give it back to the pool"]
+pub struct CleanBlock(OwnedBlock);
+
+impl CleanBlock {
+    /// Where it lies.
+    #[must_use]
+    pub const fn range(&self) -> PaRange {
+        self.0.range()
+    }
+
+    /// Makes instruction fetches from it coherent, as [`CleanPage::make_executable`].
+    pub fn make_executable<M: Machine>(&self, m: &mut M, coherence: &Coherence) -> ExecReady {
+        maintenance::make_executable(m, self.range(), &after_cleaning(coherence))
+    }
+
+    /// The bare token, to give it back.
+    pub fn into_owned(self) -> OwnedBlock {
+        self.0
+    }
+}
+
+/// What is left to do for memory that was cleaned to the point of coherency just now: it is clean to the point of
+/// unification as well.
+const fn after_cleaning(coherence: &Coherence) -> Coherence {
+    Coherence {
+        idc: coherence.idc || !coherence.fwb,
+        ..*coherence
     }
 }

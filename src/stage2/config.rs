@@ -5,7 +5,7 @@
 //! translations".
 
 use crate::addr::PAGE_SHIFT;
-use crate::features::{Features, pa_range};
+use crate::features::{Features, Mmu, pa_range};
 use crate::stage2::descriptor::{ENTRY_BITS, Level};
 
 /// Bit positions, named as in the manual.
@@ -28,6 +28,8 @@ mod bits {
             TG0 OFFSET(14) NUMBITS(2) [Kib4 = 0],
             PS OFFSET(16) NUMBITS(3) [],
             VS OFFSET(19) NUMBITS(1) [],
+            HA OFFSET(21) NUMBITS(1) [],
+            HD OFFSET(22) NUMBITS(1) [],
             RES1 OFFSET(31) NUMBITS(1) []
         ]
     }
@@ -62,6 +64,8 @@ pub struct Config {
     pub root_tables: usize,
     /// `VTCR_EL2` for it.
     pub vtcr: u64,
+    /// What the MMU can do.
+    pub mmu: Mmu,
 }
 
 impl Config {
@@ -105,12 +109,15 @@ impl Config {
             // Our descriptors hold 48-bit output addresses: a 52-bit PARange must not be copied here.
             + VTCR_EL2::PS.val(pa_range(features.pa_bits.min(48)))
             + VTCR_EL2::VS.val(u64::from(features.vmid_bits == 16))
+            + VTCR_EL2::HA.val(u64::from(features.mmu().access_flag))
+            + VTCR_EL2::HD.val(u64::from(features.mmu().dirty_state))
             + VTCR_EL2::RES1::SET;
         Self {
             ipa_bits,
             start_level,
             root_tables: 1 << ipa_bits.saturating_sub(resolved),
             vtcr: fields.value,
+            mmu: features.mmu(),
         }
     }
 

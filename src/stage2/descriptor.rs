@@ -34,9 +34,11 @@ mod bits {
             SH OFFSET(8) NUMBITS(2) [InnerShareable = 3],
             AF OFFSET(10) NUMBITS(1) [],
             OA OFFSET(12) NUMBITS(36) [],
+            /// Dirty Bit Modifier (FEAT_HAFDBS): a store to a leaf without S2AP write makes the hardware set it.
+            DBM OFFSET(51) NUMBITS(1) [],
             // One bit does for both exception levels, with FEAT_XNX and without: 0b00 executes, 0b10 does not.
             XN OFFSET(53) NUMBITS(2) [ExecuteAll = 0b00, ExecuteNone = 0b10],
-            /// Software: the page belongs to this tree and goes back to the pool when it is destroyed.
+            /// Software: the memory belongs to this tree and goes back to the pool when it is destroyed.
             OWNED OFFSET(55) NUMBITS(1) []
         ]
     }
@@ -68,6 +70,24 @@ impl Level {
     #[must_use]
     pub const fn number(self) -> u8 {
         self.0
+    }
+
+    /// Bytes that one descriptor of this level stands for.
+    #[must_use]
+    pub const fn size(self) -> u64 {
+        1 << self.shift()
+    }
+
+    /// Pages of 4 KiB that one descriptor of this level stands for.
+    #[must_use]
+    pub const fn pages(self) -> u64 {
+        1 << (self.shift() - PAGE_SHIFT)
+    }
+
+    /// Whether a leaf may lie here: pages at level 3, blocks of 2 MiB at 2 and of 1 GiB at 1.
+    #[must_use]
+    pub const fn has_leaves(self) -> bool {
+        self.0 >= 1
     }
 
     /// Whether descriptors here are pages or nothing.
@@ -103,6 +123,8 @@ impl Level {
 pub struct Rights(u8);
 
 impl Rights {
+    /// All there is.
+    pub const ALL: Self = Self(7);
     /// Nothing.
     pub const NONE: Self = Self(0);
     /// Loads.
@@ -122,6 +144,12 @@ impl Rights {
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Whether all of `need` is there.
@@ -203,9 +231,16 @@ impl Descriptor {
         Self((STAGE2::VALID::SET + STAGE2::TABLE_OR_PAGE::SET).value | address_bits(table))
     }
 
-    /// A level-3 page descriptor, access flag set. `owned`: the page goes back to the pool with the tree.
+    /// A page or block descriptor for `level`, access flag set. `owned`: the memory goes back to the pool with the tree.
+    ///
+    /// # Panics
+    /// At a level without leaves, or for an address that is not aligned to the leaf's size.
     #[must_use]
-    pub fn page(oa: Pa, rights: Rights, memory: Memory, owned: bool) -> Self {
+    pub fn leaf(level: Level, oa: Pa, rights: Rights, memory: Memory, owned: bool) -> Self {
+        assert!(
+            level.has_leaves() && oa.is_aligned(level.size()),
+            "a leaf is aligned to its size"
+        );
         let attributes = match memory {
             Memory::Normal { forced: false } => {
                 STAGE2::MEMATTR::NormalWriteBack + STAGE2::SH::InnerShareable
@@ -215,9 +250,40 @@ impl Descriptor {
             }
             Memory::Device => STAGE2::MEMATTR::DeviceNGnRE + STAGE2::SH.val(0),
         };
-        let shape = STAGE2::VALID::SET + STAGE2::TABLE_OR_PAGE::SET + STAGE2::AF::SET;
+        let is_page = STAGE2::TABLE_OR_PAGE.val(u64::from(level.is_last()));
+        let shape = STAGE2::VALID::SET + is_page + STAGE2::AF::SET;
         let owner = STAGE2::OWNED.val(u64::from(owned));
         Self((shape + attributes + owner + rights_field(rights)).value | address_bits(oa))
+    }
+
+    /// The leaf of the next level down that stands for part `index` of this block: same rights, same attributes, same
+    /// software bits, its own part of the output.
+    ///
+    /// # Panics
+    /// If `level`, where this block lies, is the last.
+    #[must_use]
+    pub fn part(self, level: Level, index: usize) -> Self {
+        let below = level.next();
+        let page = if below.is_last() {
+            STAGE2::TABLE_OR_PAGE::SET.value
+        } else {
+            0
+        };
+        Self((self.0 | page) + index as u64 * below.size())
+    }
+
+    /// The block of the level above whose first part this leaf at `level` would be.
+    ///
+    /// # Panics
+    /// If the address is not aligned to that block.
+    #[must_use]
+    pub fn whole(self, level: Level) -> Self {
+        let above = Level::new(level.number() - 1);
+        assert!(
+            self.address().is_aligned(above.size()),
+            "a block is aligned to its size"
+        );
+        Self(self.0 & !STAGE2::TABLE_OR_PAGE::SET.value)
     }
 
     fn bits(self) -> Bits {
@@ -270,12 +336,56 @@ impl Descriptor {
         self == Self::LOCKED
     }
 
+    /// Whether the access flag is set: the leaf was used since it was cleared, or nobody ever cleared it.
+    #[must_use]
+    pub fn is_young(self) -> bool {
+        self.bits().is_set(STAGE2::AF)
+    }
+
+    /// The same leaf with the access flag set, or clear.
+    #[must_use]
+    pub fn with_access_flag(self, set: bool) -> Self {
+        let mut bits = self.bits();
+        bits.modify(STAGE2::AF.val(u64::from(set)));
+        Self(bits.get())
+    }
+
+    /// Whether the hardware keeps the dirty state of this leaf: then, and only then, S2AP write says "was written".
+    #[must_use]
+    pub fn tracks_writes(self) -> bool {
+        self.bits().is_set(STAGE2::DBM)
+    }
+
+    /// The same leaf with the hardware keeping its dirty state (FEAT_HAFDBS), or not.
+    #[must_use]
+    pub fn with_tracking(self, tracked: bool) -> Self {
+        let mut bits = self.bits();
+        bits.modify(STAGE2::DBM.val(u64::from(tracked)));
+        Self(bits.get())
+    }
+
+    /// The same leaf with no rights but those of `most` that it has already.
+    #[must_use]
+    pub fn with_at_most(self, most: Rights) -> Self {
+        let mut bits = self.bits();
+        bits.modify(rights_field(self.rights().intersection(most)));
+        Self(bits.get())
+    }
+
     /// The same leaf with `more` rights besides its own. Rights only grow: a write fault never strips X.
     #[must_use]
     pub fn with_rights(self, more: Rights) -> Self {
         let mut bits = self.bits();
         bits.modify(rights_field(self.rights().with(more)));
         Self(bits.get())
+    }
+
+    /// What of a leaf is neither rights nor state: valid, type, output, memory attributes, owner. With no rights at all.
+    #[must_use]
+    pub fn fixed(self) -> Self {
+        self.with_at_most(Rights::NONE)
+            .with_access_flag(false)
+            .with_tracking(false)
     }
 
     /// Whether the two differ in nothing but what the hardware may write by itself: access flag and S2AP write.
@@ -325,24 +435,24 @@ mod tests {
         let oa = Pa::new(0x1234_5678_9000);
         // valid | page | MemAttr 0xf<<2 | S2AP RW 3<<6 | SH 3<<8 | AF 1<<10 | XN 0 | software owned 1<<55
         assert_eq!(
-            Descriptor::page(oa, RWX, normal, true).raw(),
+            Descriptor::leaf(Level::LAST, oa, RWX, normal, true).raw(),
             1 << 55 | 0x1234_5678_9000 | 0x7ff
         );
         // read only, execute never 0b10<<53
         assert_eq!(
-            Descriptor::page(oa, Rights::READ, normal, false).raw(),
+            Descriptor::leaf(Level::LAST, oa, Rights::READ, normal, false).raw(),
             1 << 54 | 0x1234_5678_9000 | 0x77f
         );
         // forced write-back 0b0110<<2
         let forced = Memory::Normal { forced: true };
         assert_eq!(
-            Descriptor::page(oa, Rights::READ, forced, false).raw(),
+            Descriptor::leaf(Level::LAST, oa, Rights::READ, forced, false).raw(),
             1 << 54 | 0x1234_5678_9000 | 0x75b
         );
         // Device-nGnRE 0b0001<<2, not shareable by encoding
         let window = Rights::READ.with(Rights::WRITE);
         assert_eq!(
-            Descriptor::page(oa, window, Memory::Device, false).raw(),
+            Descriptor::leaf(Level::LAST, oa, window, Memory::Device, false).raw(),
             1 << 54 | 0x1234_5678_9000 | 0x4c7
         );
         assert_eq!(Descriptor::table(oa).raw(), 0x1234_5678_9003);
@@ -351,7 +461,14 @@ mod tests {
     #[test]
     fn xn_is_never_an_encoding_that_needs_xnx() {
         for rights in 0..8 {
-            let raw = Descriptor::page(Pa::new(0x1000), Rights(rights), Memory::Device, true).raw();
+            let raw = Descriptor::leaf(
+                Level::LAST,
+                Pa::new(0x1000),
+                Rights(rights),
+                Memory::Device,
+                true,
+            )
+            .raw();
             assert!(matches!(raw >> 53 & 3, 0b00 | 0b10));
         }
     }
@@ -360,9 +477,30 @@ mod tests {
         #[test]
         fn a_page_decodes_to_what_was_encoded(page in 0u64..1 << 36, rights in 0u8..8, owned: bool, forced: bool) {
             let oa = Pa::new(page << 12);
-            let desc = Descriptor::page(oa, Rights(rights), Memory::Normal { forced }, owned);
+            let desc = Descriptor::leaf(Level::LAST, oa, Rights(rights), Memory::Normal { forced }, owned);
             prop_assert_eq!(desc.view(Level::LAST), View::Leaf(oa, Rights(rights)));
             prop_assert_eq!(desc.is_owned(), owned);
+        }
+
+        #[test]
+        fn the_parts_of_a_block_translate_as_the_block_did(
+            gib in 0u64..1 << 18, rights in 0u8..8, owned: bool, index in 0usize..512, young: bool, tracked: bool,
+        ) {
+            let normal = Memory::Normal { forced: true };
+            for number in [1, 2] {
+                let (level, oa) = (Level::new(number), Pa::new(gib << 30));
+                let block = Descriptor::leaf(level, oa, Rights(rights), normal, owned)
+                    .with_access_flag(young)
+                    .with_tracking(tracked);
+                prop_assert_eq!(block.raw() & 3, 1, "a block's low bits are 01");
+                let part = block.part(level, index);
+                let size = if number == 1 { 2 << 20 } else { 4 << 10 };
+                prop_assert_eq!(part.view(level.next()), View::Leaf(oa.add(index as u64 * size), Rights(rights)));
+                prop_assert_eq!((part.is_owned(), part.is_young(), part.tracks_writes()), (owned, young, tracked));
+                if index == 0 {
+                    prop_assert_eq!(part.whole(level.next()), block);
+                }
+            }
         }
 
         #[test]

@@ -3,9 +3,9 @@
 //! Sources: DDI 0487 "TLB maintenance requirements and the TLB maintenance instructions", "Using break-before-make when
 //! updating translation table entries", "Cache maintenance by VA to the PoC and PoU"; CVE-2025-10263 for the repeat.
 
-use crate::addr::{Ipa, Pa, PaRange};
-use crate::features::Coherence;
-use crate::machine::{Dc, Dsb, Ic, Machine, Tlbi, Ttl};
+use crate::addr::{Ipa, IpaRange, PAGE_SHIFT, PAGE_SIZE, Pa, PaRange};
+use crate::features::{Coherence, Mmu};
+use crate::machine::{Dc, Dsb, Ic, Machine, TlbRange, Tlbi, Ttl};
 
 /// Makes bytes we wrote visible to a guest whatever memory type it uses: a guest with its stage-1 MMU off reads past the
 /// caches. With FWB it cannot, and nothing is done. Before the page is published, never after.
@@ -38,6 +38,9 @@ impl ExecReady {
     }
 }
 
+/// Bytes up to which the I-cache is invalidated line by line.
+const LINE_BY_LINE: u64 = 16 * PAGE_SIZE;
+
 /// Makes instruction fetches from `range` coherent with its data. To be done before X is published: a fetch that gets
 /// through earlier may execute a stale line.
 pub fn make_executable<M: Machine>(m: &mut M, range: PaRange, coherence: &Coherence) -> ExecReady {
@@ -48,8 +51,9 @@ pub fn make_executable<M: Machine>(m: &mut M, range: PaRange, coherence: &Cohere
         m.dsb(Dsb::Ish);
     }
     if !coherence.dic {
-        // A VIPT I-cache may hold the line under an index that our alias of the page does not have.
-        m.ic(if coherence.pipt {
+        // A VIPT I-cache may hold the line under an index that our alias of the page does not have; and line by line, much
+        // memory costs more than to refill what all of it held.
+        m.ic(if coherence.pipt && range.size <= LINE_BY_LINE {
             Ic::Range(range)
         } else {
             Ic::AllInnerShareable
@@ -69,12 +73,12 @@ pub fn after_map<M: Machine>(m: &mut M) {
 }
 
 /// After rights grew, or were found sufficient: this PE drops what it holds of `ipa`. Other PEs with the old entry take
-/// one fault each and come here themselves.
+/// one fault each and come here themselves. `ttl` says where the leaf lies, [`Ttl::ANY`] unless that is certain.
 ///
 /// Stage 2 first, and complete, then stage 1: otherwise a combined entry could be refilled from the stale stage-2 entry.
-pub fn after_relax<M: Machine>(m: &mut M, ipa: Ipa) {
+pub fn after_relax<M: Machine>(m: &mut M, ipa: Ipa, ttl: Ttl) {
     m.dsb(Dsb::NshSt);
-    m.tlbi(Tlbi::Ipas2e1(ipa, Ttl::ANY));
+    m.tlbi(Tlbi::Ipas2e1(ipa, ttl));
     m.dsb(Dsb::Nsh);
     m.tlbi(Tlbi::Vmalle1);
     m.dsb(Dsb::Nsh);
@@ -90,16 +94,61 @@ pub fn forget_stage1<M: Machine>(m: &mut M) {
     m.isb();
 }
 
-/// After a descriptor was broken, or lost rights: all PEs drop `ipa`. When it returns no PE uses the old entry, and no
+/// After one descriptor was broken, or lost rights: all PEs drop `ipa`. When it returns no PE uses the old entry, and no
 /// store through it is outstanding.
-pub fn after_break<M: Machine>(m: &mut M, ipa: Ipa) {
+pub fn after_break<M: Machine>(m: &mut M, ipa: Ipa, ttl: Ttl) {
     m.dsb(Dsb::IshSt);
-    m.tlbi(Tlbi::Ipas2e1Is(ipa, Ttl::ANY));
+    m.tlbi(Tlbi::Ipas2e1Is(ipa, ttl));
+    end_broadcast(m);
+}
+
+/// The same after many descriptors of `range` changed: by range where the CPUs can, else everything of the VMID, which
+/// costs one instruction here and refills later.
+pub fn after_breaks<M: Machine>(m: &mut M, range: IpaRange, mmu: &Mmu) {
+    if !mmu.tlbi_range {
+        return invalidate_vmid(m);
+    }
+    m.dsb(Dsb::IshSt);
+    tlb_ranges(range).for_each(|part| m.tlbi(Tlbi::Ripas2e1Is(part)));
+    end_broadcast(m);
+}
+
+/// Stage 2 was invalidated by broadcast: waits for it, then lets stage 1 and what combines the two follow. There is no
+/// instruction for "combined, by IPA", so all of stage 1 goes.
+fn end_broadcast<M: Machine>(m: &mut M) {
     m.dsb(Dsb::Ish);
     m.tlbi(Tlbi::Vmalle1Is);
     m.dsb(Dsb::Ish);
     repeat(m);
     m.isb();
+}
+
+/// Pages that the largest range TLBI covers.
+const MOST_PAGES: u64 = 32 << 16;
+
+/// `range` as operands of range TLBIs: no page of it is missed, and the last may cover one more.
+fn tlb_ranges(range: IpaRange) -> impl Iterator<Item = TlbRange> {
+    let (mut page, end) = (
+        range.start.raw() >> PAGE_SHIFT,
+        range.end().raw().div_ceil(PAGE_SIZE),
+    );
+    core::iter::from_fn(move || {
+        let left = end.checked_sub(page).filter(|left| *left != 0)?;
+        // The smallest unit of which 32 suffice; at the largest, whatever is left comes in the next round.
+        let scale = (0..3u8)
+            .find(|scale| left <= 32 << (5 * scale + 1))
+            .unwrap_or(3);
+        let unit = 1 << (5 * scale + 1);
+        let num = left.min(MOST_PAGES).div_ceil(unit).min(32) as u8 - 1;
+        let part = TlbRange {
+            start: Ipa::new(page << PAGE_SHIFT),
+            scale,
+            num,
+            ttl: Ttl::ANY,
+        };
+        page += part.pages();
+        Some(part)
+    })
 }
 
 /// All PEs drop everything of the VMID in `VTTBR_EL2`.
@@ -116,6 +165,12 @@ pub fn invalidate_vmid<M: Machine>(m: &mut M) {
 fn repeat<M: Machine>(m: &mut M) {
     m.tlbi(Tlbi::RepeatVale2Is);
     m.dsb(Dsb::Ish);
+}
+
+/// Cleans and invalidates to the point of coherency what a guest may have written past the caches or under them, before
+/// somebody else reads it. Nothing with FWB. After the guest can reach it no more.
+pub fn take_back<M: Machine>(m: &mut M, range: PaRange, coherence: &Coherence) {
+    make_visible(m, range, coherence);
 }
 
 /// Runs `body` with another `VTTBR_EL2`, so that TLB maintenance acts on that VMID, and puts the old one back.
@@ -137,6 +192,6 @@ pub fn under_vttbr<M: Machine, R>(m: &mut M, vttbr: u64, body: impl FnOnce(&mut 
 pub const fn page_at(pa: Pa) -> PaRange {
     PaRange {
         start: pa,
-        size: crate::addr::PAGE_SIZE,
+        size: PAGE_SIZE,
     }
 }

@@ -93,7 +93,7 @@ fn done_by(body: impl FnOnce(&mut Recorder)) -> Vec<Op> {
 #[test]
 fn relax_ends_with_stage_2_dropped_and_complete_before_stage_1() {
     assert_eq!(
-        done_by(|m| mt::after_relax(m, SOME_IPA)),
+        done_by(|m| mt::after_relax(m, SOME_IPA, Ttl::ANY)),
         [
             Op::Dsb(Dsb::NshSt),
             Op::Tlbi(Tlbi::Ipas2e1(SOME_IPA, Ttl::ANY)),
@@ -109,7 +109,7 @@ fn relax_ends_with_stage_2_dropped_and_complete_before_stage_1() {
 #[test]
 fn a_break_is_broadcast_and_repeated() {
     assert_eq!(
-        done_by(|m| mt::after_break(m, SOME_IPA)),
+        done_by(|m| mt::after_break(m, SOME_IPA, Ttl::ANY)),
         [
             Op::Dsb(Dsb::IshSt),
             Op::Tlbi(Tlbi::Ipas2e1Is(SOME_IPA, Ttl::ANY)),
@@ -296,7 +296,7 @@ fn relax_adds_rights_in_place_and_leaves_the_neighbours() {
 fn every_way_out_of_relax_ends_with_the_local_invalidation() {
     let (mut m, stage2) = machine_with_tree(16, 32, WEAKEST);
     map(&stage2, &mut m, 0x2000, Rights::READ);
-    let local = done_by(|m| mt::after_relax(m, Ipa::new(0x2abc)));
+    let local = done_by(|m| mt::after_relax(m, Ipa::new(0x2abc), Ttl::ANY));
     for expected_relaxed in [true, false] {
         let from = m.log.len();
         let outcome = present(&stage2, &mut m, 0x2abc).relax(&mut m, Grant::data(RW));
@@ -361,7 +361,7 @@ fn a_leaf_is_made_again_as_it_was_after_a_complete_break() {
     let from = m.log.len();
     present(&stage2, &mut m, 0x2000).remake(&mut m);
     assert_eq!(m.leaf(0x2000), raw);
-    let mut expected = done_by(|m| mt::after_break(m, Ipa::new(0x2000)));
+    let mut expected = done_by(|m| mt::after_break(m, Ipa::new(0x2000), Ttl::ANY));
     expected.extend(done_by(mt::after_map));
     assert_eq!(m.maintenance_since(from), expected);
     let stores = m.log[from..]
@@ -389,7 +389,7 @@ fn hardware_updates_between_walk_and_store_are_no_race_and_are_not_lost() {
 }
 
 #[test]
-#[should_panic(expected = "X is granted for the page that was made coherent")]
+#[should_panic(expected = "X is granted for the memory that was made coherent")]
 fn the_proof_for_one_page_does_not_execute_another() {
     let (mut m, stage2) = machine_with_tree(16, 32, WEAKEST);
     let other = map(&stage2, &mut m, 0x1000, Rights::READ);

@@ -380,6 +380,14 @@ impl Machine for Recorder {
         Ok(())
     }
 
+    fn fill_table(&mut self, table: Pa, first: u64, step: u64) {
+        self.owned(table);
+        for index in 0..512 {
+            let value = first.wrapping_add(step.wrapping_mul(index as u64));
+            self.frames.get_mut(table).store(index, value);
+        }
+    }
+
     fn zero(&mut self, pages: PaRange) {
         assert!(
             pages.start.is_aligned(PAGE_SIZE) && pages.size.is_multiple_of(PAGE_SIZE),

@@ -1,0 +1,236 @@
+//! What can be done where a leaf is mapped: add rights in place, note that it is in use, make it again, put other memory
+//! behind it.
+
+use crate::addr::{Ipa, IpaRange, PAGE_SIZE, Pa, PaRange};
+use crate::machine::{Machine, Ttl};
+use crate::page_pool::OwnedPage;
+use crate::stage2::absent::unlock;
+use crate::stage2::descriptor::{Descriptor, Level, Rights, View};
+use crate::stage2::maintenance;
+use crate::stage2::walk::{Leaf, Seen};
+use crate::stage2::{CleanPage, Grant};
+
+/// A page or a block is mapped.
+#[must_use]
+pub struct Present<'t> {
+    seen: Seen<'t>,
+}
+
+/// The outcome of [`Present::relax`]. In every case this PE's stale entries for the IPA are gone.
+#[must_use]
+pub enum Relaxed<'t> {
+    /// The leaf has the rights now.
+    Relaxed,
+    /// It had them already: the fault came from a stale TLB entry.
+    Sufficient,
+    /// The leaf is not what was observed any more.
+    Raced {
+        /// What the walk finds now.
+        now: Leaf<'t>,
+    },
+}
+
+/// The outcome of [`Present::replace`].
+#[must_use]
+pub enum Replaced<'t> {
+    /// The new page is behind the IPA; the old one, if the tree owned it, is here. No CPU reaches it any more.
+    Done(Option<OwnedPage>),
+    /// The leaf is not what was observed any more: here is the page.
+    Raced {
+        /// The page, not used.
+        page: CleanPage,
+        /// What the walk finds now.
+        now: Leaf<'t>,
+    },
+}
+
+impl<'t> Present<'t> {
+    pub(super) const fn of(seen: Seen<'t>) -> Self {
+        Self { seen }
+    }
+
+    /// Where the page of the IPA is.
+    #[must_use]
+    pub fn output_address(&self) -> Pa {
+        let offset = self.seen.ipa.raw() % self.level().size();
+        self.output().start.add(offset - offset % PAGE_SIZE)
+    }
+
+    /// The memory of the whole leaf.
+    #[must_use]
+    pub fn output(&self) -> PaRange {
+        PaRange {
+            start: self.seen.descriptor.address(),
+            size: self.level().size(),
+        }
+    }
+
+    /// The IPAs of the whole leaf.
+    #[must_use]
+    pub const fn range(&self) -> IpaRange {
+        let size = self.seen.place.level.size();
+        IpaRange {
+            start: Ipa::new(self.seen.ipa.raw() & !(size - 1)),
+            size,
+        }
+    }
+
+    /// Where the page of the IPA is, if it is the guest's memory and not a window into hardware.
+    #[must_use]
+    pub fn memory_address(&self) -> Option<Pa> {
+        self.seen
+            .descriptor
+            .is_owned()
+            .then(|| self.output_address())
+    }
+
+    /// The level it lies at: 3 for pages, 2 and 1 for blocks.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        self.seen.place.level
+    }
+
+    /// What the guest may do to it.
+    #[must_use]
+    pub fn rights(&self) -> Rights {
+        self.seen.descriptor.rights()
+    }
+
+    /// The descriptor that was seen.
+    #[must_use]
+    pub const fn descriptor(&self) -> Descriptor {
+        self.seen.descriptor
+    }
+
+    /// Adds the rights of `grant` to the leaf in place, and sets its access flag. Rights only grow; the output address
+    /// stays.
+    pub fn relax<M: Machine>(self, m: &mut M, grant: Grant) -> Relaxed<'t> {
+        let PaRange { start, size } = self.output();
+        grant.check(start, size);
+        let Seen {
+            tree, ipa, place, ..
+        } = self.seen;
+        let walking = tree.gate.enter(m.cpu());
+        let mut seen = self.seen.renewed(m);
+        let outcome = loop {
+            // Another output means another page: the proof that X asks for is not for it.
+            if !self.is_same_leaf(&seen) {
+                break Relaxed::Raced {
+                    now: Leaf::of(seen),
+                };
+            }
+            let now = seen.descriptor;
+            if now.rights().allows(grant.rights()) && now.is_young() {
+                break Relaxed::Sufficient;
+            }
+            let new = now.with_rights(grant.rights()).with_access_flag(true);
+            match seen.publish(m, new) {
+                Ok(()) => {
+                    tree.note_written(self.range(), grant.rights());
+                    break Relaxed::Relaxed;
+                }
+                // The hardware may set access flag and dirty state at any moment; that is no race.
+                Err(found) if seen.descriptor.differs_only_by_hardware(found) => {
+                    seen.descriptor = found;
+                }
+                Err(_) => seen = tree.see(m, ipa),
+            }
+        };
+        drop(walking);
+        // Where the walk did not end at the leaf that faulted, its level is not known: a wrong hint may invalidate nothing.
+        let ttl = match outcome {
+            Relaxed::Relaxed | Relaxed::Sufficient => tree.ttl(place.level),
+            Relaxed::Raced { .. } => Ttl::ANY,
+        };
+        maintenance::after_relax(m, ipa, ttl);
+        outcome
+    }
+
+    fn is_same_leaf(&self, seen: &Seen<'_>) -> bool {
+        let here = self.seen.descriptor;
+        seen.place.level == self.level()
+            && matches!(seen.descriptor.view(seen.place.level), View::Leaf(oa, _) if oa == here.address())
+    }
+
+    /// Sets the access flag: the guest used the leaf. An entry without it is in no TLB, so nothing is invalidated. Answers
+    /// whether it was this call that set it.
+    pub fn make_young<M: Machine>(self, m: &mut M) -> bool {
+        let tree = self.seen.tree;
+        let walking = tree.gate.enter(m.cpu());
+        let mut seen = self.seen.renewed(m);
+        let set = loop {
+            let is_leaf = matches!(seen.descriptor.view(seen.place.level), View::Leaf(..));
+            if !is_leaf || seen.descriptor.is_young() {
+                break false;
+            }
+            match seen.publish(m, seen.descriptor.with_access_flag(true)) {
+                Ok(()) => break true,
+                Err(found) => seen.descriptor = found,
+            }
+        };
+        drop(walking);
+        maintenance::after_map(m);
+        set
+    }
+
+    /// Breaks the descriptor, invalidates everywhere, and makes it again as it was: what is left to try when a CPU keeps
+    /// faulting on a leaf that allows the access.
+    pub fn remake<M: Machine>(self, m: &mut M) {
+        if let Some(seen) = self.lock(m) {
+            unlock(m, seen.place, seen.descriptor);
+        }
+    }
+
+    /// Puts `page` behind the IPA of a page leaf, with `grant` and no right besides, by break-before-make.
+    ///
+    /// # Panics
+    /// On a block: split it first.
+    pub fn replace<M: Machine>(self, m: &mut M, page: CleanPage, grant: Grant) -> Replaced<'t> {
+        assert!(self.level().is_last(), "one page is replaced, not a block");
+        grant.check(page.pa(), PAGE_SIZE);
+        let Seen { tree, ipa, .. } = self.seen;
+        let Some(seen) = self.lock(m) else {
+            let _walking = tree.gate.enter(m.cpu());
+            let now = Leaf::of(tree.see(m, ipa));
+            return Replaced::Raced { page, now };
+        };
+        let new = Descriptor::leaf(Level::LAST, page.pa(), grant.rights(), tree.memory(), true);
+        let walking = tree.gate.enter(m.cpu());
+        unlock(m, seen.place, new);
+        tree.note_written(self.range(), grant.rights());
+        drop(walking);
+        page.into_owned().into_pa();
+        let old = seen.descriptor;
+        if !old.is_owned() {
+            tree.note_pages(1);
+            return Replaced::Done(None);
+        }
+        let memory = maintenance::page_at(old.address());
+        maintenance::take_back(m, memory, tree.coherence());
+        Replaced::Done(Some(OwnedPage::from_descriptor(old.address())))
+    }
+
+    /// The break of break-before-make. Locked, not just invalid: other PEs that fault in the gap retry and do not map over
+    /// it. Answers what was there at the last; `None` if it is not the leaf that was seen any more.
+    fn lock<M: Machine>(&self, m: &mut M) -> Option<Seen<'t>> {
+        let Seen { tree, ipa, .. } = self.seen;
+        let walking = tree.gate.enter(m.cpu());
+        let mut seen = self.seen.renewed(m);
+        let locked = loop {
+            if !self.is_same_leaf(&seen) {
+                break None;
+            }
+            match seen.publish(m, Descriptor::LOCKED) {
+                Ok(()) => break Some(seen),
+                Err(found) if seen.descriptor.differs_only_by_hardware(found) => {
+                    seen.descriptor = found;
+                }
+                Err(_) => break None,
+            }
+        };
+        drop(walking);
+        let seen = locked?;
+        maintenance::after_break(m, ipa, tree.ttl(seen.place.level));
+        Some(seen)
+    }
+}

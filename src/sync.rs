@@ -1,0 +1,26 @@
+//! Where lock-free code takes its atomics and its spinning from: `core`, or loom's stand-ins under `--cfg loom`.
+//!
+//! loom runs a test once for every order in which the threads' accesses can happen and every old value that a load may
+//! still see. It sees only what goes through here, so code that is built on atomics, or spins on one, names this module.
+//! `RUSTFLAGS="--cfg loom" cargo test --lib loom_` runs those tests; other builds know nothing of loom.
+
+#[cfg(not(loom))]
+pub(crate) use core::{
+    hint::spin_loop,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    hint::spin_loop,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+/// Stands between a `SeqCst` store and a `SeqCst` load of something else. The two are ordered by themselves (on arm64 `STLR`,
+/// `LDAR`: DDI 0487 "Load-Acquire, Store-Release"), so this is no instruction; loom takes `SeqCst` accesses for
+/// acquire and release and orders only fences.
+#[inline(always)]
+pub(crate) fn seq_cst_accesses_are_ordered() {
+    #[cfg(loom)]
+    loom::sync::atomic::fence(Ordering::SeqCst);
+}
