@@ -65,7 +65,7 @@ pub struct FaultingVcpu<'a> {
     /// Its progress detector.
     pub progress: &'a mut Progress,
     /// Its counters.
-    pub counters: &'a mut Counters,
+    pub counters: &'a Counters,
 }
 
 /// What is to be done now.
@@ -122,13 +122,13 @@ pub fn resolve<M: Machine>(
     let ipa = match located {
         Located::ByHpfar(ipa) => ipa,
         Located::ByAt(ipa) => {
-            vcpu.counters.translated_by_at += 1;
+            vcpu.counters.translated_by_at.add(1);
             ipa
         }
         Located::Nowhere => return unlocated(vcpu, abort, far, m),
     };
     if abort.s1ptw {
-        vcpu.counters.stage1_walk += 1;
+        vcpu.counters.stage1_walk.add(1);
     }
     let fault = Fault {
         abort,
@@ -158,7 +158,7 @@ fn unlocated<M: Machine>(
     if let Escalation::Stop { repeats } = vcpu.progress.note(&attempt) {
         return Resolution::Stop(Stop::NoProgress { attempt, repeats });
     }
-    vcpu.counters.tlbi += 1;
+    vcpu.counters.tlbi.add(1);
     maintenance::forget_stage1(m);
     Resolution::Retry
 }
@@ -252,18 +252,23 @@ fn by_leaf<M: Machine>(
     let is_translation = matches!(fault.abort.status, FaultStatus::Translation(_));
     let answer = match leaf {
         Leaf::Absent(absent) => {
-            vcpu.counters.cross_check += u64::from(!is_translation);
+            vcpu.counters.cross_check.add(u64::from(!is_translation));
             match backing {
                 Backing::Pool => translation::resolve(memory, vcpu, fault, absent, m),
                 Backing::Window(page) => translation::map_window(memory, vcpu, absent, page, m),
             }
         }
         Leaf::Present(present) => {
-            vcpu.counters.cross_check += u64::from(is_translation);
+            vcpu.counters.cross_check.add(u64::from(is_translation));
             permission::resolve(memory, vcpu, fault, present, m)
         }
     };
-    vcpu.counters.tlbi += u64::from(progress::escalate(escalation, memory.stage2, fault.ipa, m));
+    vcpu.counters.tlbi.add(u64::from(progress::escalate(
+        escalation,
+        memory.stage2,
+        fault.ipa,
+        m,
+    )));
     answer
 }
 
@@ -304,7 +309,7 @@ fn not_memory<M: Machine>(
         };
     }
     if fault.abort.is_maintenance {
-        vcpu.counters.skipped += 1;
+        vcpu.counters.skipped.add(1);
         return Resolution::Skip;
     }
     external(fault)

@@ -20,6 +20,8 @@ pub use summary::Summary;
 pub use vcpu::Vcpu;
 
 use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use spin::mutex::TicketMutex;
 
@@ -35,6 +37,7 @@ use crate::platform;
 use crate::slot::{Kind, Slot, SlotError, Slots};
 use crate::smccc::Mitigations;
 use crate::stage2::{Config, ConfigError, OutOfPages, Stage2, Vmid};
+use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
 use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Version};
@@ -131,6 +134,8 @@ pub struct Vm {
     erratum_834220: bool,
     devices: TicketMutex<Devices>,
     has_console: bool,
+    /// What each vCPU did.
+    counters: Vec<Arc<Counters>>,
 }
 
 /// Why a VM cannot be made.
@@ -191,6 +196,7 @@ impl Vm {
             erratum_834220: ground.features.erratum_834220,
             devices: TicketMutex::new(devices),
             has_console: config.console,
+            counters: (0..config.vcpus).map(|_| Arc::default()).collect(),
         })
     }
 
@@ -229,10 +235,17 @@ impl Vm {
         self.devices.lock()
     }
 
-    /// A vCPU at its entry point.
+    /// The vCPU that the VM starts with, at its entry point.
     #[must_use]
     pub fn boot_vcpu(&self) -> Vcpu {
-        Vcpu::entering(self.loaded.entry, self.loaded.tree, &self.ids)
+        let counters = self.counters.first().cloned().unwrap_or_default();
+        Vcpu::entering(self.loaded.entry, self.loaded.tree, &self.ids, counters)
+    }
+
+    /// What all its vCPUs did.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters::sum(self.counters.iter().map(Arc::as_ref))
     }
 
     /// Ends it: every page goes back to `pool`. What was loaded outlives it, for a restart.
@@ -249,44 +262,44 @@ impl Vm {
         pool: &PagePool,
         host: &mut H,
     ) -> Next {
-        let exits = &mut vcpu.counters.exits;
+        let exits = &vcpu.counters.exits;
         match exit {
             Exit::Abort(abort) => {
-                exits.aborts += 1;
+                exits.aborts.add(1);
                 let memory = self.memory_on(pool);
                 let mut faulting = FaultingVcpu {
                     pc: vcpu.registers.pc,
                     progress: &mut vcpu.progress,
-                    counters: &mut vcpu.counters,
+                    counters: &vcpu.counters,
                 };
                 let resolution = fault::resolve(&memory, &mut faulting, abort, host);
                 self.act(vcpu, resolution, abort.is_16_bit(), host)
             }
             Exit::Hvc(imm) => {
-                exits.calls += 1;
+                exits.calls.add(1);
                 vcpu.progress.retired();
                 self.call(vcpu, *imm)
             }
             Exit::Smc(imm) => {
-                exits.calls += 1;
+                exits.calls.add(1);
                 vcpu.retire(false);
                 self.call(vcpu, *imm)
             }
             Exit::SysReg(access) => {
-                exits.sysreg += 1;
+                exits.sysreg.add(1);
                 self.system_register(vcpu, access, host)
             }
             Exit::Wait { .. } => {
-                exits.waits += 1;
+                exits.waits.add(1);
                 vcpu.retire(false);
                 Next::Wait
             }
             Exit::Interrupt => {
-                exits.interrupts += 1;
+                exits.interrupts.add(1);
                 Next::Interrupt
             }
             Exit::Hidden { class } => {
-                exits.other += 1;
+                exits.other.add(1);
                 let pc = vcpu.registers.pc;
                 vcpu.warn_once(
                     *class as u16,
@@ -298,14 +311,14 @@ impl Vm {
                 self.inject(vcpu, Exception::undefined(), host)
             }
             Exit::SError { esr } => {
-                exits.other += 1;
+                exits.other.add(1);
                 Next::End(End::Stopped(Stop::Hardware {
                     pc: vcpu.registers.pc,
                     esr: *esr,
                 }))
             }
             Exit::Unknown { esr } => {
-                exits.other += 1;
+                exits.other.add(1);
                 Next::End(End::Stopped(Stop::UnknownExit {
                     pc: vcpu.registers.pc,
                     esr: *esr,
@@ -350,11 +363,7 @@ impl Vm {
 
     #[inline(never)] // `faultline break` of gdb stops here
     fn inject<H: Host>(&self, vcpu: &mut Vcpu, exception: Exception, host: &mut H) -> Next {
-        let count = if exception.is_abort() {
-            &mut vcpu.counters.injected
-        } else {
-            &mut vcpu.counters.undefined
-        };
+        let is_abort = exception.is_abort();
         match exception.take(
             &mut vcpu.registers,
             vcpu.pstate_features,
@@ -362,7 +371,13 @@ impl Vm {
             host,
         ) {
             Ok(()) => {
-                *count += 1;
+                let counters = &vcpu.counters;
+                let count = if is_abort {
+                    &counters.injected
+                } else {
+                    &counters.undefined
+                };
+                count.add(1);
                 Next::Resume
             }
             Err(stop) => Next::End(End::Stopped(stop)),

@@ -129,7 +129,7 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     );
     let milliseconds = (CNTPCT_EL0.get() - start) * 1000 / CNTFRQ_EL0.get();
     console::interrupt_on_input(false);
-    report(&vm, &vcpu, end, milliseconds);
+    report(&vm, end, milliseconds);
     let spoke = vm.devices().spoke();
     park();
     debug::note_no_vm();
@@ -263,7 +263,7 @@ fn vector_of(number: u64) -> Vector {
     }
 }
 
-fn report(vm: &Vm, vcpu: &Vcpu, end: End, milliseconds: u64) {
+fn report(vm: &Vm, end: End, milliseconds: u64) {
     match end {
         End::Off => log!("vm", "'{}' is off", vm.name()),
         End::Reset => log!("vm", "'{}' asks for a reset", vm.name()),
@@ -271,14 +271,7 @@ fn report(vm: &Vm, vcpu: &Vcpu, end: End, milliseconds: u64) {
         End::Exit(code) => log!("vm", "'{}' reports failure: code {code}", vm.name()),
         End::Stopped(why) => report_stop(vm, why),
     }
-    console::print(format_args!(
-        "{}",
-        Summary {
-            vm,
-            counters: &vcpu.counters,
-            milliseconds
-        }
-    ));
+    console::print(format_args!("{}", Summary { vm, milliseconds }));
 }
 
 /// A function of its own, for `faultline break stop` (gdb).

@@ -25,17 +25,17 @@ pub(super) fn resolve<M: Machine>(
     let before = present.rights();
     let grant = more_rights(memory, vcpu, fault.need, &present, m);
     let added = grant.rights().without(before);
-    vcpu.counters.tlbi += 1;
+    vcpu.counters.tlbi.add(1);
     match present.relax(m, grant) {
         Relaxed::Relaxed => {
             vcpu.counters.note_permission(fault.need);
             for need in [Need::Read, Need::Write, Need::Execute] {
-                vcpu.counters.relaxed[need as usize] += u64::from(added.allows(need.rights()));
+                vcpu.counters.relaxed[need as usize].add(u64::from(added.allows(need.rights())));
             }
         }
-        Relaxed::Sufficient => vcpu.counters.sufficient += 1,
+        Relaxed::Sufficient => vcpu.counters.sufficient.add(1),
         // Somebody else changed the leaf: the guest tries again with what is there now.
-        Relaxed::Raced { .. } => vcpu.counters.raced += 1,
+        Relaxed::Raced { .. } => vcpu.counters.raced.add(1),
     }
     Resolution::Retry
 }
@@ -52,7 +52,7 @@ fn more_rights<M: Machine>(
     if need == Need::Execute && !present.rights().allows(need.rights()) {
         let page = page_at(present.output_address());
         let ready = maintenance::make_executable(m, page, memory.stage2.coherence());
-        vcpu.counters.icache += u64::from(ready.was_maintained());
+        vcpu.counters.icache.add(u64::from(ready.was_maintained()));
         grant.and_execute(ready)
     } else {
         grant

@@ -33,16 +33,16 @@ pub(super) fn resolve<M: Machine>(
         contents_of(memory.contents, fault.ipa)
             .for_each(|content| content.fill(m, page_of(fault.ipa), pa));
     });
-    vcpu.counters.dcache += u64::from(!coherence.fwb);
+    vcpu.counters.dcache.add(u64::from(!coherence.fwb));
     let grant = first_grant(memory, vcpu, fault.need, &page, m);
     match absent.map(m, page, grant, &mut tables) {
         Mapped::Installed => {
-            vcpu.counters.mapped += 1;
+            vcpu.counters.mapped.add(1);
             vcpu.counters.note_translation(fault.need);
         }
         // Another vCPU mapped the page first. The guest tries again and finds it, or faults for a right it lacks.
         Mapped::Raced { page, .. } => {
-            vcpu.counters.raced += 1;
+            vcpu.counters.raced.add(1);
             memory.pool.give(page.into_owned());
         }
     }
@@ -63,7 +63,7 @@ fn first_grant<M: Machine>(
     // With DIC = 0 a page starts without X, so that the first fetch is the hook for I-cache maintenance.
     if need == Need::Execute || (memory.rights == RightsPolicy::Eager && coherence.dic) {
         let ready = page.make_executable(m, coherence);
-        vcpu.counters.icache += u64::from(ready.was_maintained());
+        vcpu.counters.icache.add(u64::from(ready.was_maintained()));
         grant.and_execute(ready)
     } else {
         grant
@@ -83,7 +83,9 @@ pub(super) fn map_window<M: Machine>(
     let Ok(mut tables) = Tables::prepare(m, memory.pool, absent.tables_needed()) else {
         return out_of_pages(memory);
     };
-    vcpu.counters.windows += u64::from(absent.map_window(m, page, &mut tables).is_ok());
+    vcpu.counters
+        .windows
+        .add(u64::from(absent.map_window(m, page, &mut tables).is_ok()));
     tables.give_back(memory.pool);
     Resolution::Retry
 }

@@ -21,7 +21,7 @@ impl Vm {
         match call.action(BOOT_VCPU, self.mitigations) {
             Action::Return(answer) => vcpu.answer(answer),
             Action::Counter { id } => {
-                let value = vcpu.counters.by_id(id);
+                let value = self.counters().by_id(id);
                 vcpu.answer(smccc::counter(value))
             }
             Action::Wait => {

@@ -96,8 +96,8 @@ impl Devices {
     /// Answers one access and moves its value.
     #[inline(never)] // `faultline break` of gdb stops here
     pub(super) fn access<H: Host>(&mut self, vcpu: &mut Vcpu, mmio: &Mmio, host: &mut H) {
-        if let Some(count) = vcpu.counters.mmio.get_mut(usize::from(mmio.device)) {
-            *count += 1;
+        if let Some(count) = vcpu.counters.mmio.get(usize::from(mmio.device)) {
+            count.add(1);
         }
         if mmio.transfer.is_ordered && mmio.is_write {
             host.dsb(crate::machine::Dsb::Ish);

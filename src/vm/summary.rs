@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::addr::{PAGE_SIZE, Size};
-use crate::stats::Counters;
+use crate::stats::Count;
 use crate::vm::Vm;
 use crate::vm::devices::NAMES;
 
@@ -11,15 +11,13 @@ use crate::vm::devices::NAMES;
 pub struct Summary<'a> {
     /// The VM.
     pub vm: &'a Vm,
-    /// Its vCPU's counters.
-    pub counters: &'a Counters,
     /// How long it ran, in milliseconds.
     pub milliseconds: u64,
 }
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let c = self.counters;
+        let c = self.vm.counters();
         let pages = self.vm.stage2.page_count();
         let tables = self.vm.stage2.table_count();
         let (seconds, rest) = (self.milliseconds / 1000, self.milliseconds % 1000);
@@ -29,19 +27,19 @@ impl fmt::Display for Summary<'_> {
             Size(pages * PAGE_SIZE),
             Size(self.vm.memory),
         )?;
-        let [read, write, fetch] = c.translation;
+        let [read, write, fetch] = c.translation.each_ref().map(Count::get);
         let all = read + write + fetch;
         writeln!(
             f,
             "  translation  {all:<7} read {read}, write {write}, fetch {fetch}: page mapped"
         )?;
-        let [read, write, fetch] = c.permission;
+        let [read, write, fetch] = c.permission.each_ref().map(Count::get);
         let all = read + write + fetch;
         writeln!(
             f,
             "  permission   {all:<7} read {read}, write {write}, fetch {fetch}: rights relaxed"
         )?;
-        let [r, w, x] = c.relaxed;
+        let [r, w, x] = &c.relaxed;
         writeln!(
             f,
             "  odd faults   stale {}, walk {}, raced {}, status off {}; window {}; IPA by AT {}",
@@ -53,7 +51,7 @@ impl fmt::Display for Summary<'_> {
             c.icache, c.dcache, c.tlbi
         )?;
         write!(f, "  devices     ")?;
-        for (name, count) in NAMES.iter().zip(c.mmio).filter(|(_, count)| *count != 0) {
+        for (name, count) in NAMES.iter().zip(&c.mmio).filter(|(_, count)| **count != 0) {
             write!(f, " {name} {count}")?;
         }
         writeln!(
@@ -70,7 +68,7 @@ impl fmt::Display for Summary<'_> {
             e.calls,
             e.sysreg,
             e.interrupts,
-            e.waits + e.other
+            e.waits.get() + e.other.get()
         )
     }
 }

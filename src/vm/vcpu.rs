@@ -1,5 +1,6 @@
 //! A vCPU: what belongs to it alone.
 
+use alloc::sync::Arc;
 use core::fmt;
 
 use crate::addr::Ipa;
@@ -19,8 +20,8 @@ pub struct Vcpu {
     pub registers: Registers,
     /// Is it getting anywhere?
     pub progress: Progress,
-    /// What it did.
-    pub counters: Counters,
+    /// What it did. Others may read it.
+    pub counters: Arc<Counters>,
     /// What exception entry does to its PSTATE.
     pub pstate_features: PstateFeatures,
     warned: [Option<u16>; WARNINGS],
@@ -31,13 +32,13 @@ impl Vcpu {
     ///
     /// Source: Linux `Documentation/arch/arm64/booting.rst`.
     #[must_use]
-    pub fn entering(entry: Ipa, tree: Ipa, ids: &IdTable) -> Self {
+    pub fn entering(entry: Ipa, tree: Ipa, ids: &IdTable, counters: Arc<Counters>) -> Self {
         let mut registers = Registers::entering(entry.raw());
         registers.x[0] = tree.raw();
         Self {
             registers,
             progress: Progress::default(),
-            counters: Counters::default(),
+            counters,
             pstate_features: PstateFeatures {
                 pan: ids.has_pan(),
                 ssbs: ids.has_ssbs(),

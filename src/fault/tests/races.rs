@@ -33,7 +33,7 @@ fn whoever_maps_second_gives_its_page_back_and_tries_again() {
             }
             .build();
             other_touches(&mut world, step, RAM_START, theirs);
-            let before = world.vcpu.counters.mapped;
+            let before = world.vcpu.counters.mapped.get();
             let answer = world.resolve(&abort(RAM_START, mine, 0x07));
             assert_eq!(answer, Resolution::Retry);
             assert!(
@@ -147,7 +147,7 @@ fn a_stale_entry_costs_one_fault_and_is_counted() {
             .m
             .as_other_cpu(|m| shared.touch(&mut TestVcpu::default(), RAM_START, need, m));
         drop(shared);
-        let counted = world.vcpu.counters.sufficient;
+        let counted = world.vcpu.counters.sufficient.get();
         let from = world.m.log.len();
         assert_eq!(world.touch(RAM_START, need), 1);
         assert!(invalidated_locally(&world.m, from, RAM_START));

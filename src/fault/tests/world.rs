@@ -71,7 +71,7 @@ impl Shared {
         let mut faulting = FaultingVcpu {
             pc: vcpu.pc,
             progress: &mut vcpu.progress,
-            counters: &mut vcpu.counters,
+            counters: &vcpu.counters,
         };
         resolve(&self.memory(), &mut faulting, abort, m)
     }

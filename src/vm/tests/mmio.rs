@@ -184,7 +184,7 @@ fn an_access_that_is_not_emulated_is_injected_with_pc_at_it() {
         "PAN, as SCTLR_EL1.SPAN is 0 and the guest has FEAT_PAN"
     );
     assert_eq!(
-        (run.vcpu.registers.x[3], run.vcpu.counters.injected),
+        (run.vcpu.registers.x[3], run.vcpu.counters.injected.get()),
         (0x77, 1)
     );
     assert_eq!(run.vcpu.counters.mmio, [0; 8]);
@@ -212,7 +212,7 @@ fn maintenance_of_nothing_is_stepped_over_once() {
         Next::Resume
     );
     assert_eq!(
-        (run.vcpu.registers.pc, run.vcpu.counters.skipped),
+        (run.vcpu.registers.pc, run.vcpu.counters.skipped.get()),
         (ENTRY + 4, 1)
     );
 }
