@@ -6,6 +6,7 @@
 //! Source: DDI 0487 "ESR_EL2, Exception Syndrome Register (EL2)", one ISS encoding per exception class.
 
 mod abort;
+pub mod instruction;
 mod syndrome;
 
 pub use abort::{Abort, FaultStatus, Need, Transfer};
@@ -97,6 +98,17 @@ impl Exit {
             _ => Self::Unknown { esr: syndrome.esr },
         }
     }
+}
+
+/// Whether a system error was corrected (`AET` CE) or lets what was interrupted go on (UEO), on a CPU with FEAT_RAS.
+///
+/// Source: DDI 0487 "ISS encoding for an SError interrupt": IDS, AET, DFSC.
+#[must_use]
+pub fn is_survivable(esr: u64) -> bool {
+    const ASYNCHRONOUS_SERROR: u64 = 0x11;
+    let esr = Esr::new(esr);
+    let is_architected = !esr.is_set(ESR::IDS) && esr.read(ESR::FSC) == ASYNCHRONOUS_SERROR;
+    is_architected && matches!(esr.read(ESR::AET), 0b010 | 0b110)
 }
 
 #[cfg(test)]

@@ -8,14 +8,17 @@
 //!
 //! Source: DDI 0487 "Stage 2 translation", "Abort exceptions"; handbook for the bugs behind each rule.
 
+mod emulate;
 pub mod inject;
 mod ipa;
 mod permission;
 pub mod progress;
 mod stage1;
+mod status;
 pub mod stop;
 mod translation;
 
+pub use emulate::Emulation;
 pub use stop::Stop;
 
 use alloc::vec::Vec;
@@ -25,6 +28,7 @@ use crate::content::Content;
 use crate::exit::{Abort, FaultStatus, Need, Transfer};
 use crate::machine::Machine;
 use crate::page_pool::PagePool;
+use crate::registers::Registers;
 use crate::slot::{Kind, Slots};
 use crate::stage2::{Leaf, Rights, Stage2, maintenance};
 use crate::stats::Counters;
@@ -56,12 +60,14 @@ pub struct GuestMemory<'a> {
     pub rights: RightsPolicy,
     /// The CPUs have erratum 834220.
     pub erratum_834220: bool,
+    /// `HCR_EL2.TEA`: external aborts of the guest's own accesses and walks come to EL2.
+    pub guest_errors_trap: bool,
 }
 
 /// The vCPU's part in it.
 pub struct FaultingVcpu<'a> {
-    /// PC of the access.
-    pub pc: u64,
+    /// Its registers: PC is that of the access.
+    pub registers: &'a Registers,
     /// Its progress detector.
     pub progress: &'a mut Progress,
     /// Its counters.
@@ -75,6 +81,8 @@ pub enum Resolution {
     Retry,
     /// A device must answer the access.
     Mmio(Mmio),
+    /// The same, for an instruction that does more than move one register.
+    Emulate(Emulation),
     /// Step over the instruction: cache maintenance of nothing.
     Skip,
     /// The guest takes this exception.
@@ -105,6 +113,13 @@ struct Fault<'a> {
     need: Need,
 }
 
+impl Fault<'_> {
+    /// A load or store itself: no fetch, no walk for one, no maintenance.
+    const fn is_plain_data(&self) -> bool {
+        !self.abort.is_fetch && !self.abort.s1ptw && !self.abort.is_maintenance
+    }
+}
+
 /// Decides what to do about `abort`, and does it where it is stage 2's to do.
 pub fn resolve<M: Machine>(
     memory: &GuestMemory<'_>,
@@ -112,7 +127,7 @@ pub fn resolve<M: Machine>(
     abort: &Abort,
     m: &mut M,
 ) -> Resolution {
-    if let Some(answer) = refuse_status(abort, vcpu.pc) {
+    if let Some(answer) = status::resolve(memory, vcpu, abort, m) {
         return answer;
     }
     // Every status that is left comes with a valid FAR_EL2.
@@ -148,7 +163,7 @@ fn unlocated<M: Machine>(
     m: &mut M,
 ) -> Resolution {
     let attempt = Attempt {
-        pc: vcpu.pc,
+        pc: vcpu.registers.pc,
         far,
         ipa: None,
         need: abort.need(),
@@ -163,28 +178,6 @@ fn unlocated<M: Machine>(
     Resolution::Retry
 }
 
-/// Statuses that are not about what is mapped.
-fn refuse_status(abort: &Abort, pc: u64) -> Option<Resolution> {
-    match abort.status {
-        FaultStatus::Translation(_) | FaultStatus::AccessFlag(_) | FaultStatus::Permission(_) => {
-            None
-        }
-        // Beyond the sizes VTCR_EL2 promises; the guest's own sizes never come here.
-        FaultStatus::AddressSize(_) => None,
-        FaultStatus::Alignment | FaultStatus::UnsupportedExclusive => {
-            Some(Resolution::Inject(Exception::same_status(abort)))
-        }
-        FaultStatus::TlbConflict => {
-            Some(Resolution::Stop(Stop::TlbConflict { pc, esr: abort.esr }))
-        }
-        FaultStatus::External
-        | FaultStatus::ExternalOnWalk(_)
-        | FaultStatus::Parity
-        | FaultStatus::UnsupportedUpdate
-        | FaultStatus::Other(_) => Some(Resolution::Stop(Stop::Hardware { pc, esr: abort.esr })),
-    }
-}
-
 fn by_slot<M: Machine>(
     memory: &GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
@@ -194,6 +187,14 @@ fn by_slot<M: Machine>(
     if fault.ipa.raw() >= memory.stage2.config().limit() {
         // More bits than the guest's PARange says that there are.
         return Resolution::Inject(Exception::address_size(fault.abort, fault.far, fault.ipa));
+    }
+    if let FaultStatus::AddressSize(_) = fault.abort.status {
+        // Not the guest's address is too large, so it is one in our tables.
+        return Resolution::Stop(Stop::OutputSize {
+            pc: vcpu.registers.pc,
+            ipa: fault.ipa.page(),
+            esr: fault.abort.esr,
+        });
     }
     match memory
         .slots
@@ -205,11 +206,12 @@ fn by_slot<M: Machine>(
             let page = base.add(fault.ipa.page().raw() - range.start.raw());
             by_leaf(memory, vcpu, fault, Backing::Window(page), m)
         }
-        Some((Kind::Device(device), range))
-            if fault.abort.transfer.is_some() && !fault.abort.is_maintenance =>
-        {
-            let offset = fault.ipa.raw() - range.start.raw();
-            mmio(fault, device, offset, range)
+        Some((Kind::Device(device), range)) if fault.is_plain_data() => {
+            let window = emulate::Window { device, range };
+            match fault.abort.transfer {
+                Some(transfer) => window.access(fault, transfer),
+                None => emulate::by_instruction(memory, vcpu, fault, window, m),
+            }
         }
         Some(_) | None => not_memory(memory, vcpu, fault, m),
     }
@@ -238,7 +240,7 @@ fn by_leaf<M: Machine>(
         Leaf::Present(present) => present.descriptor(),
     };
     let attempt = Attempt {
-        pc: vcpu.pc,
+        pc: vcpu.registers.pc,
         far: fault.far,
         ipa: Some(fault.ipa.page()),
         need: fault.need,
@@ -270,23 +272,6 @@ fn by_leaf<M: Machine>(
         m,
     )));
     answer
-}
-
-fn mmio(fault: &Fault<'_>, device: u8, offset: u64, range: IpaRange) -> Resolution {
-    let Some(transfer) = fault.abort.transfer else {
-        return external(fault);
-    };
-    // An unaligned access may report the second page it touched, or reach out of the slot: then FAR is not where it began.
-    let size = transfer.width.bytes();
-    if !fault.far.raw().is_multiple_of(size) || offset + size > range.size {
-        return external(fault);
-    }
-    Resolution::Mmio(Mmio {
-        device,
-        offset,
-        is_write: fault.need == Need::Write,
-        transfer,
-    })
 }
 
 /// Nothing there that the access could mean.

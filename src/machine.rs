@@ -122,7 +122,7 @@ pub enum Ic {
     AllInnerShareable,
 }
 
-/// The EL1 registers of the current vCPU that taking or describing an exception needs.
+/// The EL1 registers of the current vCPU that taking or describing an exception, or carrying out an instruction, needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum El1 {
     /// `VBAR_EL1`
@@ -143,6 +143,20 @@ pub enum El1 {
     Ttbr1,
     /// `TCR_EL1`
     Tcr,
+    /// `SP_EL0`
+    SpEl0,
+    /// `SP_EL1`
+    SpEl1,
+    /// `MAIR_EL1`
+    Mair,
+    /// `AMAIR_EL1`
+    Amair,
+    /// `AFSR0_EL1`
+    Afsr0,
+    /// `AFSR1_EL1`
+    Afsr1,
+    /// `CONTEXTIDR_EL1`
+    Contextidr,
 }
 
 /// An `AT` instruction that itself took an abort at EL2 (its walk met an external abort) and was stepped over.

@@ -87,6 +87,12 @@ pub struct Counters {
     pub skipped: Count,
     /// Device accesses emulated, by the VM's device number.
     pub mmio: [Count; DEVICE_COUNT],
+    /// Device accesses that only the instruction itself explained.
+    pub decoded: Count,
+    /// TLB conflicts, each answered with an invalidation.
+    pub tlb_conflicts: Count,
+    /// Errors of the machine that it had corrected, or that the guest can go on after.
+    pub survived_errors: Count,
     /// Exits by class.
     pub exits: Exits,
 }
@@ -193,6 +199,9 @@ impl Counters {
             undefined,
             skipped,
             mmio,
+            decoded,
+            tlb_conflicts,
+            survived_errors,
             exits,
         } = self;
         let Exits {
@@ -217,6 +226,9 @@ impl Counters {
             injected,
             undefined,
             skipped,
+            decoded,
+            tlb_conflicts,
+            survived_errors,
             aborts,
             calls,
             sysreg,

@@ -22,14 +22,14 @@ pub use vcpu::Vcpu;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
+use core::{fmt, iter};
 use spin::mutex::TicketMutex;
 
 use crate::addr::{IpaRange, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
-use crate::exit::{Exit, SysRegAccess};
+use crate::exit::{self, Exit, SysRegAccess};
 use crate::fault::inject::Exception;
-use crate::fault::{self, FaultingVcpu, GuestMemory, Resolution, RightsPolicy, Stop};
+use crate::fault::{self, Emulation, FaultingVcpu, GuestMemory, Resolution, RightsPolicy, Stop};
 use crate::features::Features;
 use crate::machine::Machine;
 use crate::page_pool::PagePool;
@@ -41,6 +41,9 @@ use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
 use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Version};
+
+/// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
+const SERROR_WARNING: u16 = u16::MAX;
 
 /// What a VM asks of the machine besides [`Machine`].
 pub trait Host: Machine {
@@ -132,6 +135,7 @@ pub struct Vm {
     gic: Version,
     mitigations: Mitigations,
     erratum_834220: bool,
+    guest_errors_trap: bool,
     devices: TicketMutex<Devices>,
     has_console: bool,
     /// What each vCPU did.
@@ -194,6 +198,7 @@ impl Vm {
             gic: ground.gic,
             mitigations: ground.mitigations,
             erratum_834220: ground.features.erratum_834220,
+            guest_errors_trap: ground.features.ras,
             devices: TicketMutex::new(devices),
             has_console: config.console,
             counters: (0..config.vcpus).map(|_| Arc::default()).collect(),
@@ -268,7 +273,7 @@ impl Vm {
                 exits.aborts.add(1);
                 let memory = self.memory_on(pool);
                 let mut faulting = FaultingVcpu {
-                    pc: vcpu.registers.pc,
+                    registers: &vcpu.registers,
                     progress: &mut vcpu.progress,
                     counters: &vcpu.counters,
                 };
@@ -312,10 +317,7 @@ impl Vm {
             }
             Exit::SError { esr } => {
                 exits.other.add(1);
-                Next::End(End::Stopped(Stop::Hardware {
-                    pc: vcpu.registers.pc,
-                    esr: *esr,
-                }))
+                self.system_error(vcpu, *esr, host)
             }
             Exit::Unknown { esr } => {
                 exits.other.add(1);
@@ -327,6 +329,23 @@ impl Vm {
         }
     }
 
+    /// An asynchronous error of the machine, taken while the guest ran.
+    fn system_error<H: Host>(&self, vcpu: &mut Vcpu, esr: u64, host: &mut H) -> Next {
+        let pc = vcpu.registers.pc;
+        if self.guest_errors_trap && exit::is_survivable(esr) {
+            vcpu.counters.survived_errors.add(1);
+            vcpu.warn_once(
+                SERROR_WARNING,
+                host,
+                format_args!(
+                    "the machine reports an error at PC {pc:#x} and goes on (ESR_EL2 {esr:#x})"
+                ),
+            );
+            return Next::Resume;
+        }
+        Next::End(End::Stopped(Stop::Hardware { pc, esr }))
+    }
+
     fn memory_on<'a>(&'a self, pool: &'a PagePool) -> GuestMemory<'a> {
         GuestMemory {
             slots: &self.slots,
@@ -335,6 +354,7 @@ impl Vm {
             contents: &self.loaded.contents,
             rights: self.rights,
             erratum_834220: self.erratum_834220,
+            guest_errors_trap: self.guest_errors_trap,
         }
     }
 
@@ -352,6 +372,10 @@ impl Vm {
                 vcpu.retire(is_16_bit);
                 Next::Resume
             }
+            Resolution::Emulate(emulation) => {
+                self.emulate(vcpu, &emulation, host);
+                Next::Resume
+            }
             Resolution::Skip => {
                 vcpu.retire(is_16_bit);
                 Next::Resume
@@ -359,6 +383,19 @@ impl Vm {
             Resolution::Inject(exception) => self.inject(vcpu, exception, host),
             Resolution::Stop(stop) => Next::End(End::Stopped(stop)),
         }
+    }
+
+    /// Carries out a device access that takes more than the syndrome tells: one or two registers, then the base, then PC.
+    fn emulate<H: Host>(&self, vcpu: &mut Vcpu, emulation: &Emulation, host: &mut H) {
+        let mut devices = self.devices.lock();
+        for mmio in iter::once(&emulation.first).chain(&emulation.second) {
+            devices.access(vcpu, mmio, host);
+        }
+        drop(devices);
+        if let Some(write_back) = emulation.write_back {
+            write_back.apply(&mut vcpu.registers, host);
+        }
+        vcpu.retire(false);
     }
 
     #[inline(never)] // `faultline break` of gdb stops here

@@ -50,8 +50,9 @@ const MEMORY_GUESTS: [&str; 8] = [
     "aborts",
 ];
 /// Guests that pass or fail by themselves, on every machine.
-const OTHER_GUESTS: [&str; 6] = [
+const OTHER_GUESTS: [&str; 7] = [
     "mmio_widths",
+    "pair_access",
     "timer",
     "psci",
     "id_registers",

@@ -5,8 +5,8 @@ use core::arch::asm;
 use super::driver::gic::Gic;
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{
-    ELR_EL1, ESR_EL1, FAR_EL1, PAR_EL1, SCTLR_EL1, SPSR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1,
-    VBAR_EL1, VTTBR_EL2,
+    AFSR0_EL1, AFSR1_EL1, AMAIR_EL1, CONTEXTIDR_EL1, ELR_EL1, ESR_EL1, FAR_EL1, MAIR_EL1, PAR_EL1,
+    SCTLR_EL1, SP_EL0, SP_EL1, SPSR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, VTTBR_EL2,
 };
 use core::sync::atomic::{AtomicU64, Ordering};
 use faultline::addr::{Gva, Ipa, Pa, PaRange};
@@ -228,6 +228,13 @@ impl Machine for Cpu {
             El1::Ttbr0 => TTBR0_EL1.get(),
             El1::Ttbr1 => TTBR1_EL1.get(),
             El1::Tcr => TCR_EL1.get(),
+            El1::SpEl0 => SP_EL0.get(),
+            El1::SpEl1 => SP_EL1.get(),
+            El1::Mair => MAIR_EL1.get(),
+            El1::Amair => AMAIR_EL1.get(),
+            El1::Afsr0 => AFSR0_EL1.get(),
+            El1::Afsr1 => AFSR1_EL1.get(),
+            El1::Contextidr => CONTEXTIDR_EL1.get(),
         }
     }
 
@@ -242,6 +249,13 @@ impl Machine for Cpu {
             El1::Ttbr0 => TTBR0_EL1.set(value),
             El1::Ttbr1 => TTBR1_EL1.set(value),
             El1::Tcr => TCR_EL1.set(value),
+            El1::SpEl0 => SP_EL0.set(value),
+            El1::SpEl1 => SP_EL1.set(value),
+            El1::Mair => MAIR_EL1.set(value),
+            El1::Amair => AMAIR_EL1.set(value),
+            El1::Afsr0 => AFSR0_EL1.set(value),
+            El1::Afsr1 => AFSR1_EL1.set(value),
+            El1::Contextidr => CONTEXTIDR_EL1.set(value),
         }
     }
 }

@@ -24,8 +24,10 @@ pub enum FaultStatus {
     External,
     /// Synchronous external abort on a walk.
     ExternalOnWalk(i8),
-    /// Parity or ECC error, on a walk or not.
+    /// Parity or ECC error, not on a walk.
     Parity,
+    /// Parity or ECC error on a walk.
+    ParityOnWalk(i8),
     /// Alignment fault.
     Alignment,
     /// Two entries for one address in a TLB.
@@ -34,7 +36,9 @@ pub enum FaultStatus {
     UnsupportedUpdate,
     /// An exclusive or atomic access to memory that cannot do it.
     UnsupportedExclusive,
-    /// Anything else: tag check, granule protection, implementation defined, or not allocated.
+    /// A granule protection fault (FEAT_RME), on a walk or not: the page is another world's.
+    GranuleProtection,
+    /// Anything else: tag check, implementation defined, or not allocated.
     Other(u8),
 }
 
@@ -50,8 +54,11 @@ impl FaultStatus {
             0x12 => Self::ExternalOnWalk(-2),
             0x13 => Self::ExternalOnWalk(-1),
             0x14..=0x17 => Self::ExternalOnWalk(level),
-            0x18 | 0x1b..=0x1f => Self::Parity,
+            0x18 => Self::Parity,
+            0x1b => Self::ParityOnWalk(-1),
+            0x1c..=0x1f => Self::ParityOnWalk(level),
             0x21 => Self::Alignment,
+            0x22..=0x28 => Self::GranuleProtection,
             // Not of the form base + level: masking with 0x3c would take them for something else.
             0x29 => Self::AddressSize(-1),
             0x2a => Self::Translation(-2),

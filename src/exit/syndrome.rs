@@ -30,7 +30,10 @@ mod bits {
             SRT OFFSET(16) NUMBITS(5) [],
             SSE OFFSET(21) NUMBITS(1) [],
             SAS OFFSET(22) NUMBITS(2) [],
-            ISV OFFSET(24) NUMBITS(1) []
+            ISV OFFSET(24) NUMBITS(1) [],
+            // ISS of an SError.
+            AET OFFSET(10) NUMBITS(3) [],
+            IDS OFFSET(24) NUMBITS(1) []
         ],
         pub SYSREG [
             DIRECTION OFFSET(0) NUMBITS(1) [Write = 0, Read = 1],

@@ -178,7 +178,10 @@ fn status_codes_off_the_pattern_are_not_masked_into_it() {
         (0x2b, FaultStatus::Translation(-1)),
         (0x2c, FaultStatus::AddressSize(-2)),
         (0x11, FaultStatus::Other(0x11)),
-        (0x28, FaultStatus::Other(0x28)),
+        (0x1b, FaultStatus::ParityOnWalk(-1)),
+        (0x1f, FaultStatus::ParityOnWalk(3)),
+        (0x22, FaultStatus::GranuleProtection),
+        (0x28, FaultStatus::GranuleProtection),
     ] {
         assert_eq!(abort(DATA, code).status, status);
     }
@@ -237,5 +240,20 @@ proptest! {
         if let Exit::Abort(abort) = Exit::decode(vector, &Syndrome { esr, far, hpfar }) {
             let _ = (abort.need(), abort.ipa_from_hpfar(false), abort.transfer.map(|t| t.extend(far)));
         }
+    }
+}
+
+/// DDI 0487 "ISS encoding for an SError interrupt": AET 010 (UEO) and 110 (CE) of an architected error.
+#[test]
+fn only_corrected_and_restartable_errors_are_survived() {
+    const SERROR: u64 = 0x2f << 26 | 1 << 25;
+    for aet in 0..8u64 {
+        let expected = aet == 0b010 || aet == 0b110;
+        assert_eq!(is_survivable(SERROR | aet << 10 | 0x11), expected);
+        assert!(!is_survivable(SERROR | aet << 10), "uncategorized");
+        assert!(
+            !is_survivable(SERROR | aet << 10 | 1 << 24 | 0x11),
+            "implementation defined"
+        );
     }
 }

@@ -13,6 +13,8 @@ use crate::registers::{Registers, pstate};
 const IL: u64 = 1 << 25;
 /// `ISS.WnR`
 const WNR: u64 = 1 << 6;
+/// `ISS.FnV`: FAR is not valid.
+const FNV: u64 = 1 << 10;
 /// Synchronous external abort, not on a walk.
 const FSC_EXTERNAL: u64 = 0x10;
 /// Synchronous external abort on a walk, level 0.
@@ -88,10 +90,12 @@ impl Exception {
         Self::abort(abort, far, Some(ipa), FSC_ADDRESS_SIZE)
     }
 
-    /// An abort with the status it came with: alignment, or an exclusive that memory cannot do.
+    /// An abort with the status it came with: alignment, an exclusive that memory cannot do, an error of the memory itself.
     #[must_use]
     pub fn same_status(abort: &Abort) -> Self {
-        Self::abort(abort, abort.far.unwrap_or_default(), None, abort.esr & 0x3f)
+        let fnv = if abort.far.is_none() { FNV } else { 0 };
+        let far = abort.far.unwrap_or_default();
+        Self::abort(abort, far, None, abort.esr & 0x3f | fnv)
     }
 
     /// An undefined instruction.

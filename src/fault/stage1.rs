@@ -1,16 +1,24 @@
-//! A look at the guest's own stage-1 tables: at which level does its walk hit a given table page?
+//! A look at the guest's own stage-1 tables, and through them at its memory.
 //!
-//! Needed for one thing: an abort on a walk into nothing carries the guest's level, and `ESR_EL2` has stage 2's. Reads
-//! guest memory through stage 2 and maps nothing; every value in it is the guest's and is believed in nothing but its bits.
+//! Needed for two things: an abort on a walk into nothing carries the guest's level, and `ESR_EL2` has stage 2's; and an
+//! instruction that the syndrome does not describe must be fetched. Reads guest memory through stage 2 and maps nothing; every
+//! value in it is the guest's and is believed in nothing but its bits.
 //!
 //! Source: DDI 0487 "VMSAv8-64 address translation", "TCR_EL1".
 
-use crate::addr::{Gva, Ipa};
+use crate::addr::{Gva, Ipa, PaRange};
 use crate::machine::{El1, Machine};
-use crate::stage2::{Leaf, Stage2};
+use crate::stage2::{Leaf, Stage2, maintenance};
 
+/// `SCTLR_EL1.M`: stage 1 is on.
+const SCTLR_M: u64 = 1;
+/// `SCTLR_EL1.C`: so are its caches.
+const SCTLR_C: u64 = 1 << 2;
 /// `SCTLR_EL1.EE`: tables are big-endian.
 const SCTLR_EE: u64 = 1 << 25;
+
+/// The output address of a descriptor, or the next table's.
+const OUTPUT_ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 
 /// Input address bits at most, without FEAT_LVA, which no guest is shown.
 const MAX_BITS: u32 = 48;
@@ -45,6 +53,14 @@ impl Half {
     }
 }
 
+/// Where a walk of ours ends.
+enum End {
+    /// It reads a descriptor in the page that was asked for, at this level.
+    Reads(u8),
+    /// It comes out at this address.
+    Output(Ipa),
+}
+
 /// The level at which the guest's walk for `va` reads a descriptor in the page of `table`; `None` if it does not (its
 /// tables changed meanwhile, or cannot be read).
 pub(super) fn level_of_table<M: Machine>(
@@ -53,6 +69,26 @@ pub(super) fn level_of_table<M: Machine>(
     table: Ipa,
     m: &mut M,
 ) -> Option<u8> {
+    match walk(stage2, va, Some(table.page()), m)? {
+        End::Reads(level) => Some(level),
+        End::Output(_) => None,
+    }
+}
+
+/// Where the guest's stage 1 takes `va`; `None` if nowhere, or if its tables cannot be read. Of permissions nothing is said:
+/// the access that asks has passed them.
+pub(super) fn translate<M: Machine>(stage2: &Stage2, va: Gva, m: &mut M) -> Option<Ipa> {
+    if m.el1(El1::Sctlr) & SCTLR_M == 0 {
+        return Some(Ipa::new(va.raw()));
+    }
+    match walk(stage2, va, None, m)? {
+        End::Output(ipa) => Some(ipa),
+        End::Reads(_) => None,
+    }
+}
+
+/// The guest's walk for `va`, until it reads in the page `wanted` or comes out.
+fn walk<M: Machine>(stage2: &Stage2, va: Gva, wanted: Option<Ipa>, m: &mut M) -> Option<End> {
     let Half {
         base,
         bits,
@@ -73,32 +109,56 @@ pub(super) fn level_of_table<M: Machine>(
         let index_bits = if level == start { bits - shift } else { stride };
         let index = va.raw() >> shift & ((1 << index_bits) - 1);
         let place = Ipa::new(next + index * 8);
-        if place.page() == table.page() {
-            return Some(level as u8);
+        if Some(place.page()) == wanted {
+            return Some(End::Reads(level as u8));
         }
-        let descriptor = read(stage2, place, is_big_endian, m)?;
-        if descriptor & 0b11 != 0b11 || level == 3 {
-            return None;
+        let descriptor = descriptor(stage2, place, is_big_endian, m)?;
+        let below = (1 << shift) - 1;
+        match (descriptor & 0b11, level) {
+            (0b11, 3) | (0b01, 1..=2) if level != 1 || granule == 12 => {
+                let output = descriptor & OUTPUT_ADDRESS & !below | va.raw() & below;
+                return Some(End::Output(Ipa::new(output)));
+            }
+            (0b11, 0..=2) => next = descriptor & OUTPUT_ADDRESS & !((1 << granule) - 1),
+            _ => return None,
         }
-        next = descriptor & 0x0000_ffff_ffff_f000 & !((1 << granule) - 1);
     }
     None
 }
 
-fn read<M: Machine>(stage2: &Stage2, at: Ipa, is_big_endian: bool, m: &mut M) -> Option<u64> {
+fn descriptor<M: Machine>(stage2: &Stage2, at: Ipa, is_big_endian: bool, m: &mut M) -> Option<u64> {
+    let mut bytes = [0; 8];
+    read(stage2, at, &mut bytes, m)?;
+    Some(if is_big_endian {
+        u64::from_be_bytes(bytes)
+    } else {
+        u64::from_le_bytes(bytes)
+    })
+}
+
+/// Reads guest memory that is mapped: `bytes` at `at`, which do not leave their page. `None` where there is none.
+pub(super) fn read<M: Machine>(
+    stage2: &Stage2,
+    at: Ipa,
+    bytes: &mut [u8],
+    m: &mut M,
+) -> Option<()> {
     if at.raw() >= stage2.config().limit() {
         return None;
     }
     let Leaf::Present(present) = stage2.walk().leaf(m, at) else {
         return None;
     };
-    let mut bytes = [0; 8];
-    // A table in a window would have us read a device.
+    // What lies in a window is a device's: reading it may do something.
     let page = present.memory_address()?;
-    m.read(page.add(at.page_offset()), &mut bytes);
-    Some(if is_big_endian {
-        u64::from_be_bytes(bytes)
-    } else {
-        u64::from_le_bytes(bytes)
-    })
+    let place = PaRange {
+        start: page.add(at.page_offset()),
+        size: bytes.len() as u64,
+    };
+    if m.el1(El1::Sctlr) & (SCTLR_M | SCTLR_C) != SCTLR_M | SCTLR_C {
+        // The guest writes past the caches: what they hold of the place is not what it wrote.
+        maintenance::make_visible(m, place, stage2.coherence());
+    }
+    m.read(place.start, bytes);
+    Some(())
 }

@@ -42,6 +42,22 @@ pub enum Stop {
         /// `ESR_EL2`
         esr: u64,
     },
+    /// The memory of this VM's stage-2 tables answered a walk with an error.
+    TableMemory {
+        /// PC of the access.
+        pc: u64,
+        /// `ESR_EL2`
+        esr: u64,
+    },
+    /// An address in this VM's stage-2 tables is wider than `VTCR_EL2.PS`.
+    OutputSize {
+        /// PC of the access.
+        pc: u64,
+        /// The page it hit.
+        ipa: Ipa,
+        /// `ESR_EL2`
+        esr: u64,
+    },
     /// The hardware reported an error on the guest's access.
     Hardware {
         /// PC of the access.
@@ -88,6 +104,20 @@ impl fmt::Display for Stop {
                 write!(
                     f,
                     "TLB conflict at PC {pc:#x} (ESR_EL2 {esr:#x}): a break-before-make is missing"
+                )
+            }
+            Self::TableMemory { pc, esr } => {
+                write!(
+                    f,
+                    "the memory of its stage-2 tables is bad: the walk for an access at PC {pc:#x} was answered with an error \
+                     (ESR_EL2 {esr:#x})"
+                )
+            }
+            Self::OutputSize { pc, ipa, esr } => {
+                write!(
+                    f,
+                    "an address in its stage-2 tables for IPA {ipa} is wider than VTCR_EL2.PS; access at PC {pc:#x}, ESR_EL2 \
+                     {esr:#x}. Broken rule: what is mapped lies in the CPUs' physical address space"
                 )
             }
             Self::Hardware { pc, esr } => {

@@ -3,6 +3,7 @@
 mod contents;
 mod decisions;
 mod dry;
+mod emulate;
 mod inject;
 mod loops;
 mod model;

@@ -64,10 +64,11 @@ impl Stage2 {
     /// Notes that the guest may have written to `range`, if it has W there and a log is kept. Inside the gate, in the same
     /// passage in which W was published.
     pub(super) fn note_written(&self, range: IpaRange, rights: Rights) {
-        if rights.allows(Rights::WRITE) && self.logging.load(Ordering::Relaxed) {
-            if let Some(log) = self.log.read().as_ref() {
-                log.note(&range);
-            }
+        if rights.allows(Rights::WRITE)
+            && self.logging.load(Ordering::Relaxed)
+            && let Some(log) = self.log.read().as_ref()
+        {
+            log.note(&range);
         }
     }
 

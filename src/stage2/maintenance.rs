@@ -94,6 +94,14 @@ pub fn forget_stage1<M: Machine>(m: &mut M) {
     m.isb();
 }
 
+/// After a TLB conflict: this PE drops everything of the VMID in `VTTBR_EL2`, whichever of two entries it is.
+pub fn forget_vmid<M: Machine>(m: &mut M) {
+    m.dsb(Dsb::NshSt);
+    m.tlbi(Tlbi::Vmalls12e1);
+    m.dsb(Dsb::Nsh);
+    m.isb();
+}
+
 /// After one descriptor was broken, or lost rights: all PEs drop `ipa`. When it returns no PE uses the old entry, and no
 /// store through it is outstanding.
 pub fn after_break<M: Machine>(m: &mut M, ipa: Ipa, ttl: Ttl) {

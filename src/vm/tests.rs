@@ -263,3 +263,32 @@ fn interrupts_and_errors_are_no_affair_of_the_guest() {
         );
     }
 }
+
+/// With FEAT_RAS an SError says how bad it is: what was corrected, or can be gone on after, costs the guest nothing.
+#[test]
+fn an_error_the_machine_survived_is_logged_and_the_guest_goes_on() {
+    const SERROR: u64 = 0x2f << 26 | 1 << 25 | 0x11;
+    for (has_ras, aet, survives) in [
+        (true, 0b110, true),
+        (true, 0b010, true),
+        (true, 0b000, false),
+        (true, 0b011, false),
+        (false, 0b110, false),
+    ] {
+        let mut run = Run::new();
+        run.vm.guest_errors_trap = has_ras;
+        let before = run.vcpu.registers.pc;
+        for _ in 0..3 {
+            let exit = Exit::SError {
+                esr: SERROR | aet << 10,
+            };
+            let next = run
+                .vm
+                .handle_exit(&mut run.vcpu, &exit, &run.pool, &mut run.m);
+            assert_eq!(next == Next::Resume, survives, "AET {aet:#b}");
+            assert_eq!(run.vcpu.registers.pc, before);
+        }
+        assert_eq!(run.vcpu.counters.survived_errors, 3 * u64::from(survives));
+        assert_eq!(run.m.host.warnings.len(), usize::from(survives));
+    }
+}

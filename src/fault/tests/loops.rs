@@ -131,7 +131,7 @@ fn faults_that_change_something_are_no_loop() {
     }
     // Another instruction, another address or another need is another attempt.
     for n in 0..100 {
-        world.vcpu.pc = PC + n * 4;
+        world.vcpu.registers.pc = PC + n * 4;
         assert_eq!(
             world.resolve(&abort(RAM_START, Need::Read, 0x0f)),
             Resolution::Retry

@@ -155,6 +155,109 @@ fn an_abort_on_a_walk_names_the_guests_level_for_every_granule_and_size() {
     }
 }
 
+/// `LDP W3, W4, [X5]`
+const LDP: u32 = 0x2940_10a3;
+
+/// An instruction is found through tables of every shape, blocks and pages alike, as the figures of the manual have them.
+#[test]
+fn code_is_found_through_every_granule_size_and_block() {
+    let mut found = 0;
+    for granule in &GRANULES {
+        for (bits, start) in granule.sizes {
+            // Which levels may have blocks.
+            let blocks: &[u64] = if granule.shift == 12 { &[1, 2] } else { &[2] };
+            for last in (*start..=3).filter(|level| *level == 3 || blocks.contains(level)) {
+                for (is_upper, big) in [(false, false), (true, false), (true, true)] {
+                    let mut world = World::new();
+                    // The descriptor that `build` leaves to us, in RAM now and a leaf.
+                    let at = build(&mut world, granule, *bits, *start, last, is_upper, big);
+                    let table = RAM_START + 0x300_0000;
+                    relocate(
+                        &mut world, granule, *bits, *start, last, is_upper, big, table,
+                    );
+                    let low = if last == 3 {
+                        granule.shift
+                    } else {
+                        granule
+                            .levels
+                            .iter()
+                            .find(|level| level.0 == last)
+                            .unwrap()
+                            .1
+                    };
+                    let va = va_of(*bits, is_upper) & !3;
+                    let below = va & ((1 << low) - 1);
+                    let block = RAM_START >> low << low;
+                    let ipa = block | below;
+                    if !(RAM_START..RAM_START + 0x200_0000).contains(&ipa) {
+                        continue;
+                    }
+                    let leaf = block | 0x401 | u64::from(last == 3) << 1;
+                    let bytes = if big {
+                        leaf.to_be_bytes()
+                    } else {
+                        leaf.to_le_bytes()
+                    };
+                    let place = table + (at - NOTHING);
+                    world.touch(place, Need::Write);
+                    world.m.guest_writes(place, &bytes);
+                    world.touch(ipa, Need::Execute);
+                    world.m.guest_writes(ipa, &LDP.to_le_bytes());
+                    world.vcpu.registers.pc = va;
+                    world.vcpu.registers.x[5] = DEVICE + 8;
+                    let answer = world.resolve(&abort_with(0x24, 0x07, DEVICE + 8, DEVICE));
+                    assert!(
+                        matches!(answer, Resolution::Emulate(_)),
+                        "{bits} bits of granule {}, leaf at level {last}: {answer:?}",
+                        granule.shift
+                    );
+                    found += 1;
+                }
+            }
+        }
+    }
+    assert!(found > 40, "{found} shapes");
+}
+
+/// Points the walk that `build` made at the table `table` instead of into nothing.
+#[allow(clippy::too_many_arguments, reason = "the shape of a walk")]
+fn relocate(
+    world: &mut World,
+    granule: &Granule,
+    bits: u64,
+    start: u64,
+    target: u64,
+    is_upper: bool,
+    big: bool,
+    table: u64,
+) {
+    let ttbr = if is_upper { El1::Ttbr1 } else { El1::Ttbr0 };
+    if target == start {
+        world.m.el1[ttbr as usize] = table;
+        return;
+    }
+    let above = target - 1;
+    let (_, low, width) = *granule
+        .levels
+        .iter()
+        .find(|level| level.0 == above)
+        .unwrap();
+    let top = if above == start {
+        bits as u32
+    } else {
+        low + width
+    };
+    let index = va_of(bits, is_upper) >> low & ((1 << (top - low)) - 1);
+    let descriptor = table | 0b11;
+    let bytes = if big {
+        descriptor.to_be_bytes()
+    } else {
+        descriptor.to_le_bytes()
+    };
+    let at = RAM_START + (above + 1) * 0x10_0000 + index * 8;
+    world.m.guest_writes(at, &bytes);
+}
+
 /// Tables in a device or in a hardware window are in nothing a walk may read: neither emulated nor mapped.
 #[test]
 fn a_walk_into_a_device_or_a_window_is_aborted() {

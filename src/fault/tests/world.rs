@@ -11,6 +11,7 @@ use crate::fault::{FaultingVcpu, GuestMemory, Resolution, RightsPolicy, resolve}
 use crate::features::{Coherence, Features, IdRegisters};
 use crate::machine::recorder::Recorder;
 use crate::page_pool::PagePool;
+use crate::registers::Registers;
 use crate::slot::{Kind, Slot, Slots};
 use crate::stage2::{Config, Stage2, Vmid};
 use crate::stats::Counters;
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     pub(super) contents: Vec<Content>,
     pub(super) rights: RightsPolicy,
     pub(super) erratum_834220: bool,
+    pub(super) guest_errors_trap: bool,
     pub(super) pool: Rc<PagePool>,
 }
 
@@ -58,6 +60,7 @@ impl Shared {
             contents: &self.contents,
             rights: self.rights,
             erratum_834220: self.erratum_834220,
+            guest_errors_trap: self.guest_errors_trap,
         }
     }
 
@@ -69,7 +72,7 @@ impl Shared {
         m: &mut Recorder,
     ) -> Resolution {
         let mut faulting = FaultingVcpu {
-            pc: vcpu.pc,
+            registers: &vcpu.registers,
             progress: &mut vcpu.progress,
             counters: &vcpu.counters,
         };
@@ -91,7 +94,7 @@ impl Shared {
 
 #[derive(Default)]
 pub(super) struct TestVcpu {
-    pub(super) pc: u64,
+    pub(super) registers: Registers,
     pub(super) progress: Progress,
     pub(super) counters: Counters,
 }
@@ -99,7 +102,7 @@ pub(super) struct TestVcpu {
 impl TestVcpu {
     pub(super) fn at_pc() -> Self {
         Self {
-            pc: PC,
+            registers: Registers::entering(PC),
             ..Self::default()
         }
     }
@@ -118,6 +121,7 @@ pub(super) struct Setup {
     pub(super) pages: u64,
     pub(super) highest: u64,
     pub(super) erratum_834220: bool,
+    pub(super) guest_errors_trap: bool,
 }
 
 impl Default for Setup {
@@ -128,6 +132,7 @@ impl Default for Setup {
             pages: 64,
             highest: RAM_START + RAM_SIZE - 1,
             erratum_834220: false,
+            guest_errors_trap: true,
         }
     }
 }
@@ -170,6 +175,7 @@ impl Setup {
             contents: contents(&mut m, &pool),
             rights: self.rights,
             erratum_834220: self.erratum_834220,
+            guest_errors_trap: self.guest_errors_trap,
             pool,
         };
         World {

@@ -73,7 +73,7 @@ pub(crate) struct Recorder {
     pub(crate) pool: Rc<PagePool>,
     pub(crate) log: Vec<Op>,
     /// The guest's EL1 registers, by `El1 as usize`.
-    pub(crate) el1: [u64; 9],
+    pub(crate) el1: [u64; 16],
     /// What the guest's stage 1 answers to AT; identity without [`VA_BASE`] if none.
     pub(crate) at: Option<At>,
     /// Run before the n-th publish from now: another CPU.
@@ -115,7 +115,7 @@ impl Recorder {
             frames: Frames::new(PaRange::new(RAM, pages * PAGE_SIZE).unwrap(), coherence),
             pool: Rc::new(pool),
             log: Vec::new(),
-            el1: [0; 9],
+            el1: [0; 16],
             at: None,
             interfere: None,
             loses_stores: false,

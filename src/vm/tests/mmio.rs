@@ -169,6 +169,8 @@ fn an_access_that_is_not_emulated_is_injected_with_pc_at_it() {
     let mut run = Run::new();
     run.m.el1[El1::Vbar as usize] = RAM_VECTORS;
     run.vcpu.registers.x[3] = 0x77;
+    // The first byte of the test's kernel is 1: no load or store.
+    run.exit(0x20 << 26 | 1 << 25 | 0x06, ENTRY, ENTRY);
     // ISV = 0.
     assert_eq!(
         run.exit(0x24 << 26 | 1 << 25 | 0x07, 0x7000_0010, UART),
@@ -245,4 +247,76 @@ fn every_access_to_every_device_leaves_the_other_registers_alone() {
             }
         }
     });
+}
+
+/// `LDP W1, W0, [X0], #8` is not to be had (write-back over a register loaded), but `LDP W1, W0, [X0]` is; both halves come
+/// from the base as it was.
+#[test]
+fn a_pair_moves_both_registers_and_pc_once() {
+    let mut run = with_code(&[0x2940_0001]);
+    run.vcpu.registers.x = [u64::MAX; 31];
+    run.vcpu.registers.x[0] = PERIPH_ID;
+    let mut expected = run.vcpu.registers.x;
+    (expected[1], expected[0]) = (0x11, 0x10);
+    assert_eq!(not_described(&mut run, PERIPH_ID, 0), Next::Resume);
+    assert_eq!(run.vcpu.registers.x, expected);
+    assert_eq!(run.vcpu.registers.pc, ENTRY + 4);
+    assert_eq!(run.vcpu.counters.mmio[2], 2, "two accesses");
+}
+
+#[test]
+fn write_back_follows_the_access() {
+    // LDRB W2, [X3], #4 and STR W5, [SP, #-16]! (PL031's match register keeps what it is given).
+    let mut run = with_code(&[0x3840_4462, 0xb81f_0fe5]);
+    run.vcpu.registers.x[3] = PERIPH_ID;
+    not_described(&mut run, PERIPH_ID, 0);
+    assert_eq!(run.vcpu.registers.x[2..4], [0x11, PERIPH_ID + 4]);
+    run.vcpu.registers.x[5] = 0xffff_ffff_1234_5678;
+    run.m.el1[El1::SpEl1 as usize] = RTC_MATCH + 16;
+    not_described(&mut run, RTC_MATCH, 1 << 6);
+    assert_eq!(run.el1(El1::SpEl1), RTC_MATCH);
+    assert_eq!(run.vcpu.registers.pc, ENTRY + 8);
+    assert_eq!(run.load(RTC_MATCH), 0x1234_5678);
+}
+
+#[test]
+fn a_refused_instruction_leaves_its_base_alone() {
+    // LDR Q0, [X1], #16.
+    let mut run = with_code(&[0x3cc1_0420]);
+    run.vcpu.registers.x[1] = PERIPH_ID;
+    not_described(&mut run, PERIPH_ID, 0);
+    assert_eq!(run.vcpu.registers.x[1], PERIPH_ID);
+    assert_eq!(
+        (run.vcpu.counters.injected.get(), run.el1(El1::Elr)),
+        (1, ENTRY)
+    );
+}
+
+/// A VM whose kernel begins with these instructions, its first page mapped.
+fn with_code(words: &[u32]) -> Run {
+    let mut run = Run::new();
+    run.exit(0x20 << 26 | 1 << 25 | 0x06, ENTRY, ENTRY);
+    for (n, word) in words.iter().enumerate() {
+        run.m
+            .guest_writes(ENTRY + 4 * n as u64, &word.to_le_bytes());
+    }
+    run
+}
+
+/// A data abort with ISV = 0, stage 1 off.
+fn not_described(run: &mut Run, at: u64, iss: u64) -> Next {
+    run.exit(0x24 << 26 | 1 << 25 | 0x07 | iss, at, at)
+}
+
+/// The distributor's slot goes on beyond the page, but where stage 1 has the next page only the guest knows.
+#[test]
+fn a_pair_that_crosses_a_page_of_its_device_is_refused() {
+    for (offset, is_done) in [(0xff8, true), (0xffc, false)] {
+        // LDP W3, W4, [X5].
+        let mut run = with_code(&[0x2940_10a3]);
+        run.vcpu.registers.x[5] = super::GICD + offset;
+        not_described(&mut run, super::GICD + offset, 0);
+        assert_eq!(run.vcpu.counters.mmio[0], if is_done { 2 } else { 0 });
+        assert_eq!(run.vcpu.counters.injected, u64::from(!is_done));
+    }
 }

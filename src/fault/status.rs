@@ -1,0 +1,80 @@
+//! Faults that are not about what is mapped: errors of the hardware, TLB conflicts, and what the guest's own access was wrong
+//! about. None of them maps anything, and none reaches beyond the VM that met it.
+//!
+//! An error met by a guest's access is the guest's, as it would be on a machine of its own, unless it lies in the memory of
+//! our tables. Then this VM cannot be translated for any more, and is stopped.
+//!
+//! Source: DDI 0487 "Synchronous External abort", "TLB conflict aborts", "HCR_EL2.TEA".
+
+use crate::addr::Gva;
+use crate::exit::{Abort, FaultStatus};
+use crate::fault::inject::Exception;
+use crate::fault::progress::{Attempt, Escalation};
+use crate::fault::{FaultingVcpu, GuestMemory, Resolution, Stop};
+use crate::machine::Machine;
+use crate::stage2::maintenance;
+
+/// The answer to a status that no page can mend; `None` for those that are about what is mapped.
+pub(super) fn resolve<M: Machine>(
+    memory: &GuestMemory<'_>,
+    vcpu: &mut FaultingVcpu<'_>,
+    abort: &Abort,
+    m: &mut M,
+) -> Option<Resolution> {
+    let (pc, esr) = (vcpu.registers.pc, abort.esr);
+    Some(match abort.status {
+        FaultStatus::Translation(_)
+        | FaultStatus::AccessFlag(_)
+        | FaultStatus::Permission(_)
+        | FaultStatus::AddressSize(_) => return None,
+        FaultStatus::TlbConflict => tlb_conflict(vcpu, abort, m),
+        FaultStatus::ExternalOnWalk(_) | FaultStatus::ParityOnWalk(_)
+            if is_our_table(memory, abort) =>
+        {
+            Resolution::Stop(Stop::TableMemory { pc, esr })
+        }
+        FaultStatus::Alignment
+        | FaultStatus::UnsupportedExclusive
+        | FaultStatus::External
+        | FaultStatus::Parity
+        | FaultStatus::ExternalOnWalk(_)
+        | FaultStatus::ParityOnWalk(_) => Resolution::Inject(Exception::same_status(abort)),
+        // The guest's walker could not set a flag in the guest's table: memory of a type that cannot do it.
+        FaultStatus::UnsupportedUpdate if abort.s1ptw => {
+            Resolution::Inject(Exception::same_status(abort))
+        }
+        FaultStatus::UnsupportedUpdate | FaultStatus::GranuleProtection | FaultStatus::Other(_) => {
+            Resolution::Stop(Stop::Hardware { pc, esr })
+        }
+    })
+}
+
+/// Whether an error on a walk was met in stage 2's tables. A stage-1 walk's own errors come to EL2 only with
+/// `HCR_EL2.TEA`, and then without S1PTW.
+const fn is_our_table(memory: &GuestMemory<'_>, abort: &Abort) -> bool {
+    abort.s1ptw || !memory.guest_errors_trap
+}
+
+/// Two entries for one address: both go, and the guest tries again. Here first, then everywhere; if that does not help, a
+/// break-before-make of ours is missing, and this VM is stopped.
+fn tlb_conflict<M: Machine>(vcpu: &mut FaultingVcpu<'_>, abort: &Abort, m: &mut M) -> Resolution {
+    let pc = vcpu.registers.pc;
+    vcpu.counters.tlb_conflicts.add(1);
+    vcpu.counters.tlbi.add(1);
+    let attempt = Attempt {
+        pc,
+        far: abort.far.unwrap_or(Gva::new(0)),
+        ipa: None,
+        need: abort.need(),
+        status: abort.status,
+        descriptor: 0,
+    };
+    match vcpu.progress.note(&attempt) {
+        Escalation::None => maintenance::forget_vmid(m),
+        Escalation::Invalidate | Escalation::Remake => maintenance::invalidate_vmid(m),
+        Escalation::Stop { .. } => {
+            return Resolution::Stop(Stop::TlbConflict { pc, esr: abort.esr });
+        }
+    }
+    Resolution::Retry
+}
