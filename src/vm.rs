@@ -29,14 +29,16 @@ use crate::addr::{IpaRange, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
 use crate::exit::{self, Exit, SysRegAccess};
 use crate::fault::inject::Exception;
-use crate::fault::{self, Emulation, FaultingVcpu, GuestMemory, Resolution, RightsPolicy, Stop};
+use crate::fault::{
+    self, Emulation, FaultingVcpu, GranulePolicy, GuestMemory, Resolution, RightsPolicy, Stop,
+};
 use crate::features::Features;
 use crate::machine::Machine;
 use crate::page_pool::PagePool;
 use crate::platform;
 use crate::slot::{Kind, Slot, SlotError, Slots};
 use crate::smccc::Mitigations;
-use crate::stage2::{Config, ConfigError, OutOfPages, Stage2, Vmid};
+use crate::stage2::{Config, ConfigError, OutOfPages, Rights, Stage2, Vmid};
 use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
@@ -131,6 +133,7 @@ pub struct Vm {
     name: String,
     memory: u64,
     rights: RightsPolicy,
+    granule: GranulePolicy,
     reboot: RebootPolicy,
     slots: Slots,
     stage2: Stage2,
@@ -194,6 +197,7 @@ impl Vm {
             name: config.name.clone(),
             memory: config.memory,
             rights: config.rights,
+            granule: config.granule,
             reboot: config.reboot,
             slots,
             ids: IdTable::new(ground.ids, gic_v3, shape.ipa_bits),
@@ -374,6 +378,7 @@ impl Vm {
             pool,
             contents: &self.loaded.contents,
             rights: self.rights,
+            granule: self.granule,
             erratum_834220: self.erratum_834220,
             guest_errors_trap: self.guest_errors_trap,
         }
@@ -483,7 +488,7 @@ fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError>
     };
     slots.add(Slot {
         range: ram,
-        kind: Kind::Ram,
+        kind: Kind::Ram(Rights::ALL),
     })?;
     slots.add(Slot {
         range: platform::FLASH,
