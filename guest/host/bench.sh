@@ -53,7 +53,7 @@ interrupts=timer_late,wfi_wake,irq_ack_eoi,sgi_self
 boot "$exits,$interrupts"
 boot_bare "$interrupts"
 plugin=$(plugin_with "$folder/counts" histogram=on)
-boot "$faults" RIGHTS=lazy
+boot "$faults" RIGHTS=lazy GRANULE=4k
 plugin=
 {
     echo "zero_4k $(per_call zero)"
