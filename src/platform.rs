@@ -58,6 +58,16 @@ pub const TIMER_VIRT: IntId = ppi(11);
 /// Timer interrupt: EL2's physical timer, which no guest has.
 pub const TIMER_HYP: IntId = ppi(10);
 
+/// vCPUs that share Aff1: as many as a target list of ICC_SGI1R_EL1 names.
+const CLUSTER: usize = 16;
+const AFF1_SHIFT: u32 = 8;
+
+/// The affinity of vCPU `index`, as MPIDR_EL1 has it: clusters of sixteen.
+#[must_use]
+pub const fn affinity(index: usize) -> u64 {
+    (index % CLUSTER) as u64 | ((index / CLUSTER) as u64) << AFF1_SHIFT
+}
+
 const fn window(start: u64, size: u64) -> IpaRange {
     IpaRange {
         start: Ipa::new(start),
