@@ -29,7 +29,9 @@ use crate::addr::{Ipa, IpaRange, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
 use crate::exit::{self, Exit, SysRegAccess};
 use crate::fault::inject::Exception;
-use crate::fault::{self, Emulation, FaultingVcpu, GuestMemory, Resolution, RightsPolicy, Stop};
+use crate::fault::{
+    self, Emulation, FaultingVcpu, GranulePolicy, GuestMemory, Resolution, RightsPolicy, Stop,
+};
 use crate::features::Features;
 use crate::machine::Machine;
 use crate::page_pool::PagePool;
@@ -37,7 +39,7 @@ use crate::platform;
 use crate::psci::Power;
 use crate::slot::{Kind, Slot, SlotError, Slots};
 use crate::smccc::Mitigations;
-use crate::stage2::{Config, ConfigError, OutOfPages, Stage2, Vmid};
+use crate::stage2::{Config, ConfigError, OutOfPages, Rights, Stage2, Vmid};
 use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
@@ -134,6 +136,7 @@ pub struct Vm {
     name: String,
     memory: u64,
     rights: RightsPolicy,
+    granule: GranulePolicy,
     reboot: RebootPolicy,
     slots: Slots,
     stage2: Stage2,
@@ -199,6 +202,7 @@ impl Vm {
             name: config.name.clone(),
             memory: config.memory,
             rights: config.rights,
+            granule: config.granule,
             reboot: config.reboot,
             slots,
             ids: IdTable::new(ground.ids, gic_v3, shape.ipa_bits),
@@ -375,6 +379,7 @@ impl Vm {
             pool,
             contents: &self.loaded.contents,
             rights: self.rights,
+            granule: self.granule,
             erratum_834220: self.erratum_834220,
             guest_errors_trap: self.guest_errors_trap,
         }
@@ -480,7 +485,7 @@ fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError>
     };
     slots.add(Slot {
         range: ram,
-        kind: Kind::Ram,
+        kind: Kind::Ram(Rights::ALL),
     })?;
     slots.add(Slot {
         range: platform::FLASH,

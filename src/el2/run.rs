@@ -171,7 +171,7 @@ fn announce(machine: &Machine, loaded: &Loaded) {
     let domain = &machine.domain;
     log!(
         "vm",
-        "'{}': {}, {} vCPU, {} rights; no page is mapped yet",
+        "'{}': {}, {} vCPU, {} rights, {} granule; no page is mapped yet",
         domain.name,
         Size(domain.memory),
         domain.vcpus,
@@ -179,6 +179,7 @@ fn announce(machine: &Machine, loaded: &Loaded) {
             RightsPolicy::Eager => "eager",
             RightsPolicy::Lazy => "lazy",
         },
+        domain.granule,
     );
     log!("", "{}, entered at {}", loaded.format(), loaded.entry());
 }

@@ -9,9 +9,9 @@ use std::vec::Vec;
 
 use super::{Bytes, Clock, Devices, Ground, Host, Modules, Next, Vcpu, Vm, load};
 use crate::addr::{Ipa, Pa};
-use crate::config::{DomainConfig, GranulePolicy, Module, RebootPolicy};
+use crate::config::{DomainConfig, Module, RebootPolicy};
 use crate::exit::{Exit, Syndrome, Vector};
-use crate::fault::RightsPolicy;
+use crate::fault::{GranulePolicy, RightsPolicy};
 use crate::features::{Coherence, Features, IdRegisters};
 use crate::machine::El1;
 use crate::machine::recorder::{HostState, Recorder};
