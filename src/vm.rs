@@ -81,6 +81,10 @@ pub trait Host: Machine {
     /// Whoever carried it to its `CPU_OFF` may not have put it away yet.
     fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64);
 
+    /// Has these vCPUs of this VM, a bit each, look at their interrupts: those that run leave the guest, those that wait
+    /// wake. Others do it anyway before they enter.
+    fn kick(&mut self, vcpus: u64);
+
     /// One line for the log.
     fn warn(&mut self, text: fmt::Arguments<'_>);
 }
@@ -249,7 +253,7 @@ impl Vm {
         self.reboot
     }
 
-    /// Its devices, locked.
+    /// Its devices, locked. Who changes them takes [`Vm::on_devices`].
     pub fn devices(&self) -> spin::mutex::ticket::TicketMutexGuard<'_, Devices> {
         self.devices.lock()
     }
@@ -258,6 +262,23 @@ impl Vm {
     #[must_use]
     pub const fn power(&self) -> &Power {
         &self.power
+    }
+
+    /// Has `act` work on the devices for vCPU `own`, and kicks the others whom the change concerns.
+    pub fn on_devices<H: Host, T>(
+        &self,
+        own: usize,
+        host: &mut H,
+        act: impl FnOnce(&mut Devices, &mut H) -> T,
+    ) -> T {
+        let mut devices = self.devices.lock();
+        let result = act(&mut devices, host);
+        let kicks = devices.take_kicks(own);
+        drop(devices);
+        if kicks != 0 {
+            host.kick(kicks);
+        }
+        result
     }
 
     /// The vCPU that the VM starts with, at its entry point.
@@ -395,7 +416,9 @@ impl Vm {
         match resolution {
             Resolution::Retry => Next::Resume,
             Resolution::Mmio(mmio) => {
-                self.devices.lock().access(vcpu, &mmio, host);
+                self.on_devices(vcpu.index, host, |devices, host| {
+                    devices.access(vcpu, &mmio, host);
+                });
                 vcpu.retire(is_16_bit);
                 Next::Resume
             }
@@ -414,11 +437,11 @@ impl Vm {
 
     /// Carries out a device access that takes more than the syndrome tells: one or two registers, then the base, then PC.
     fn emulate<H: Host>(&self, vcpu: &mut Vcpu, emulation: &Emulation, host: &mut H) {
-        let mut devices = self.devices.lock();
-        for mmio in iter::once(&emulation.first).chain(&emulation.second) {
-            devices.access(vcpu, mmio, host);
-        }
-        drop(devices);
+        self.on_devices(vcpu.index, host, |devices, host| {
+            for mmio in iter::once(&emulation.first).chain(&emulation.second) {
+                devices.access(vcpu, mmio, host);
+            }
+        });
         if let Some(write_back) = emulation.write_back {
             write_back.apply(&mut vcpu.registers, host);
         }
@@ -459,7 +482,9 @@ impl Vm {
             Answer::Ignored => {}
             Answer::Sgi(register) => {
                 let value = vcpu.registers.read(access.rt);
-                self.devices.lock().send_sgi(register, value, host);
+                self.on_devices(vcpu.index, host, |devices, host| {
+                    devices.send_sgi(vcpu.index, register, value, host);
+                });
             }
             Answer::Undefined => {
                 let pc = vcpu.registers.pc;
@@ -505,7 +530,7 @@ fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError>
             kind: Kind::Window(gicv),
         })?,
         None => slots.add(Slot {
-            range: platform::GICR,
+            range: platform::redistributors(config.vcpus as usize),
             kind: Kind::Device(devices::GICR),
         })?,
     }

@@ -54,6 +54,10 @@ impl Host for Cpu {
         debug_assert!(false, "vCPU {vcpu} at {entry} with {context:#x}");
     }
 
+    fn kick(&mut self, vcpus: u64) {
+        let _ = vcpus;
+    }
+
     fn warn(&mut self, text: fmt::Arguments<'_>) {
         log!("guest", "{text}");
     }

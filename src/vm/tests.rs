@@ -71,6 +71,10 @@ impl Host for Recorder {
         self.host.started.push((vcpu, entry.raw(), context));
     }
 
+    fn kick(&mut self, vcpus: u64) {
+        self.host.kicks.push(vcpus);
+    }
+
     fn warn(&mut self, text: fmt::Arguments<'_>) {
         self.host.warnings.push(format!("{text}"));
     }
@@ -145,7 +149,7 @@ impl Run {
             mitigations: Mitigations::default(),
             clock,
         };
-        let devices = Devices::new(gic, true, clock).unwrap();
+        let devices = Devices::new(gic, vcpus as usize, true, clock).unwrap();
         let vm = Vm::new(&config, &ground, loaded, devices, &mut m).unwrap();
         m.watch(vm.stage2());
         m.host = HostState {
