@@ -96,6 +96,7 @@ pub(crate) struct Recorder {
 #[derive(Default)]
 pub(crate) struct HostState {
     pub(crate) kicks: Vec<u64>,
+    pub(crate) recalls: Vec<u64>,
     pub(crate) console: Vec<u8>,
     pub(crate) listens: u32,
     pub(crate) counter: u64,

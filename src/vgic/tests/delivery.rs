@@ -97,7 +97,7 @@ fn a_timer_that_falls_before_it_is_seen_is_withdrawn_and_deactivated() {
         let mut guest = Guest::new(0, 4);
         guest.physical_interrupt(&mut vgic, TIMER);
         guest.exit(&mut vgic);
-        assert_eq!(vgic.linked(0), 1 << TIMER.raw());
+        assert_eq!(vgic.raised(0), 1 << TIMER.raw());
         vgic.set_private_line(0, TIMER, false);
         guest.enter(&mut vgic);
         assert!(guest.physical.is_empty());
@@ -331,7 +331,7 @@ fn a_vcpu_that_leaves_its_cpu_leaves_no_link_behind() {
             vgic.unlink(0);
             guest.enter(&mut vgic);
             assert!(guest.physical.is_empty());
-            assert_eq!(vgic.linked(0), 0);
+            assert_eq!(vgic.raised(0), 0);
             if is_handling {
                 assert_eq!(
                     guest.registers[0].state,
