@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 use core::{fmt, iter};
 use spin::mutex::TicketMutex;
 
-use crate::addr::{IpaRange, Pa};
+use crate::addr::{Ipa, IpaRange, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
 use crate::exit::{self, Exit, SysRegAccess};
 use crate::fault::inject::Exception;
@@ -37,6 +37,7 @@ use crate::features::Features;
 use crate::machine::Machine;
 use crate::page_pool::PagePool;
 use crate::platform;
+use crate::psci::Power;
 use crate::slot::{Kind, Slot, SlotError, Slots};
 use crate::smccc::Mitigations;
 use crate::stage2::{Config, ConfigError, OutOfPages, Rights, Stage2, Vmid};
@@ -77,6 +78,10 @@ pub trait Host: Machine {
     /// Whether a timer of the guest asserts its line: virtual, physical.
     fn timer_lines(&mut self) -> (bool, bool);
 
+    /// Has vCPU `vcpu` of this VM, which is off, start at `entry` with `context` in x0, out of reset: see [`Vm::vcpu`].
+    /// Whoever carried it to its `CPU_OFF` may not have put it away yet.
+    fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64);
+
     /// Has these vCPUs of this VM, a bit each, look at their interrupts: those that run leave the guest, those that wait
     /// wake. Others do it anyway before they enter.
     fn kick(&mut self, vcpus: u64);
@@ -115,6 +120,8 @@ pub enum Next {
     Wait,
     /// A physical interrupt must be seen to, then enter it.
     Interrupt,
+    /// The vCPU is off: it is entered again when it is started.
+    Off,
     /// The VM has ended.
     End(End),
 }
@@ -154,6 +161,8 @@ pub struct Vm {
     guest_errors_trap: bool,
     devices: TicketMutex<Devices>,
     has_console: bool,
+    /// Which vCPUs are on.
+    power: Power,
     /// What each vCPU did.
     counters: Vec<Arc<Counters>>,
 }
@@ -218,6 +227,7 @@ impl Vm {
             guest_errors_trap: ground.features.ras,
             devices: TicketMutex::new(devices),
             has_console: config.console,
+            power: Power::new(config.vcpus as usize),
             counters: (0..config.vcpus).map(|_| Arc::default()).collect(),
         })
     }
@@ -257,6 +267,12 @@ impl Vm {
         self.devices.lock()
     }
 
+    /// Which of its vCPUs are on.
+    #[must_use]
+    pub const fn power(&self) -> &Power {
+        &self.power
+    }
+
     /// Has `act` work on the devices for vCPU `own`, and kicks the others whom the change concerns.
     pub fn on_devices<H: Host, T>(
         &self,
@@ -277,8 +293,14 @@ impl Vm {
     /// The vCPU that the VM starts with, at its entry point.
     #[must_use]
     pub fn boot_vcpu(&self) -> Vcpu {
-        let counters = self.counters.first().cloned().unwrap_or_default();
-        Vcpu::entering(0, self.loaded.entry, self.loaded.tree, &self.ids, counters)
+        self.vcpu(0, self.loaded.entry, self.loaded.tree.raw())
+    }
+
+    /// Its vCPU number `index`, out of reset: it begins at `entry` with `context` in x0.
+    #[must_use]
+    pub fn vcpu(&self, index: usize, entry: Ipa, context: u64) -> Vcpu {
+        let counters = self.counters.get(index).cloned().unwrap_or_default();
+        Vcpu::entering(index, entry, context, &self.ids, counters)
     }
 
     /// What all its vCPUs did.
@@ -317,12 +339,12 @@ impl Vm {
             Exit::Hvc(imm) => {
                 exits.calls.add(1);
                 vcpu.progress.retired();
-                self.call(vcpu, *imm)
+                self.call(vcpu, *imm, host)
             }
             Exit::Smc(imm) => {
                 exits.calls.add(1);
                 vcpu.retire(false);
-                self.call(vcpu, *imm)
+                self.call(vcpu, *imm, host)
             }
             Exit::SysReg(access) => {
                 exits.sysreg.add(1);
