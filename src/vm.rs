@@ -23,6 +23,7 @@ pub use vcpu::Vcpu;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 use core::{fmt, iter};
 use spin::mutex::TicketMutex;
 
@@ -44,7 +45,7 @@ use crate::stage2::{Config, ConfigError, OutOfPages, Rights, Stage2, Vmid};
 use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
-use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Version};
+use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, MAX_VCPUS, Version};
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
@@ -160,6 +161,8 @@ pub struct Vm {
     erratum_834220: bool,
     guest_errors_trap: bool,
     devices: TicketMutex<Devices>,
+    /// A copy of [`Devices::vcpus_to_plan`], for a look without the lock.
+    to_plan: AtomicU64,
     has_console: bool,
     /// Which vCPUs are on.
     power: Power,
@@ -225,6 +228,7 @@ impl Vm {
             mitigations: ground.mitigations,
             erratum_834220: ground.features.erratum_834220,
             guest_errors_trap: ground.features.ras,
+            to_plan: AtomicU64::new(devices.vcpus_to_plan()),
             devices: TicketMutex::new(devices),
             has_console: config.console,
             power: Power::new(config.vcpus as usize),
@@ -283,11 +287,24 @@ impl Vm {
         let mut devices = self.devices.lock();
         let result = act(&mut devices, host);
         let kicks = devices.take_kicks(own);
+        self.to_plan
+            .store(devices.vcpus_to_plan(), Ordering::Relaxed);
         drop(devices);
         if kicks != 0 {
+            // `to_plan` before the look at who runs: [`Vm::needs_plan`] has them the other way round.
+            fence(Ordering::SeqCst);
             host.kick(kicks);
         }
         result
+    }
+
+    /// Whether vCPU `index` must have its list registers planned before it enters its guest. Without a lock: to be asked
+    /// after others can see that it runs. Who changes something later than this answer sees that, and kicks it.
+    #[must_use]
+    #[inline]
+    pub fn needs_plan(&self, index: usize) -> bool {
+        fence(Ordering::SeqCst);
+        self.to_plan.load(Ordering::Relaxed) & 1 << (index % MAX_VCPUS) != 0
     }
 
     /// The vCPU that the VM starts with, at its entry point.
