@@ -83,6 +83,10 @@ impl Host for Recorder {
         self.tell(at, value);
     }
 
+    fn recall(&mut self, vcpus: u64) {
+        self.host.recalls.push(vcpus);
+    }
+
     fn warn(&mut self, text: fmt::Arguments<'_>) {
         self.host.warnings.push(format!("{text}"));
     }
