@@ -18,7 +18,7 @@ const REMAKE_AT: u32 = 9;
 const STOP_AT: u32 = 64;
 /// Repeats on a descriptor that another vCPU has locked after which the VM is stopped: to fill 1 GiB takes long, for ever
 /// it does not.
-const STOP_LOCKED_AT: u32 = 1 << 24;
+const STOP_LOCKED_AT: u32 = 1 << 22;
 /// Exceptions taken in a row without an instruction retired in between after which the VM is stopped.
 const INJECTIONS: u32 = 16;
 
