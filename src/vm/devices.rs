@@ -1,14 +1,15 @@
 //! The devices of a VM, and the interrupts they raise.
 
+mod interrupts;
+
+use alloc::vec::Vec;
+
 use crate::device::pl011::Pl011;
 use crate::device::pl031::Pl031;
 use crate::device::virtio;
 use crate::fault::Mmio;
 use crate::platform;
-use crate::sysreg::SgiRegister;
-use crate::vgic::{
-    Affinity, ConfigError, IntId, ListRegister, MAX_LIST_REGISTERS, Plan, Version, Vgic,
-};
+use crate::vgic::{self, Affinity, ConfigError, IntId, Version, Vgic};
 use crate::vm::{Host, Vcpu};
 
 /// Device number of the GIC distributor.
@@ -26,8 +27,13 @@ pub(super) const FLASH: u8 = 4;
 /// Device number of the empty virtio-mmio transports.
 pub(super) const VIRTIO: u8 = 5;
 
+/// Device number of the second page of a GICv2's CPU interface, where GICC_DIR is.
+pub(super) const GICC_DIR: u8 = 6;
+
 /// Names of the devices, by number.
-pub(super) const NAMES: [&str; 6] = ["GICD", "GICR", "PL011", "PL031", "flash", "virtio"];
+pub(super) const NAMES: [&str; 7] = [
+    "GICD", "GICR", "PL011", "PL031", "flash", "virtio", "GICC_DIR",
+];
 
 /// The name of the device that a slot's number means; empty for none.
 #[must_use]
@@ -44,8 +50,16 @@ const UART_LINE: IntId = platform::UART_INTERRUPT;
 const RTC_LINE: IntId = platform::RTC_INTERRUPT;
 /// SPIs the distributor has.
 const SPI_COUNT: usize = 256;
-/// The one vCPU.
-const BOOT_VCPU: usize = 0;
+
+/// What became of an access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    /// It was carried out. Of a write: these vCPUs, a bit each, have what it changed in their list registers; it has its
+    /// full effect when they have left their guests.
+    Done(u64),
+    /// Nothing was done: it depends on what these vCPUs did in their guests.
+    Recall(u64),
+}
 
 /// Time of day at a moment of the counter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,27 +68,34 @@ pub struct Clock {
     pub epoch: u64,
 }
 
-/// A VM's devices.
+/// A VM's devices. Who works on them for a vCPU says which: its index, as [`Vcpu::index`] has it.
 pub struct Devices {
     uart: Pl011,
     rtc: Option<Pl031>,
     vgic: Vgic,
+    /// Bit per vCPU: it was told to plan and has not looked since.
+    told: u64,
     /// The guest has been heard of: it printed something since it was reset.
     spoke: bool,
 }
 
 impl Devices {
-    /// All devices out of reset; with a real-time clock if the time of day is known. `links_in_hardware`: list registers
-    /// may have the HW bit.
+    /// All devices out of reset for `vcpus` vCPUs; with a real-time clock if the time of day is known.
+    /// `links_in_hardware`: list registers may have the HW bit.
     ///
     /// # Errors
-    /// [`ConfigError`] never for one vCPU.
+    /// [`ConfigError`] for more vCPUs than the GIC serves, or none.
     pub fn new(
         gic: Version,
+        vcpus: usize,
         links_in_hardware: bool,
         clock: Option<Clock>,
     ) -> Result<Self, ConfigError> {
-        let vgic = Vgic::new(gic, &[Affinity::default()], SPI_COUNT)?;
+        let affinities: Vec<Affinity> = (0..vcpus)
+            .map(|vcpu| Affinity::from_mpidr(platform::affinity(vcpu)))
+            .collect();
+        let vgic = Vgic::new(gic, &affinities, SPI_COUNT)?
+            .with_unseen_lines(&[VIRTUAL_TIMER, PHYSICAL_TIMER]);
         Ok(Self {
             uart: Pl011::new(),
             rtc: clock.map(|clock| Pl031::new(clock.epoch)),
@@ -83,6 +104,7 @@ impl Devices {
             } else {
                 vgic.without_hardware_links()
             },
+            told: 0,
             spoke: false,
         })
     }
@@ -93,37 +115,67 @@ impl Devices {
         self.spoke
     }
 
-    /// Answers one access and moves its value.
+    /// Answers one access and moves its value; or does nothing yet, because of other vCPUs' list registers.
+    /// `has_recalled`: they were recalled.
     #[inline(never)] // `faultline break` of gdb stops here
-    pub(super) fn access<H: Host>(&mut self, vcpu: &mut Vcpu, mmio: &Mmio, host: &mut H) {
+    pub(super) fn access<H: Host>(
+        &mut self,
+        vcpu: &mut Vcpu,
+        mmio: &Mmio,
+        has_recalled: bool,
+        host: &mut H,
+    ) -> Outcome {
+        let is_big_endian = is_big_endian(vcpu.registers.pstate, host);
+        let written = mmio.is_write.then(|| {
+            let value = vcpu.registers.read(mmio.transfer.register) & mmio.transfer.width.mask();
+            swap(value, mmio, is_big_endian)
+        });
+        let register = self.gic_register(vcpu.index, mmio);
+        if let Some(register) = register
+            && let Err(others) = self.prepare(vcpu.index, register, written, has_recalled, host)
+        {
+            return Outcome::Recall(others);
+        }
         if let Some(count) = vcpu.counters.mmio.get(usize::from(mmio.device)) {
             count.add(1);
         }
         if mmio.transfer.is_ordered && mmio.is_write {
             host.dsb(crate::machine::Dsb::Ish);
         }
-        if mmio.device == GICD || mmio.device == GICR {
-            self.fold_in(host);
-        }
-        let is_big_endian = is_big_endian(vcpu.registers.pstate, host);
-        if mmio.is_write {
-            let value = vcpu.registers.read(mmio.transfer.register) & mmio.transfer.width.mask();
-            self.write(mmio, swap(value, mmio, is_big_endian), host);
-        } else {
-            let value = swap(self.read(mmio, host), mmio, is_big_endian);
-            vcpu.registers
-                .write(mmio.transfer.register, mmio.transfer.extend(value));
+        let mut held = 0;
+        match (register, written) {
+            (Some(register), None) => {
+                let value = self.vgic.read(register);
+                load(vcpu, mmio, swap(value, mmio, is_big_endian));
+            }
+            (Some(register), Some(value)) => {
+                held = self.write_gic(vcpu.index, register, value, host);
+            }
+            (None, None) => {
+                let value = self.read(mmio, host);
+                load(vcpu, mmio, swap(value, mmio, is_big_endian));
+            }
+            (None, Some(value)) => self.write(mmio, value, host),
         }
         if mmio.transfer.is_ordered && !mmio.is_write {
             host.dsb(crate::machine::Dsb::Ish);
+        }
+        Outcome::Done(held)
+    }
+
+    fn gic_register(&self, vcpu: usize, mmio: &Mmio) -> Option<vgic::Access> {
+        let (offset, width) = (mmio.offset, mmio.transfer.width);
+        match mmio.device {
+            GICD => self.vgic.distributor(vcpu, offset, width),
+            GICR => self.vgic.redistributor(offset, width),
+            GICC_DIR => self.vgic.deactivation_page(vcpu, offset, width),
+            _ => None,
         }
     }
 
     fn read<H: Host>(&mut self, mmio: &Mmio, host: &mut H) -> u64 {
         let (offset, width) = (mmio.offset, mmio.transfer.width);
         match mmio.device {
-            GICD => self.vgic.read_distributor(BOOT_VCPU, offset, width),
-            GICR => self.vgic.read_redistributor(offset, width),
             UART => {
                 let value = self.uart.read(offset, width);
                 self.uart_accessed(host);
@@ -147,8 +199,6 @@ impl Devices {
     fn write<H: Host>(&mut self, mmio: &Mmio, value: u64, host: &mut H) {
         let (offset, width) = (mmio.offset, mmio.transfer.width);
         match mmio.device {
-            GICD => self.vgic.write_distributor(BOOT_VCPU, offset, width, value),
-            GICR => self.vgic.write_redistributor(offset, width, value),
             UART => {
                 if let Some(byte) = self.uart.write(offset, width, value) {
                     self.spoke = true;
@@ -163,13 +213,6 @@ impl Devices {
                 self.rtc_changed(host);
             }
             _ => {}
-        }
-        if mmio.device == GICD || mmio.device == GICR {
-            self.deactivate_dropped(host);
-            // Enabling the console's interrupt may be what makes the guest a listener.
-            if self.has_room() {
-                host.guest_listens();
-            }
         }
     }
 
@@ -193,7 +236,6 @@ impl Devices {
         if let Some(rtc) = &mut self.rtc {
             rtc.advance(now);
         }
-        self.fold_in(host);
         self.rtc_changed(host);
     }
 
@@ -211,7 +253,8 @@ impl Devices {
     /// Whether the guest would take a byte.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.uart.has_room(self.vgic.forwards(BOOT_VCPU, UART_LINE))
+        // An SPI is the same to every vCPU.
+        self.uart.has_room(self.vgic.forwards(0, UART_LINE))
     }
 
     /// A byte for the guest, which has room for it.
@@ -219,88 +262,12 @@ impl Devices {
         self.uart.receive(byte);
         self.uart_changed();
     }
+}
 
-    /// The guest wrote an SGI register.
-    pub(super) fn send_sgi<H: Host>(&mut self, register: SgiRegister, value: u64, host: &mut H) {
-        self.fold_in(host);
-        match register {
-            SgiRegister::Sgi0r => self.vgic.write_sgi0r(BOOT_VCPU, value),
-            SgiRegister::Sgi1r => self.vgic.write_sgi1r(BOOT_VCPU, value),
-            SgiRegister::Asgi1r => self.vgic.write_asgi1r(BOOT_VCPU, value),
-        }
-    }
-
-    /// A timer's physical interrupt was taken and left active for the guest to end.
-    pub fn timer_interrupt<H: Host>(&mut self, guest: IntId, physical: IntId, host: &mut H) {
-        self.fold_in(host);
-        if !self.vgic.hardware_interrupt(BOOT_VCPU, guest, physical) {
-            host.deactivate(physical.raw());
-        }
-    }
-
-    /// A maintenance interrupt was taken: the list registers want looking at.
-    pub fn maintenance<H: Host>(&mut self, host: &mut H) {
-        self.fold_in(host);
-    }
-
-    /// What the guest did to its list registers, into the model; timers that have gone quiet, out of it.
-    pub fn fold_in<H: Host>(&mut self, host: &mut H) {
-        let loaded = self.vgic.loaded(BOOT_VCPU);
-        if loaded != 0 {
-            let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
-            host.read_list(&mut registers, loaded);
-            self.vgic.sync_from(BOOT_VCPU, &registers);
-        }
-        let ended = host.ended_outside();
-        if ended != 0 {
-            self.vgic.retire(BOOT_VCPU, ended);
-        }
-        self.look_at_timers(host);
-        self.deactivate_dropped(host);
-    }
-
-    /// The guest sets its timers without an exit: what their lines say now counts, not what they said when the physical
-    /// interrupt was taken.
-    fn look_at_timers<H: Host>(&mut self, host: &mut H) {
-        let linked = self.vgic.linked(BOOT_VCPU);
-        if linked == 0 {
-            return;
-        }
-        let (virt, physical) = host.timer_lines();
-        for (intid, line) in [(VIRTUAL_TIMER, virt), (PHYSICAL_TIMER, physical)] {
-            if linked >> intid.raw() & 1 == 1 {
-                self.vgic.set_private_line(BOOT_VCPU, intid, line);
-            }
-        }
-    }
-
-    fn deactivate_dropped<H: Host>(&mut self, host: &mut H) {
-        while let Some(intid) = self.vgic.take_deactivation(BOOT_VCPU) {
-            host.deactivate(intid.raw());
-        }
-    }
-
-    /// Whether an interrupt waits for the guest.
-    #[must_use]
-    pub fn is_pending(&self) -> bool {
-        self.vgic.is_pending(BOOT_VCPU)
-    }
-
-    /// What the list registers shall hold, if anything changed since they were written last.
-    pub fn plan<H: Host>(
-        &mut self,
-        registers: &mut [ListRegister; MAX_LIST_REGISTERS],
-        count: usize,
-        host: &mut H,
-    ) -> Option<Plan> {
-        if !self.vgic.needs_plan(BOOT_VCPU) {
-            return None;
-        }
-        self.fold_in(host);
-        let plan = self.vgic.plan(BOOT_VCPU, registers, count);
-        self.deactivate_dropped(host);
-        Some(plan)
-    }
+/// Puts the value of a load into its register.
+fn load(vcpu: &mut Vcpu, mmio: &Mmio, value: u64) {
+    vcpu.registers
+        .write(mmio.transfer.register, mmio.transfer.extend(value));
 }
 
 /// Whether the guest's data accesses are big-endian: SCTLR_EL1.EE at EL1, E0E at EL0, PSTATE.E in AArch32.
