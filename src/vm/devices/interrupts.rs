@@ -99,11 +99,8 @@ impl Devices {
     /// What `vcpu`'s guest did to this pCPU's list registers, into the model; timers that have gone quiet, out of it.
     pub fn fold_in<H: Host>(&mut self, vcpu: usize, host: &mut H) {
         let loaded = self.vgic.loaded(vcpu);
-        if loaded != 0 {
-            let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
-            host.read_list(&mut registers, loaded);
-            self.vgic.sync_from(vcpu, &registers);
-        }
+        self.vgic
+            .sync_from(vcpu, (0..loaded).map(|n| host.list_register(n)));
         if self.vgic.has_active_outside(vcpu) {
             let ended = host.ended_outside();
             self.vgic.retire(vcpu, ended);
