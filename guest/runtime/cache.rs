@@ -28,6 +28,17 @@ pub fn publish_code(address: u64, size: u64) {
     unsafe { asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
 }
 
+/// What was written to `size` bytes at `address` is in memory, for those who read it with caches off.
+pub fn clean_to_poc(address: u64, size: u64) {
+    let line = 4u64 << (read_sysreg!("CTR_EL0") >> 16 & 0xf);
+    for line in lines(address, size, line) {
+        // SAFETY: cleaning and invalidating changes no value in memory.
+        unsafe { asm!("dc civac, {}", in(reg) line, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
+}
+
 fn lines(address: u64, size: u64, line: u64) -> impl Iterator<Item = u64> {
     (address & !(line - 1)..address + size).step_by(line as usize)
 }

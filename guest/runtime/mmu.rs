@@ -92,7 +92,21 @@ pub fn set(address: u64, descriptor: u64) {
     unsafe { asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
 }
 
-/// Drops all stage-1 translations of EL1.
+/// Drops all stage-1 translations of EL1, on every CPU.
+pub fn invalidate_everywhere() {
+    // SAFETY: as below.
+    unsafe {
+        asm!(
+            "dsb ish",
+            "tlbi vmalle1is",
+            "dsb ish",
+            "isb",
+            options(nostack, preserves_flags)
+        )
+    };
+}
+
+/// Drops all stage-1 translations of EL1 on this CPU.
 pub fn invalidate() {
     // SAFETY: dropping cached translations is always allowed; the tables are complete.
     unsafe {
