@@ -57,6 +57,11 @@ impl Tables {
         tables
     }
 
+    /// Where the level-1 table is.
+    pub fn root(&self) -> u64 {
+        self.root
+    }
+
     /// Writes a level-1 descriptor.
     pub fn set_root(&self, index: u64, descriptor: u64) {
         set(self.root + index * 8, descriptor);
