@@ -115,6 +115,9 @@ pub struct Caught {
 /// A handler that mends the cause of an abort, so that the instruction can run again; says whether it did.
 pub type Mend = fn(&Frame) -> bool;
 
+/// A handler of debug exceptions, which may change where and how they return; says whether it was one.
+pub type Debug = fn(&mut Frame) -> bool;
+
 static CATCHING: PerCpu<bool> = PerCpu::new(false);
 /// A dump is being printed.
 static DUMPING: Global<bool> = Global::new(false);
@@ -123,6 +126,7 @@ static CAUGHT: PerCpu<Caught> = PerCpu::new(Caught {
     last: None,
 });
 static MEND: Global<Option<Mend>> = Global::new(None);
+static DEBUG: Global<Option<Debug>> = Global::new(None);
 static IRQ: Global<Option<fn()>> = Global::new(None);
 
 /// Runs `action` and records the synchronous exceptions it takes.
@@ -140,6 +144,11 @@ pub fn catch<T>(action: impl FnOnce() -> T) -> (T, Caught) {
 /// Gives aborts to `mend` first.
 pub fn on_abort(mend: Option<Mend>) {
     MEND.set(mend);
+}
+
+/// Gives synchronous exceptions to `handler` first.
+pub fn on_debug(handler: Option<Debug>) {
+    DEBUG.set(handler);
 }
 
 /// Gives IRQs to `handler`.
@@ -188,6 +197,11 @@ extern "C" fn guest_exception(frame: &mut Frame) {
     if !frame.is_synchronous() {
         dump(frame);
         verdict::fail(format_args!("exception at vector {:#05x}", frame.vector));
+    }
+    if let Some(handler) = DEBUG.get()
+        && handler(frame)
+    {
+        return;
     }
     if el0::is_farewell(frame) {
         return el0::leave(frame);
