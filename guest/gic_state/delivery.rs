@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use runtime::gic::{Gic, PRIORITY, register};
 use runtime::platform::VTIMER_INTID;
 use runtime::sync::wait_for;
-use runtime::{check, check_eq, mmio, smp, timer, trap};
+use runtime::{check, check_eq, hypercall, mmio, smp, timer, trap};
 
 const A: u32 = FIRST_SPI;
 const B: u32 = FIRST_SPI + 1;
@@ -297,8 +297,13 @@ fn routed() {
     }
 }
 
-/// Pending for a CPU that does not take it, then routed to another.
+/// Pending for a CPU that does not take it, then routed to another (IHI 0048 4.3.12: a change has an immediate effect on
+/// a pending interrupt).
 fn moves() {
+    // QEMU's own GICv2, before version 8, remembers whom an SPI was meant for when it became pending.
+    if gic().version() == 2 && hypercall::counter(0).is_none() {
+        return;
+    }
     manner(PLAIN);
     gic().route(A, 0);
     trap::mask_irq();

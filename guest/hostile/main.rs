@@ -17,7 +17,7 @@ use runtime::{cache, check, check_eq, fdt, mmio, mmu, pages, println, timer};
 runtime::guest!("hostile", hostile);
 
 /// Acts of each CPU.
-const ROUNDS: u64 = 3_000;
+const ROUNDS: u64 = 1_000;
 /// Words the working CPU sums.
 const WORDS: u64 = 2048;
 const RET: u32 = 0xd65f_03c0;

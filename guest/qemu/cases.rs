@@ -39,7 +39,7 @@ impl Machine<'_> {
 type Fits = fn(&Cpu) -> bool;
 
 /// Guests that pass or fail by themselves, on every machine and with both policies of rights.
-const MEMORY_GUESTS: [&str; 8] = [
+const MEMORY_GUESTS: [&str; 9] = [
     "founding_bug",
     "s1ptw",
     "page_crossing",
@@ -48,9 +48,10 @@ const MEMORY_GUESTS: [&str; 8] = [
     "integrity",
     "el0_pages",
     "aborts",
+    "par_kept",
 ];
 /// Guests that pass or fail by themselves, on every machine.
-const OTHER_GUESTS: [&str; 7] = [
+const OTHER_GUESTS: [&str; 11] = [
     "mmio_widths",
     "pair_access",
     "timer",
@@ -58,6 +59,10 @@ const OTHER_GUESTS: [&str; 7] = [
     "id_registers",
     "every_register",
     "every_device",
+    "timers",
+    "debug",
+    "gic_state",
+    "hostile",
 ];
 
 /// Chooses cases for this lab: one representative per axis, or everything.
@@ -74,6 +79,7 @@ pub(crate) fn plan(lab: &Lab, everything: bool) -> Plan {
     planner.linux();
     planner.tours();
     planner.behaviours();
+    planner.bare();
     planner.bad_ends();
     planner.console_and_resets();
     planner.entries();

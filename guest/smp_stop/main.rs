@@ -1,7 +1,7 @@
 //! The VM ends, by one CPU's call, while the others compute, sleep, take faults, call, or are off: all of them stop, and
 //! every page comes back (the hypervisor's account says so).
 //!
-//! `how=` on the command line: `off` (by default), `reset`, `reset2`, `exit` or `nothing` (all CPUs turn themselves off);
+//! `how=` on the command line: `off` (by default), `reset`, `reset2`, `exit` or `nothing` (all CPUs turn themselves off, which ends the VM too);
 //! `by=` the number of the CPU that calls. A reset begins anew until `until=`, in seconds since 1970.
 #![no_std]
 #![no_main]
@@ -26,7 +26,7 @@ static PAGES: AtomicU64 = AtomicU64::new(0);
 fn smp_stop() {
     smp::require(2);
     mmu::Tables::identity().enable();
-    let by = fdt::number("by").unwrap_or(0) as usize % smp::count();
+    let by = by();
     PAGES.store(pages::fresh_run(4096), Ordering::Relaxed);
     smp::start_others(smp::count(), if by == 0 { work } else { wait_or_end });
     if by != 0 {
@@ -86,6 +86,9 @@ fn end() -> ! {
 /// What the others do when the end comes: a kind each, never ending.
 fn work() {
     AT_WORK.fetch_add(1, Ordering::Release);
+    if fdt::has_word("how=nothing") {
+        smp::off();
+    }
     match smp::index() % 7 {
         0 => loop {
             core::hint::black_box(0);

@@ -7,12 +7,13 @@
 #![no_main]
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use runtime::gic::register::ISPENDR;
 use runtime::gic::{Gic, SPECIAL};
 use runtime::platform::{PTIMER_INTID, VTIMER_INTID};
 use runtime::sync::{Barrier, PerCpu, wait_for};
 use runtime::trap::{catch, class};
 use runtime::{
-    check, check_eq, el0, fdt, hypercall, mmu, pages, println, read_sysreg, smp, timer, trap, verdict,
+    check, check_eq, el0, fdt, mmu, pages, println, read_sysreg, smp, timer, trap, verdict,
     write_sysreg,
 };
 
@@ -20,6 +21,8 @@ runtime::guest!("timers", timers);
 
 /// Ticks of each timer of each CPU.
 const TICKS: u64 = 50;
+/// A moment that does not come. Not the last one: with an offset on it QEMU before 8 counts it as past, again and again.
+const END_OF_TIME: u64 = u64::MAX >> 2;
 const ENABLE: u64 = timer::ENABLE;
 const IMASK: u64 = timer::IMASK;
 const ISTATUS: u64 = timer::ISTATUS;
@@ -235,13 +238,17 @@ fn registers() {
             ENABLE | IMASK | ISTATUS,
             "{kind:?} CTL after a negative TVAL"
         );
-        kind.set_compare(u64::MAX);
+        kind.set_compare(END_OF_TIME);
         check_eq!(
             kind.control(),
             ENABLE | IMASK,
             "{kind:?} CTL at the end of time"
         );
-        check_eq!(kind.compare(), u64::MAX, "{kind:?} CVAL at the end of time");
+        check_eq!(
+            kind.compare(),
+            END_OF_TIME,
+            "{kind:?} CVAL at the end of time"
+        );
         kind.set_control(0);
     }
     trap::unmask_irq();
@@ -266,7 +273,7 @@ fn edges() {
             );
         }
         let before = state.taken.load(Ordering::Acquire);
-        kind.set_compare(u64::MAX);
+        kind.set_compare(END_OF_TIME);
         kind.set_control(ENABLE);
         timer::spin_ms(1);
         kind.set_control(ENABLE | IMASK);
@@ -279,13 +286,14 @@ fn edges() {
             before,
             "{kind:?} ticks of a timer that may not, on CPU {cpu}"
         );
-        // A tick that goes away before it is taken does not come, once the machine beneath has been asked anything: the
+        // A tick that goes away before it is taken does not come, once the machine beneath has been asked for it: the
         // list register of a hypervisor's GIC keeps it until then.
         trap::mask_irq();
         kind.set_control(ENABLE);
         timer::spin_ms(1);
         kind.set_control(0);
-        hypercall::hvc(hypercall::PSCI_VERSION, 0);
+        let intid = [VTIMER_INTID, PTIMER_INTID][kind as usize];
+        check!(!gic().bit(ISPENDR, intid), "{kind:?} pending while off");
         trap::unmask_irq();
         timer::spin_ms(1);
         check_eq!(
