@@ -113,7 +113,7 @@ fn first_look() {
 fn look() {
     let cpu = smp::index();
     let control = ((cpu as u64 + 1) << 22) & FPCR_BITS;
-    let status = (1 << cpu | u64::from(cpu % 2 == 0) << 27) & FPSR_BITS;
+    let status = (1 << cpu | u64::from(cpu.is_multiple_of(2)) << 27) & FPSR_BITS;
     write_sysreg!("S3_3_C4_C4_0", control);
     write_sysreg!("S3_3_C4_C4_1", status);
     let check = |when: &str| {

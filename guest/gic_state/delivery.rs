@@ -27,7 +27,12 @@ pub(crate) fn all() {
     active_by_software();
     if smp::count() > 1 {
         routed();
-        moves();
+        to_cpu_0();
+        // QEMU's own GICv2, before version 8, remembers whom an SPI was meant for when it became pending.
+        if gic().version() == 3 || hypercall::counter(0).is_some() {
+            moves();
+            to_cpu_0();
+        }
         ended_elsewhere();
     }
     if gic().version() == 3 {
@@ -297,13 +302,16 @@ fn routed() {
     }
 }
 
+/// All to CPU 0 again.
+fn to_cpu_0() {
+    for intid in spis() {
+        gic().route(intid, 0);
+    }
+}
+
 /// Pending for a CPU that does not take it, then routed to another (IHI 0048 4.3.12: a change has an immediate effect on
 /// a pending interrupt).
 fn moves() {
-    // QEMU's own GICv2, before version 8, remembers whom an SPI was meant for when it became pending.
-    if gic().version() == 2 && hypercall::counter(0).is_none() {
-        return;
-    }
     manner(PLAIN);
     gic().route(A, 0);
     trap::mask_irq();
@@ -315,9 +323,6 @@ fn moves() {
     trap::unmask_irq();
     settle();
     check_eq!(length(), 1, "SPIs taken of one that moved");
-    for intid in spis() {
-        gic().route(intid, 0);
-    }
 }
 
 fn deactivate_a() {

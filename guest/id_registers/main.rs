@@ -84,12 +84,13 @@ fn the_same_on_each_cpu() {
     mmio::write32(code + 4, 0xd65f_03c0);
     CODE.store(code, Ordering::Release);
     sum_up();
+    let sum_of = |cpu: usize| SUMS[cpu].load(Ordering::Acquire);
     for cpu in 1..smp::count() {
         smp::start(cpu, sum_up);
         smp::wait_until_off(cpu);
         check_eq!(
-            SUMS[cpu].load(Ordering::Acquire),
-            SUMS[0].load(Ordering::Acquire),
+            sum_of(cpu),
+            sum_of(0),
             "the ID registers of CPU {cpu}, summed up"
         );
     }

@@ -39,7 +39,7 @@ fn own_tables() {
         for cpu in 0..cpus() {
             let (leaf, data) = (LEAF[cpu].load(Ordering::Relaxed), data(cpu));
             for page in 0..2 {
-                let descriptor = data + page * PAGE | mmu::TABLE_OR_PAGE | mmu::NORMAL | bits;
+                let descriptor = (data + page * PAGE) | mmu::TABLE_OR_PAGE | mmu::NORMAL | bits;
                 mmio::write64(leaf + 8 * page, descriptor);
             }
         }

@@ -51,6 +51,9 @@ struct Regime {
     sctlr: u64,
 }
 
+/// What a CPU runs.
+type Body = fn();
+
 /// What a CPU was started with.
 #[derive(Clone, Copy)]
 pub struct Arrival {
@@ -80,7 +83,7 @@ static GUEST_REGIME: Global<Regime> = Global::new(Regime {
     ttbr0: 0,
     sctlr: 0,
 });
-static BODIES: [Global<Option<fn()>>; MAX] = [const { Global::new(None) }; MAX];
+static BODIES: [Global<Option<Body>>; MAX] = [const { Global::new(None) }; MAX];
 static ARRIVALS: PerCpu<Arrival> = PerCpu::new(Arrival {
     context: 0,
     sctlr: 0,

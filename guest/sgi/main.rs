@@ -305,7 +305,7 @@ fn wakes() {
         }
         let asleep = round * (smp::count() as u32 - 1);
         wait_for("sleepers", || SLEPT.load(Ordering::Acquire) == asleep);
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             // Certainly asleep by now; in the other rounds perhaps not yet.
             timer::spin_ms(1);
         }

@@ -100,7 +100,7 @@ fn refusals() {
         "CPU_ON at an address without memory"
     );
     check_eq!(
-        smp::cpu_on(there, u64::MAX & !3, 1),
+        smp::cpu_on(there, !3, 1),
         code::INVALID_ADDRESS,
         "CPU_ON at the end of all addresses"
     );
@@ -158,7 +158,7 @@ fn off_and_on() {
         let before = LIVES.load(Ordering::Acquire);
         for n in 1..smp::count() {
             smp::prepare(n, note_and_leave);
-            let function = if round % 2 == 0 {
+            let function = if round.is_multiple_of(2) {
                 smp::CPU_ON
             } else {
                 CPU_ON_32

@@ -369,7 +369,7 @@ fn ticks() {
 /// The odd CPUs compute all the time; the even ones sleep, but for the ticks.
 fn ticks_beside_work() {
     let cpu = smp::index();
-    if cpu % 2 == 0 {
+    if cpu.is_multiple_of(2) {
         return ticks();
     }
     GATE.wait(smp::count());
