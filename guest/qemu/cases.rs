@@ -85,6 +85,7 @@ pub(crate) fn plan(lab: &Lab, everything: bool) -> Plan {
     planner.entries();
     planner.refusals();
     planner.known_bad_build();
+    planner.poisoned_build();
     planner.plan
 }
 
@@ -119,7 +120,7 @@ impl<'a> Planner<'a> {
     }
 
     /// One CPU per kind that matters to stage 2, each once with every GIC version it is paired with.
-    fn representatives(&mut self) -> Vec<Machine<'a>> {
+    pub(crate) fn representatives(&mut self) -> Vec<Machine<'a>> {
         let lab = self.lab;
         let kinds: [(&str, Fits, u32); 5] = [
             (
