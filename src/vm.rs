@@ -10,6 +10,7 @@ mod calls;
 mod devices;
 mod input;
 mod load;
+mod quick;
 mod recall;
 mod stolen;
 mod summary;
