@@ -79,6 +79,7 @@ pub(crate) fn plan(lab: &Lab, everything: bool) -> Plan {
     // Longest first, so that the last ones to run are short.
     planner.linux();
     planner.tours();
+    planner.costs();
     planner.behaviours();
     planner.bare();
     planner.bad_ends();

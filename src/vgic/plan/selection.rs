@@ -82,10 +82,7 @@ impl Selection {
             return;
         }
         self.left_pending += 1;
-        if self
-            .best_left_pending
-            .is_none_or(|best| candidate < best)
-        {
+        if self.best_left_pending.is_none_or(|best| candidate < best) {
             self.best_left_pending = Some(candidate);
         }
     }
