@@ -118,6 +118,20 @@ impl Vgic {
         }
     }
 
+    /// `vcpu` leaves its physical CPU: after [`Vgic::sync_from`] and [`Vgic::retire`] what its list registers hold returns into
+    /// the model, and no physical interrupt stays linked ([`Vgic::unlink`]). Where it comes next it needs a plan, for list
+    /// registers that are empty and an EOIcount of zero.
+    pub fn unload(&mut self, vcpu: usize) {
+        if vcpu >= self.vcpus.len() {
+            return;
+        }
+        self.take_back(vcpu);
+        let interface = &mut self.vcpus[vcpu];
+        (interface.slot_count, interface.has_leftovers, interface.retired) = (0, false, 0);
+        self.unlink(vcpu);
+        self.mark(vcpu);
+    }
+
     /// The list registers' content returns into the model, as if none were in use.
     fn take_back(&mut self, vcpu: usize) {
         for index in 0..self.vcpus[vcpu].slot_count {

@@ -299,6 +299,14 @@ impl Devices {
         }
     }
 
+    /// `vcpu` leaves this pCPU: what its list registers hold returns into the model, and its timers' physical interrupts are
+    /// deactivated. It is planned for anew where it comes next.
+    pub fn leave<H: Host>(&mut self, vcpu: usize, host: &mut H) {
+        self.fold_in(vcpu, host);
+        self.vgic.unload(vcpu);
+        self.deactivate_dropped(vcpu, host);
+    }
+
     /// Whether an interrupt waits for `vcpu`, whose list registers were folded in. From here on a change that concerns it
     /// is told again ([`Self::take_kicks`]): so a vCPU looks, and if there is nothing it waits, and no wake-up is lost.
     pub fn is_pending(&mut self, vcpu: usize) -> bool {
