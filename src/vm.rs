@@ -104,6 +104,10 @@ pub enum Next {
     Resume,
     /// Wait until an interrupt is there, then enter it.
     Wait,
+    /// Let others run first, if any want to: it waits for an event, which may have come already.
+    Yield,
+    /// Off, by PSCI: it does not come back by itself.
+    Off,
     /// A physical interrupt must be seen to, then enter it.
     Interrupt,
     /// The VM has ended.
@@ -265,11 +269,22 @@ impl Vm {
         result
     }
 
-    /// The vCPU that the VM starts with, at its entry point.
+    /// How many vCPUs it has.
     #[must_use]
-    pub fn boot_vcpu(&self) -> Vcpu {
-        let counters = self.counters.first().cloned().unwrap_or_default();
-        Vcpu::entering(0, self.loaded.entry, self.loaded.tree, &self.ids, counters)
+    pub fn vcpu_count(&self) -> usize {
+        self.counters.len()
+    }
+
+    /// vCPU `index` out of reset, at address 0: whoever turns it on says where it begins.
+    #[must_use]
+    pub fn vcpu(&self, index: usize) -> Vcpu {
+        let counters = self.counters.get(index).cloned().unwrap_or_default();
+        Vcpu::at_reset(index, &self.ids, counters)
+    }
+
+    /// Puts `vcpu` to the entry point, with the device tree's address in x0: the one that the VM starts with.
+    pub fn boot(&self, vcpu: &mut Vcpu) {
+        vcpu.enter_at(self.loaded.entry.raw(), self.loaded.tree.raw());
     }
 
     /// What all its vCPUs did.
@@ -319,10 +334,10 @@ impl Vm {
                 exits.sysreg.add(1);
                 self.system_register(vcpu, access, host)
             }
-            Exit::Wait { .. } => {
+            Exit::Wait { event } => {
                 exits.waits.add(1);
                 vcpu.retire(false);
-                Next::Wait
+                if *event { Next::Yield } else { Next::Wait }
             }
             Exit::Interrupt => {
                 exits.interrupts.add(1);

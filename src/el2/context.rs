@@ -9,13 +9,17 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{
     AFSR0_EL1, AFSR1_EL1, AMAIR_EL1, CNTKCTL_EL1, CNTP_CTL_EL0, CNTP_CVAL_EL0, CNTV_CTL_EL0,
     CNTV_CVAL_EL0, CNTVOFF_EL2, CONTEXTIDR_EL1, CPACR_EL1, CSSELR_EL1, ELR_EL1, ESR_EL1, FAR_EL1,
-    MAIR_EL1, MDSCR_EL1, OSLAR_EL1, OSLSR_EL1, PAR_EL1, SCTLR_EL1, SP_EL0, SP_EL1, SPSR_EL1,
-    TCR_EL1, TPIDR_EL0, TPIDR_EL1, TPIDRRO_EL0, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, VMPIDR_EL2,
+    MAIR_EL1, MDSCR_EL1, OSLAR_EL1, PAR_EL1, SCTLR_EL1, SP_EL0, SP_EL1, SPSR_EL1, TCR_EL1,
+    TPIDR_EL0, TPIDR_EL1, TPIDRRO_EL0, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, VMPIDR_EL2,
 };
 use faultline::features::Features;
 use tock_registers::interfaces::{Readable, Writeable};
 
-use super::sysreg::{APDA, APDB, APGA, APIA, APIB, MDCCINT_EL1, OSDLR_EL1};
+use super::interrupts::asserts;
+use super::sysreg::{
+    APDA, APDA_HI, APDB, APDB_HI, APGA, APGA_HI, APIA, APIA_HI, APIB, APIB_HI, MDCCINT_EL1,
+    OSDLR_EL1, OSLSR_EL1,
+};
 
 /// `SCTLR_EL1` at reset: RES1 bits (EOS, TSCXT, EIS, SPAN, nTLSMD, LSMAOE and the barrier controls), MMU and caches off.
 const SCTLR_EL1_RESET: u64 = 0x30d0_0980;
@@ -169,6 +173,16 @@ impl Context {
     }
 }
 
+impl Context {
+    /// Which timers assert their lines, of a context that was saved: virtual, physical.
+    pub(super) const fn timers_fired(&self) -> (bool, bool) {
+        (
+            asserts(self.virtual_timer.control),
+            asserts(self.physical_timer.control),
+        )
+    }
+}
+
 /// EL1's stage 1 on and walking nothing: whatever is translated speculatively while registers of two vCPUs are mixed ends in
 /// a fault that nobody sees (errata 1165522, 1319367, 1530923 and their like).
 pub(super) fn close_stage1() {
@@ -188,5 +202,4 @@ macro_rules! keys {
         }
     };
 }
-use super::sysreg::{APDA_HI, APDB_HI, APGA_HI, APIA_HI, APIB_HI};
 keys! { 0 APIA 1 APIA_HI 2 APIB 3 APIB_HI 4 APDA 5 APDA_HI 6 APDB 7 APDB_HI 8 APGA 9 APGA_HI }

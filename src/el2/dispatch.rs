@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 
 use aarch64_cpu::registers::CNTFRQ_EL0;
-use faultline::exit::{Exit, Syndrome, Vector};
+use faultline::exit::{Exit, Vector};
 use faultline::vm::Next;
 use tock_registers::interfaces::Readable;
 
@@ -17,7 +17,7 @@ use super::machine::Cpu;
 use super::shared::Shared;
 use super::vcpu_run::{VcpuRun, now};
 use super::vm_run::VmRun;
-use super::{debug, guest_state, percpu};
+use super::{guest_state, percpu};
 
 /// Slices per second.
 const SLICES: u64 = 250;
@@ -83,9 +83,11 @@ fn slice(mut run: Box<VcpuRun>, shared: &'static Shared, cpu: &mut Cpu) {
         Left::Gone
     } else {
         run.load(&vm, cpu);
+        percpu::set_registers(cpu.number, Some(&mut run.vcpu.registers));
         share(shared, cpu, true);
         let left = run_on(&vm, &mut run, shared, cpu);
         run.leave(&vm, cpu);
+        percpu::set_registers(cpu.number, None);
         left
     };
     match left {
@@ -139,13 +141,7 @@ pub(super) fn share(shared: &Shared, cpu: &mut Cpu, is_new: bool) {
 }
 
 /// The heart: enter the guest, read the syndrome once, decode, let the library handle it.
-fn run_on(
-    vm: &Arc<VmRun>,
-    run: &mut VcpuRun,
-    shared: &'static Shared,
-    cpu: &mut Cpu,
-) -> Left {
-    debug::note_vcpu(&vm.vm, &run.vcpu);
+fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut Cpu) -> Left {
     loop {
         if vm.ends() {
             return Left::Gone;
@@ -154,10 +150,9 @@ fn run_on(
             return Left::Yielded;
         }
         interrupts::write_list(&vm.vm, &run.vcpu, cpu);
-        let (vector, syndrome) = percpu::enter(&mut run.vcpu.registers);
-        debug::note_exit(vector, &run.vcpu.registers, &syndrome);
+        let (vector, syndrome) = percpu::enter(cpu.number, &mut run.vcpu.registers);
         let exit = Exit::decode(vector_of(vector), &syndrome);
-        if gives_lazily(&exit, &syndrome, run, cpu) {
+        if gives_lazily(&exit, run, cpu) {
             continue;
         }
         match vm.vm.handle_exit(&mut run.vcpu, &exit, &shared.pool, cpu) {
@@ -185,16 +180,13 @@ fn run_on(
 
 /// Registers that a vCPU gets when it first uses them in its slice. Answers whether that is what it left the guest for: then
 /// it tries again.
-fn gives_lazily(exit: &Exit, syndrome: &Syndrome, run: &mut VcpuRun, cpu: &mut Cpu) -> bool {
+fn gives_lazily(exit: &Exit, run: &mut VcpuRun, cpu: &mut Cpu) -> bool {
     /// `ESR_EL2.EC` of an access to floating-point or SIMD registers.
     const FP_SIMD: u64 = 0x07;
     match exit {
         Exit::Hidden { class } if *class == FP_SIMD => cpu.fp.open(&run.fp),
         Exit::SysReg(access) if access.is_debug() => run.breakpoints.open(),
-        _ => {
-            let _ = syndrome;
-            false
-        }
+        _ => false,
     }
 }
 
@@ -221,12 +213,17 @@ pub(super) fn tell_where(vm: &VmRun, run: &VcpuRun, cpu: &Cpu) {
     let registers = &run.vcpu.registers;
     log!(
         "where",
-        "'{}' vCPU {} on CPU {}: PC {:#x} at {}, x30 {:#x}, {} exits",
+        "'{}' vCPU {} on CPU {}: PC {:#x} at {}, interrupts {}, x30 {:#x}, {} exits",
         vm.vm.name(),
         run.vcpu.index,
         cpu.number,
         registers.pc,
         registers.level(),
+        if registers.masks_irqs() {
+            "masked"
+        } else {
+            "on"
+        },
         registers.x[30],
         run.vcpu.counters.exits.total()
     );

@@ -29,14 +29,16 @@ save_fp:
         all_pairs stp
         mrs     x1, fpsr
         mrs     x2, fpcr
-        stp     x1, x2, [x0, #512]
+        add     x0, x0, #512
+        stp     x1, x2, [x0]
         ret
 
 // load_fp(x0: the same)
         .global load_fp
 load_fp:
         all_pairs ldp
-        ldp     x1, x2, [x0, #512]
+        add     x0, x0, #512
+        ldp     x1, x2, [x0]
         msr     fpsr, x1
         msr     fpcr, x2
         ret

@@ -7,9 +7,13 @@ use faultline::vgic::{ListRegister, MAX_LIST_REGISTERS};
 use faultline::vm::Host;
 use tock_registers::interfaces::Readable;
 
+use alloc::sync::Arc;
+
 use super::console::{self, log};
+use super::dispatch::Due;
 use super::interrupts;
 use super::machine::Cpu;
+use super::shared::Shared;
 
 impl Host for Cpu {
     fn put_console(&mut self, byte: u8) {
@@ -41,7 +45,10 @@ impl Host for Cpu {
     }
 
     fn set_alarm(&mut self, at: Option<u64>) {
-        interrupts::set_hyp_timer(at);
+        if let Some(vm) = &self.vm {
+            let alarm = Due::Alarm(Arc::downgrade(vm));
+            self.due(&alarm, at);
+        }
     }
 
     fn timer_lines(&mut self) -> (bool, bool) {
@@ -49,7 +56,12 @@ impl Host for Cpu {
     }
 
     fn kick(&mut self, vcpus: u64) {
-        let _ = vcpus;
+        // Out of its place meanwhile: whom it wakes may belong to this pCPU.
+        let Some(vm) = self.vm.take() else { return };
+        if let Some(shared) = Shared::get() {
+            vm.wake(vcpus, shared, self);
+        }
+        self.vm = Some(vm);
     }
 
     fn warn(&mut self, text: fmt::Arguments<'_>) {

@@ -19,7 +19,7 @@ use super::vcpu_run::{VcpuRun, now};
 use super::vm_run::VmRun;
 
 /// Who works on a VM's devices without being one of its vCPUs.
-const NOBODY: usize = usize::MAX;
+pub(super) const NOBODY: usize = usize::MAX;
 
 /// The numbers of the interrupts EL2 handles.
 #[derive(Clone, Copy)]
@@ -144,7 +144,9 @@ fn moments_have_come(shared: &'static Shared, cpu: &mut Cpu) {
             }
             Due::Alarm(vm) => {
                 if let Some(vm) = vm.upgrade() {
-                    for_vm(&vm, cpu, |vm, cpu| vm.on_devices(NOBODY, cpu, Devices::alarm));
+                    for_vm(&vm, cpu, |vm, cpu| {
+                        vm.on_devices(NOBODY, cpu, Devices::alarm)
+                    });
                 }
             }
         }
@@ -161,12 +163,7 @@ fn for_vm<T>(vm: &Arc<VmRun>, cpu: &mut Cpu, act: impl FnOnce(&Vm, &mut Cpu) -> 
 
 /// Takes what was typed, and gives the guest as much of it as it has room for. When the queue is full the rest stays in the
 /// UART until the guest has read. `own`: the vCPU on whose behalf that is.
-pub(super) fn console_input(
-    vm: &Arc<VmRun>,
-    own: usize,
-    shared: &'static Shared,
-    cpu: &mut Cpu,
-) {
+pub(super) fn console_input(vm: &Arc<VmRun>, own: usize, shared: &'static Shared, cpu: &mut Cpu) {
     let mut input = vm.input.lock();
     let mut is_asked = false;
     while !input.is_full()
@@ -228,10 +225,7 @@ pub(super) fn set_hyp_timer(at: Option<u64>) {
 
 /// Whether the guest's timers assert their lines: enabled, not masked, condition met. Virtual, physical.
 pub(super) fn timer_lines() -> (bool, bool) {
-    (
-        asserts(CNTV_CTL_EL0.get()),
-        asserts(CNTP_CTL_EL0.get()),
-    )
+    (asserts(CNTV_CTL_EL0.get()), asserts(CNTP_CTL_EL0.get()))
 }
 
 /// Whether a timer with this `CNTx_CTL` asserts its line.

@@ -53,7 +53,7 @@ impl Arrival {
 
 /// What entry.S tells a CPU that arrives with its MMU off. Cleaned to the point of coherency before each start.
 #[repr(C, align(64))]
-struct Wanted {
+pub(super) struct Wanted {
     ttbr: u64,
     tcr: u64,
     mpidr: u64,
@@ -85,6 +85,7 @@ struct Reception {
 }
 
 static RECEPTION: Once<Reception> = Once::new();
+static STACKS: Once<Vec<PaRange>> = Once::new();
 /// By pCPU number.
 static ARRIVALS: [Once<Arrival>; MAX_CPUS] = [const { Once::new() }; MAX_CPUS];
 /// The number of the next pCPU.
@@ -134,6 +135,7 @@ pub(super) fn start_all(
         description: board.gic.clone(),
         sources,
     });
+    STACKS.call_once(|| slots.to_vec());
     let mut all = Vec::from([ARRIVALS[0].call_once(|| Arrival::of_this_cpu(gic))]);
     let this = Mpidr::from_register(MPIDR_EL1.get());
     let others = board.cpus.iter().filter(|other| other.mpidr != this);
@@ -152,7 +154,11 @@ pub(super) fn start_all(
         "{} of {} up{}",
         all.len(),
         board.cpus.len(),
-        if left_out == 0 { "" } else { "; the others are left out" }
+        if left_out == 0 {
+            ""
+        } else {
+            "; the others are left out"
+        }
     );
     all
 }
@@ -217,7 +223,13 @@ fn call(board: &Board, other: &BoardCpu, cpu: &mut Cpu) -> Result<(), &'static s
             }
             // SAFETY: the word at which the CPU looks, mapped; its page is reserved (board.rs), so nobody else's.
             unsafe { identity::<u64>(release).write_volatile(entry) };
-            cpu.dc(Dc::CleanInvalidateToPoc, PaRange { start: release, size: 8 });
+            cpu.dc(
+                Dc::CleanInvalidateToPoc,
+                PaRange {
+                    start: release,
+                    size: 8,
+                },
+            );
             barrier::dsb(barrier::SY);
             aarch64_cpu::asm::sev();
             Ok(())
@@ -254,6 +266,15 @@ pub(super) extern "C" fn secondary(ticket: usize) -> ! {
     NEXT.store(number + 1, Ordering::Relaxed);
     ARRIVALS[number].call_once(|| arrival);
     run::secondary(cpu)
+}
+
+/// Whether this is in the stack of one of the other CPUs.
+pub(super) fn is_stack(at: Pa) -> bool {
+    STACKS.get().is_some_and(|slots| {
+        slots
+            .iter()
+            .any(|slot| slot.contains(at) && at.raw() & (STACK_SLOT / 2) != 0)
+    })
 }
 
 fn wait_for_ever() -> ! {

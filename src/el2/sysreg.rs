@@ -53,6 +53,8 @@ system_registers! {
     HDFGWTR_EL2 = "S3_4_C3_C1_5";
     /// Debug communications channel interrupts.
     MDCCINT_EL1 = "mdccint_el1";
+    /// OS Lock status.
+    OSLSR_EL1 = "oslsr_el1";
     /// OS double lock.
     OSDLR_EL1 = "osdlr_el1";
     /// Cache Type.

@@ -110,6 +110,13 @@ impl VcpuRun {
     }
 }
 
+impl VcpuRun {
+    /// Which of its timers assert their lines: virtual, physical.
+    pub(super) const fn timers_fired(&self) -> (bool, bool) {
+        self.context.timers_fired()
+    }
+}
+
 /// Now, in ticks of the physical counter.
 pub(super) fn now() -> u64 {
     barrier::isb(barrier::SY);

@@ -106,7 +106,11 @@ impl VmRun {
     /// Every vCPU of it.
     const fn all(&self) -> u64 {
         let count = self.vcpus.len() as u32;
-        if count >= u64::BITS { u64::MAX } else { (1 << count) - 1 }
+        if count >= u64::BITS {
+            u64::MAX
+        } else {
+            (1 << count) - 1
+        }
     }
 
     /// The VM ends; how, the first one says. Every vCPU is given up, or told to be.

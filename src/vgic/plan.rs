@@ -127,7 +127,11 @@ impl Vgic {
         }
         self.take_back(vcpu);
         let interface = &mut self.vcpus[vcpu];
-        (interface.slot_count, interface.has_leftovers, interface.retired) = (0, false, 0);
+        (
+            interface.slot_count,
+            interface.has_leftovers,
+            interface.retired,
+        ) = (0, false, 0);
         self.unlink(vcpu);
         self.mark(vcpu);
     }

@@ -314,6 +314,14 @@ impl Devices {
         self.vgic.is_pending(vcpu)
     }
 
+    /// Whether a timer of `vcpu` that asserts its line, virtual or physical, is a reason to leave WFI although the line is not
+    /// in the model: its interrupt is enabled and not active. For a vCPU that has left its pCPU, timers and all.
+    #[must_use]
+    pub fn wakes(&self, vcpu: usize, fired: (bool, bool)) -> bool {
+        fired.0 && self.vgic.would_signal(vcpu, VIRTUAL_TIMER)
+            || fired.1 && self.vgic.would_signal(vcpu, PHYSICAL_TIMER)
+    }
+
     /// The vCPUs other than `own` that must look at their interrupts and have not been told so since they looked last, a
     /// bit each; they count as told from now on. To be asked after every operation, and passed to [`Host::kick`] when the
     /// lock is free again.

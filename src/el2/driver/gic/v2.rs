@@ -104,7 +104,13 @@ impl GicV2 {
         // What was written before is seen by the CPU that takes the interrupt.
         barrier::dsb(barrier::ISHST);
         // SAFETY: GICD.
-        unsafe { write32(self.distributor, GICD_SGIR, u32::from(target) << TARGET_SHIFT | number) };
+        unsafe {
+            write32(
+                self.distributor,
+                GICD_SGIR,
+                u32::from(target) << TARGET_SHIFT | number,
+            )
+        };
     }
 
     fn init_distributor(&self) {

@@ -15,8 +15,9 @@ use crate::el2::el3;
 use crate::el2::hyp_map::{self, TooRagged, Use};
 use crate::el2::sysreg::{
     ICC_AP1R0_EL1, ICC_BPR1_EL1, ICC_CTLR_EL1, ICC_DIR_EL1, ICC_EOIR1_EL1, ICC_IAR1_EL1,
-    ICC_IGRPEN1_EL1, ICC_PMR_EL1, ICC_SGI1R_EL1, ICC_SRE_EL1, ICH_AP0R0_EL2, ICH_AP0R1_EL2, ICH_AP0R2_EL2, ICH_AP0R3_EL2, ICH_AP1R0_EL2, ICH_AP1R1_EL2, ICH_AP1R2_EL2, ICH_AP1R3_EL2, ICH_HCR_EL2,
-    ICH_VMCR_EL2, ICH_VTR_EL2, list_register, set_list_register,
+    ICC_IGRPEN1_EL1, ICC_PMR_EL1, ICC_SGI1R_EL1, ICC_SRE_EL1, ICH_AP0R0_EL2, ICH_AP0R1_EL2,
+    ICH_AP0R2_EL2, ICH_AP0R3_EL2, ICH_AP1R0_EL2, ICH_AP1R1_EL2, ICH_AP1R2_EL2, ICH_AP1R3_EL2,
+    ICH_HCR_EL2, ICH_VMCR_EL2, ICH_VTR_EL2, list_register, set_list_register,
 };
 
 const GICD_CTLR: u64 = 0x0000;
@@ -77,10 +78,7 @@ impl GicV3 {
     }
 
     /// Another CPU's, once the distributor is set up and all is mapped; `None` if it has no redistributor.
-    pub(super) fn join(
-        distributor: PaRange,
-        redistributors: &[Redistributors],
-    ) -> Option<Self> {
+    pub(super) fn join(distributor: PaRange, redistributors: &[Redistributors]) -> Option<Self> {
         let gic = Self::of_this_cpu(distributor, redistributors)?;
         gic.init_this_cpu();
         Some(gic)
@@ -93,10 +91,7 @@ impl GicV3 {
             // SAFETY: a redistributor as the device tree says, mapped by `map_redistributors`.
             unsafe { read32(*frame, GICR_TYPER + 4) == wanted }
         };
-        let redistributor = redistributors
-            .iter()
-            .flat_map(frames)
-            .find(is_ours)?;
+        let redistributor = redistributors.iter().flat_map(frames).find(is_ours)?;
         Some(Self {
             distributor: distributor.start,
             redistributor,
@@ -253,7 +248,9 @@ impl GicV3 {
 
 /// Registers of active priorities there are for each group: ICH_VTR_EL2.PREbits, less one, says 4, 5 or 6.
 fn priority_registers() -> usize {
-    1 << ((ICH_VTR_EL2.get() >> 26 & 7) as usize).saturating_sub(4).min(2)
+    1 << ((ICH_VTR_EL2.get() >> 26 & 7) as usize)
+        .saturating_sub(4)
+        .min(2)
 }
 
 fn active_priorities() -> [[u32; 4]; 2] {
