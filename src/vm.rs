@@ -22,10 +22,11 @@ pub use vcpu::Vcpu;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 use core::{fmt, iter};
 use spin::mutex::TicketMutex;
 
-use crate::addr::{IpaRange, Pa};
+use crate::addr::{Ipa, IpaRange, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
 use crate::exit::{self, Exit, SysRegAccess};
 use crate::fault::inject::Exception;
@@ -36,13 +37,14 @@ use crate::features::Features;
 use crate::machine::Machine;
 use crate::page_pool::PagePool;
 use crate::platform;
+use crate::psci::Power;
 use crate::slot::{Kind, Slot, SlotError, Slots};
 use crate::smccc::Mitigations;
 use crate::stage2::{Config, ConfigError, OutOfPages, Rights, Stage2, Vmid};
 use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
-use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Version};
+use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, MAX_VCPUS, Version};
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
@@ -75,6 +77,10 @@ pub trait Host: Machine {
 
     /// Whether a timer of the guest asserts its line: virtual, physical.
     fn timer_lines(&mut self) -> (bool, bool);
+
+    /// Has vCPU `vcpu` of this VM, which is off, start at `entry` with `context` in x0, out of reset: see [`Vm::vcpu`].
+    /// Whoever carried it to its `CPU_OFF` may not have put it away yet.
+    fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64);
 
     /// Has these vCPUs of this VM, a bit each, look at their interrupts: those that run leave the guest, those that wait
     /// wake. Others do it anyway before they enter.
@@ -148,7 +154,11 @@ pub struct Vm {
     erratum_834220: bool,
     guest_errors_trap: bool,
     devices: TicketMutex<Devices>,
+    /// A copy of [`Devices::vcpus_to_plan`], for a look without the lock.
+    to_plan: AtomicU64,
     has_console: bool,
+    /// Which vCPUs are on.
+    power: Power,
     /// What each vCPU did.
     counters: Vec<Arc<Counters>>,
 }
@@ -212,7 +222,9 @@ impl Vm {
             erratum_834220: ground.features.erratum_834220,
             guest_errors_trap: ground.features.ras,
             devices: TicketMutex::new(devices),
+            to_plan: AtomicU64::new(0),
             has_console: config.console,
+            power: Power::new(config.vcpus as usize),
             counters: (0..config.vcpus).map(|_| Arc::default()).collect(),
         })
     }
@@ -252,6 +264,12 @@ impl Vm {
         self.devices.lock()
     }
 
+    /// Which of its vCPUs are on.
+    #[must_use]
+    pub const fn power(&self) -> &Power {
+        &self.power
+    }
+
     /// Has `act` work on the devices for vCPU `own`, and kicks the others whom the change concerns.
     pub fn on_devices<H: Host, T>(
         &self,
@@ -262,11 +280,24 @@ impl Vm {
         let mut devices = self.devices.lock();
         let result = act(&mut devices, host);
         let kicks = devices.take_kicks(own);
+        self.to_plan
+            .store(devices.vcpus_to_plan(), Ordering::Relaxed);
         drop(devices);
         if kicks != 0 {
+            // `to_plan` before the look at who runs: [`Vm::needs_plan`] has them the other way round.
+            fence(Ordering::SeqCst);
             host.kick(kicks);
         }
         result
+    }
+
+    /// Whether vCPU `index` must have its list registers planned before it enters its guest. Without a lock: to be asked
+    /// after others can see that it runs. Who changes something later than this answer sees that, and kicks it.
+    #[must_use]
+    #[inline]
+    pub fn needs_plan(&self, index: usize) -> bool {
+        fence(Ordering::SeqCst);
+        self.to_plan.load(Ordering::Relaxed) & 1 << (index % MAX_VCPUS) != 0
     }
 
     /// How many vCPUs it has.
@@ -323,12 +354,12 @@ impl Vm {
             Exit::Hvc(imm) => {
                 exits.calls.add(1);
                 vcpu.progress.retired();
-                self.call(vcpu, *imm)
+                self.call(vcpu, *imm, host)
             }
             Exit::Smc(imm) => {
                 exits.calls.add(1);
                 vcpu.retire(false);
-                self.call(vcpu, *imm)
+                self.call(vcpu, *imm, host)
             }
             Exit::SysReg(access) => {
                 exits.sysreg.add(1);

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
+use faultline::addr::Ipa;
 use faultline::vgic::{ListRegister, MAX_LIST_REGISTERS};
 use faultline::vm::Host;
 use tock_registers::interfaces::Readable;
@@ -53,6 +54,16 @@ impl Host for Cpu {
 
     fn timer_lines(&mut self) -> (bool, bool) {
         interrupts::timer_lines()
+    }
+
+    fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64) {
+        let Some(vm) = self.vm.take() else { return };
+        if let Some(shared) = Shared::get() {
+            vm.turn_on(vcpu, shared, self, |vcpu| {
+                vcpu.enter_at(entry.raw(), context);
+            });
+        }
+        self.vm = Some(vm);
     }
 
     fn kick(&mut self, vcpus: u64) {

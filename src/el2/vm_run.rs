@@ -66,24 +66,30 @@ impl VmRun {
         self.vcpus.get(index)
     }
 
-    /// Turns vCPU `index` on with what `prepare` makes of it. Answers whether it was off.
+    /// Turns vCPU `index` on, which is off or about to be, with what `prepare` makes of it. Not if the VM ends.
     pub(super) fn turn_on(
         self: &Arc<Self>,
         index: usize,
         shared: &Shared,
         cpu: &Cpu,
-        prepare: impl FnOnce(&mut Vcpu),
-    ) -> bool {
+        prepare: impl Fn(&mut Vcpu),
+    ) {
+        let Some(vcpu) = self.vcpus.get(index) else {
+            return;
+        };
         let prepare = |run: &mut Box<VcpuRun>| {
             run.reset(&shared.features);
             run.belongs_to(self);
             prepare(&mut run.vcpu);
         };
-        let Some(run) = self.vcpus.get(index).and_then(|vcpu| vcpu.turn_on(prepare)) else {
-            return false;
-        };
-        shared.make_ready(run, cpu);
-        true
+        // PSCI says that it is off from the moment it asks for that; whose pCPU it leaves is on its way and waits for nobody.
+        while !self.ends() {
+            if let Some(run) = vcpu.turn_on(prepare) {
+                shared.make_ready(run, cpu);
+                return;
+            }
+            core::hint::spin_loop();
+        }
     }
 
     /// There is something to do for the vCPUs in `mask`.

@@ -322,6 +322,11 @@ impl Devices {
             || fired.1 && self.vgic.would_signal(vcpu, PHYSICAL_TIMER)
     }
 
+    /// The vCPUs whose list registers no longer show what they should, a bit each.
+    pub(super) const fn vcpus_to_plan(&self) -> u64 {
+        self.vgic.vcpus_to_plan()
+    }
+
     /// The vCPUs other than `own` that must look at their interrupts and have not been told so since they looked last, a
     /// bit each; they count as told from now on. To be asked after every operation, and passed to [`Host::kick`] when the
     /// lock is free again.

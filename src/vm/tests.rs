@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::vec::Vec;
 
 use super::{Bytes, Clock, Devices, Ground, Host, Modules, Next, Vcpu, Vm, load};
-use crate::addr::Pa;
+use crate::addr::{Ipa, Pa};
 use crate::config::{DomainConfig, Module, RebootPolicy};
 use crate::exit::{Exit, Syndrome, Vector};
 use crate::fault::{GranulePolicy, RightsPolicy};
@@ -65,6 +65,10 @@ impl Host for Recorder {
 
     fn timer_lines(&mut self) -> (bool, bool) {
         self.host.timer_lines
+    }
+
+    fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64) {
+        self.host.started.push((vcpu, entry.raw(), context));
     }
 
     fn kick(&mut self, vcpus: u64) {
