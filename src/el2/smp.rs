@@ -14,9 +14,7 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, MPIDR_EL1, TCR_EL2, TTBR0_EL2};
 use faultline::addr::{Pa, PaRange};
 use faultline::board::{Board, Conduit, Cpu as BoardCpu, EnableMethod, Mpidr};
-use faultline::features::Features;
 use faultline::machine::{Dc, MAX_CPUS, Machine as _};
-use faultline::sysreg::id::RawIds;
 use spin::Once;
 use tock_registers::interfaces::Readable;
 
@@ -30,11 +28,8 @@ use super::{el3, ids, run};
 /// A stack fills the upper half of a slot of this size and alignment; the lower half is not mapped (vectors.S).
 const STACK_SLOT: u64 = 0x2_0000;
 
-/// How a CPU is named, and what it has.
+/// What a CPU has, and how it is called.
 pub(super) struct Arrival {
-    pub(super) mpidr: Mpidr,
-    pub(super) features: Features,
-    pub(super) ids: RawIds,
     /// How the interrupt controller names it.
     pub(super) gic_target: u64,
 }
@@ -43,9 +38,6 @@ impl Arrival {
     /// The CPU that calls this.
     pub(super) fn of_this_cpu(gic: &Gic) -> Self {
         Self {
-            mpidr: Mpidr::from_register(MPIDR_EL1.get()),
-            features: ids::features(),
-            ids: ids::raw(),
             gic_target: gic.target(),
         }
     }
@@ -262,7 +254,7 @@ pub(super) extern "C" fn secondary(ticket: usize) -> ! {
     };
     reception.sources.enable_private(&gic);
     let arrival = Arrival::of_this_cpu(&gic);
-    let cpu = Cpu::new(number, &arrival.features, gic);
+    let cpu = Cpu::new(number, &ids::features(), gic);
     NEXT.store(number + 1, Ordering::Relaxed);
     ARRIVALS[number].call_once(|| arrival);
     run::secondary(cpu)

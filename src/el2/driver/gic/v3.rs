@@ -180,7 +180,7 @@ impl GicV3 {
     pub(super) fn send_sgi(&self, number: u32, mpidr: u64) {
         let aff = |n: u32| mpidr >> (8 * n) & 0xff;
         // TargetList 15:0 and RS 47:44 name Aff0; Aff1 at 16, Aff2 at 32, Aff3 at 48.
-        let target = 1 << (aff(0) % 16) | aff(0) / 16 << 44;
+        let target = 1 << (aff(0) % 16) | (aff(0) / 16) << 44;
         let cluster = aff(1) << 16 | aff(2) << 32 | aff(4) << 48;
         // What was written before is seen by the CPU that takes the interrupt.
         barrier::dsb(barrier::ISHST);
