@@ -19,8 +19,15 @@ pub const FLASH: IpaRange = window(0x0400_0000, 0x0400_0000);
 /// GIC distributor (GICD).
 pub const GICD: IpaRange = window(0x0800_0000, 0x1_0000);
 
-/// GICv2 CPU interface (GICC): the hardware's GICV lies behind it.
+/// GICv2 CPU interface (GICC).
 pub const GICC: IpaRange = window(0x0801_0000, 0x2000);
+
+/// Its first page: the hardware's GICV lies behind it.
+pub const GICC_WINDOW: IpaRange = window(0x0801_0000, 0x1000);
+
+/// Its second page, which GICC_DIR begins: never the hardware's, which would deactivate only what it has in its list
+/// registers.
+pub const GICC_DIR: IpaRange = window(0x0801_1000, 0x1000);
 
 /// GICv3 redistributor (GICR) of vCPU 0; those of the others follow ([`redistributors`]).
 pub const GICR: IpaRange = window(0x080a_0000, 0x2_0000);
@@ -39,6 +46,9 @@ pub const RTC: IpaRange = window(0x0901_0000, 0x1000);
 
 /// Interrupt of [`RTC`].
 pub const RTC_INTERRUPT: IntId = spi(2);
+
+/// What was stolen from each vCPU, 64 bytes each: memory that the guest can read.
+pub const STOLEN_TIME: IpaRange = window(0x090a_0000, 0x1000);
 
 /// All virtio-mmio windows, 512 bytes each; there is no device in any of them.
 pub const VIRTIO: IpaRange = window(0x0a00_0000, 0x4000);
@@ -120,6 +130,7 @@ mod tests {
             row("GICR (GICv3)", GICR, None),
             row("PL011", UART, Some(UART_INTERRUPT)),
             row("PL031", RTC, Some(RTC_INTERRUPT)),
+            row("stolen time", STOLEN_TIME, None),
             row("virtio-mmio", VIRTIO, Some(VIRTIO_INTERRUPT)),
         ] {
             assert!(
@@ -157,7 +168,7 @@ mod tests {
             size: RAM_MAX,
         };
         let most = redistributors(crate::vgic::MAX_VCPUS);
-        let windows = [FLASH, GICD, GICC, most, UART, RTC, VIRTIO, ram];
+        let windows = [FLASH, GICD, GICC, most, UART, RTC, STOLEN_TIME, VIRTIO, ram];
         for (index, one) in windows.iter().enumerate() {
             assert!(
                 windows

@@ -8,7 +8,7 @@ use alloc::sync::{Arc, Weak};
 
 use aarch64_cpu::registers::CNTFRQ_EL0;
 use faultline::exit::{Exit, Vector};
-use faultline::vm::Next;
+use faultline::vm::{Next, PHYSICAL_TIMER, VIRTUAL_TIMER};
 use tock_registers::interfaces::Readable;
 
 use super::console::log;
@@ -93,7 +93,7 @@ fn slice(mut run: Box<VcpuRun>, shared: &'static Shared, cpu: &mut Cpu) {
     match left {
         Left::Yielded => {
             place.note_ready();
-            shared.scheduler.again(cpu.number, run);
+            shared.make_ready_again(run, cpu);
         }
         Left::Waits => wait(&vm, run, shared, cpu),
         Left::Off => {
@@ -115,15 +115,21 @@ fn wait(vm: &Arc<VmRun>, run: Box<VcpuRun>, shared: &'static Shared, cpu: &mut C
     let Some(place) = vm.whereabouts(index) else {
         return;
     };
-    let fired = run.timers_fired();
+    let (fired, interface) = (run.timers_fired(), run.interface);
     cpu.due(&Due::Vcpu(Arc::downgrade(vm), index), run.deadline(vm));
     let has_work = || {
         let mut devices = vm.vm.devices();
-        devices.is_pending(index) || devices.wakes(index, fired) || vm.ends()
+        // A timer may have fired after the vCPU's lines were looked at and before its timers were taken out.
+        for (timer, fired) in [(VIRTUAL_TIMER, fired.0), (PHYSICAL_TIMER, fired.1)] {
+            if fired {
+                devices.timer_expired(index, timer);
+            }
+        }
+        devices.is_signalled(index, &interface) || vm.needs_attention(index)
     };
     if let Some(run) = place.wait(run, cpu.number, has_work) {
         place.note_ready();
-        shared.scheduler.again(cpu.number, run);
+        shared.make_ready_again(run, cpu);
     }
 }
 
@@ -142,9 +148,13 @@ pub(super) fn share(shared: &Shared, cpu: &mut Cpu, is_new: bool) {
 
 /// The heart: enter the guest, read the syndrome once, decode, let the library handle it.
 fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut Cpu) -> Left {
+    let index = run.vcpu.index;
     loop {
-        if vm.ends() {
-            return Left::Gone;
+        if vm.needs_attention(index) {
+            if vm.ends() {
+                return Left::Gone;
+            }
+            attend(vm, run, cpu);
         }
         if cpu.slice_is_over {
             return Left::Yielded;
@@ -173,8 +183,22 @@ fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut
             }
         }
         if cpu.take_guest_listens() {
-            interrupts::console_input(vm, run.vcpu.index, shared, cpu);
+            interrupts::console_input(vm, index, shared, cpu);
         }
+    }
+}
+
+/// What others want of a vCPU that is out of its guest.
+fn attend(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) {
+    let index = run.vcpu.index;
+    let wanted = vm.take_attention(index);
+    if wanted.recall {
+        vm.vm
+            .on_devices(index, cpu, |devices, cpu| devices.fold_in(index, cpu));
+        vm.note_recalled(index);
+    }
+    if wanted.location {
+        tell_where(vm, run, cpu);
     }
 }
 
@@ -209,7 +233,7 @@ fn vector_of(number: u64) -> Vector {
 }
 
 /// Answers the hot key for a vCPU that runs here.
-pub(super) fn tell_where(vm: &VmRun, run: &VcpuRun, cpu: &Cpu) {
+fn tell_where(vm: &VmRun, run: &VcpuRun, cpu: &Cpu) {
     let registers = &run.vcpu.registers;
     log!(
         "where",

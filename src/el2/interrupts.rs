@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTP_CTL_EL0, CNTV_CTL_EL0};
 use faultline::board::Board;
+use faultline::sched::Place;
 use faultline::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS};
 use faultline::vm::{Devices, PHYSICAL_TIMER, Typed, VIRTUAL_TIMER, Vcpu, Vm};
 use tock_registers::interfaces::{Readable, Writeable};
@@ -94,13 +95,13 @@ pub(super) fn handle(current: Option<Current<'_>>, shared: &'static Shared, cpu:
             }
         } else if intid == sources.hyp_timer {
             moments_have_come(shared, cpu);
-        } else if Some(intid) == sources.console {
-            if let Some(vm) = shared.console_vm() {
-                console_input(&vm, NOBODY, shared, cpu);
-            }
-        } else if intid == KICK {
-            kicked(current.as_ref(), cpu);
+        } else if Some(intid) == sources.console
+            && let Some(vm) = shared.console_vm()
+        {
+            console_input(&vm, NOBODY, shared, cpu);
         }
+        // Nothing is left to do for KICK: this pCPU's queue, its vCPU's interrupts and what else is wanted of it are looked at
+        // on the way back in.
         cpu.gic.deactivate(taken);
     }
     if current.is_some() {
@@ -115,16 +116,6 @@ fn maintain(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) {
     });
     // It asks until the list registers are written, which is done before the guest is entered.
     write_list(&vm.vm, &run.vcpu, cpu);
-}
-
-/// Another pCPU wants this one to look: at its queue, at its vCPU's interrupts (both are done on the way back in), or at a
-/// question.
-fn kicked(current: Option<&Current<'_>>, cpu: &Cpu) {
-    if let Some(Current { vm, run }) = current
-        && vm.is_asked_where(run.vcpu.index)
-    {
-        dispatch::tell_where(vm, run, cpu);
-    }
 }
 
 /// The pCPU's timer has fired.
@@ -198,7 +189,23 @@ fn tell_all(vm: &Arc<VmRun>, shared: &Shared, cpu: &Cpu) {
         vm.vm.stage2().page_count(),
         vm.vm.stage2().table_count()
     );
-    vm.ask_where(shared, cpu);
+    let others = vm.ask_where(shared, cpu);
+    for index in (0..vm.vm.vcpu_count()).filter(|index| others >> index & 1 == 1) {
+        if let Some(vcpu) = vm.whereabouts(index) {
+            log!(
+                "where",
+                "'{}' vCPU {index}: {}",
+                vm.vm.name(),
+                match vcpu.place() {
+                    Place::Off => "off",
+                    Place::Waiting => "waits for an interrupt (WFI)",
+                    Place::Ready => "ready, waits for a CPU",
+                    Place::Running(_) => "runs",
+                    Place::Gone => "gone",
+                }
+            );
+        }
+    }
 }
 
 /// Writes the list registers, if what they shall hold has changed.

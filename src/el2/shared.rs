@@ -71,9 +71,16 @@ impl Shared {
     }
 
     /// Puts a vCPU into a queue, and tells the pCPU.
-    pub(super) fn make_ready(&self, run: Box<VcpuRun>, cpu: &Cpu) {
+    pub(super) fn make_ready(&self, mut run: Box<VcpuRun>, cpu: &Cpu) {
+        run.note_ready();
         let target = self.scheduler.ready(run);
         self.kick(target, cpu);
+    }
+
+    /// Puts a vCPU that could run on to the back of this pCPU's queue.
+    pub(super) fn make_ready_again(&self, mut run: Box<VcpuRun>, cpu: &Cpu) {
+        run.note_ready();
+        self.scheduler.again(cpu.number, run);
     }
 
     /// Has pCPU `number` look at its queue and its vCPU's interrupts.

@@ -4,16 +4,16 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::{CNTPCT_EL0, VTTBR_EL2};
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, VTTBR_EL2};
 use faultline::features::Features;
 use faultline::machine::{Dsb, Ic, Machine as _, Tlbi};
 use faultline::platform;
+use faultline::vgic::CpuInterface;
 use faultline::vm::Vcpu;
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::breakpoints::Breakpoints;
 use super::context::Context;
-use super::driver::gic::VirtualInterface;
 use super::fp::FpState;
 use super::guest_state;
 use super::machine::Cpu;
@@ -25,7 +25,9 @@ pub(super) struct VcpuRun {
     pub(super) fp: FpState,
     pub(super) breakpoints: Breakpoints,
     context: Context,
-    interface: VirtualInterface,
+    pub(super) interface: CpuInterface,
+    /// When it became ready to run, in ticks.
+    ready_since: u64,
     /// Its VM. The VM has the box while the vCPU is off or waits, hence weak.
     vm: Weak<VmRun>,
     pub(super) last_cpu: usize,
@@ -44,7 +46,8 @@ impl VcpuRun {
             fp: FpState::at_reset(),
             breakpoints: Breakpoints::default(),
             context: Context::at_reset(affinity, features),
-            interface: VirtualInterface::default(),
+            interface: CpuInterface::default(),
+            ready_since: 0,
             vm: Weak::new(),
             allowed: u64::MAX,
         })
@@ -55,7 +58,7 @@ impl VcpuRun {
         self.fp = FpState::at_reset();
         self.breakpoints = Breakpoints::default();
         self.context = Context::at_reset(platform::affinity(self.vcpu.index), features);
-        self.interface = VirtualInterface::default();
+        self.interface = CpuInterface::default();
     }
 
     /// Says whose it is.
@@ -87,14 +90,25 @@ impl VcpuRun {
         self.breakpoints.load();
         cpu.fp.begin(&self.fp, cpu.number);
         cpu.gic.load_virtual(&self.interface);
-        cpu.vm = Some(vm.clone());
+        (cpu.vm, cpu.vcpu) = (Some(vm.clone()), self.vcpu.index);
+        let waited = now().saturating_sub(self.ready_since);
+        vm.vm
+            .stolen()
+            .add(self.vcpu.index, nanoseconds(waited), cpu);
+    }
+
+    /// It is ready to run: what passes until it does is stolen from it.
+    pub(super) fn note_ready(&mut self) {
+        self.ready_since = now();
     }
 
     /// Leaves this pCPU, which then has no vCPU: its stage 1 walks nothing and its stage 2 is empty, so that no walk, not
     /// even a speculative one, reads this VM's tables.
     pub(super) fn leave(&mut self, vm: &VmRun, cpu: &mut Cpu) {
         let index = self.vcpu.index;
-        vm.vm
+        // All list registers are freed below.
+        let _ = vm
+            .vm
             .on_devices(index, cpu, |devices, cpu| devices.leave(index, cpu));
         self.interface = cpu.gic.unload_virtual();
         cpu.fp.end(&mut self.fp, cpu.number);
@@ -115,6 +129,14 @@ impl VcpuRun {
     pub(super) const fn timers_fired(&self) -> (bool, bool) {
         self.context.timers_fired()
     }
+}
+
+fn nanoseconds(ticks: u64) -> u64 {
+    const PER_SECOND: u64 = 1_000_000_000;
+    let hz = CNTFRQ_EL0.get().max(1);
+    (ticks / hz)
+        .saturating_mul(PER_SECOND)
+        .saturating_add((ticks % hz).saturating_mul(PER_SECOND) / hz)
 }
 
 /// Now, in ticks of the physical counter.

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use faultline::machine::MAX_CPUS;
-use faultline::sched::{Task, Wake, Whereabouts};
+use faultline::sched::{Place, Task, Wake, Whereabouts};
 use faultline::vm::{End, Input, Vcpu, Vm};
 use spin::Once;
 use spin::mutex::SpinMutex;
@@ -33,6 +33,10 @@ pub(super) struct VmRun {
     end: Once<End>,
     /// The vCPU that each pCPU ran last, plus 1: another one may have left entries in its TLB and I-cache.
     last_on: [AtomicUsize; MAX_CPUS],
+    /// Bit per vCPU: something is wanted of it before it enters its guest again. The only word that is looked at each time.
+    attention: AtomicU64,
+    /// Bit per vCPU: others wait until it has folded in what its guest did to its interrupts.
+    recalled: AtomicU64,
     /// Bit per vCPU: it is to say where it is.
     asked_where: AtomicU64,
 }
@@ -57,6 +61,8 @@ impl VmRun {
             ends: AtomicBool::new(false),
             end: Once::new(),
             last_on: [const { AtomicUsize::new(0) }; MAX_CPUS],
+            attention: AtomicU64::new(0),
+            recalled: AtomicU64::new(0),
             asked_where: AtomicU64::new(0),
         })
     }
@@ -123,6 +129,7 @@ impl VmRun {
     pub(super) fn end_with(&self, end: End, shared: &Shared, cpu: &Cpu) {
         self.end.call_once(|| end);
         self.ends.store(true, Ordering::SeqCst);
+        self.attention.store(u64::MAX, Ordering::SeqCst);
         for vcpu in &self.vcpus {
             if let Some(run) = vcpu.give_up() {
                 self.note_gone(run, shared, cpu);
@@ -167,25 +174,78 @@ impl VmRun {
         before != 0 && before != vcpu + 1
     }
 
-    /// Every vCPU is to say where it is; those that run do so themselves.
-    pub(super) fn ask_where(&self, shared: &Shared, cpu: &Cpu) -> u64 {
-        self.asked_where.store(self.all(), Ordering::Relaxed);
-        let running = |(index, vcpu): (usize, &Whereabouts<Box<VcpuRun>>)| match vcpu.place() {
-            faultline::sched::Place::Running(other) => {
-                shared.kick(other, cpu);
-                0
-            }
-            _ => 1 << index,
-        };
-        self.vcpus.iter().enumerate().map(running).sum()
+    /// Whether something is wanted of vCPU `index`: asked each time before it enters its guest, after others can see that
+    /// it runs.
+    #[inline]
+    pub(super) fn needs_attention(&self, index: usize) -> bool {
+        self.attention.load(Ordering::Relaxed) & 1 << index != 0
     }
 
-    /// Whether vCPU `index` is to say where it is; once.
-    pub(super) fn is_asked_where(&self, index: usize) -> bool {
+    /// What is wanted of vCPU `index`, which is about to do it.
+    pub(super) fn take_attention(&self, index: usize) -> Wanted {
         let bit = 1 << index;
-        self.asked_where.load(Ordering::Relaxed) & bit != 0
-            && self.asked_where.fetch_and(!bit, Ordering::Relaxed) & bit != 0
+        self.attention.fetch_and(!bit, Ordering::SeqCst);
+        if self.ends() {
+            // Whatever else: it does not enter its guest any more.
+            self.attention.fetch_or(bit, Ordering::SeqCst);
+        }
+        Wanted {
+            recall: self.recalled.load(Ordering::SeqCst) & bit != 0,
+            location: self.asked_where.fetch_and(!bit, Ordering::SeqCst) & bit != 0,
+        }
     }
+
+    /// Vcpu `index` has folded in: those who wait for that go on.
+    pub(super) fn note_recalled(&self, index: usize) {
+        self.recalled.fetch_and(!(1 << index), Ordering::SeqCst);
+    }
+
+    /// Waits until each vCPU in `mask` has been out of its guest and has folded in, see [`faultline::vm::Host::recall`]. The
+    /// caller's own, `own`, is out and has: whoever waits for it need not.
+    pub(super) fn recall(&self, mask: u64, own: usize, shared: &Shared, cpu: &Cpu) {
+        let mask = mask & self.all() & !(1u64.checked_shl(own as u32).unwrap_or(0));
+        self.recalled.fetch_or(mask, Ordering::SeqCst);
+        self.attention.fetch_or(mask, Ordering::SeqCst);
+        for (index, vcpu) in self.vcpus.iter().enumerate() {
+            if mask >> index & 1 == 0 {
+                continue;
+            }
+            if let Place::Running(other) = vcpu.place() {
+                shared.kick(other, cpu);
+            }
+            while self.recalled.load(Ordering::SeqCst) >> index & 1 == 1
+                && matches!(vcpu.place(), Place::Running(_))
+            {
+                self.note_recalled(own);
+                core::hint::spin_loop();
+            }
+            // Where it left its pCPU it folded in on the way; then the bit stays, and costs it another fold when it runs.
+        }
+    }
+
+    /// Every vCPU that runs is to say where it is; answers the others.
+    pub(super) fn ask_where(&self, shared: &Shared, cpu: &Cpu) -> u64 {
+        let mut others = 0;
+        for (index, vcpu) in self.vcpus.iter().enumerate() {
+            let bit = 1 << index;
+            if let Place::Running(running) = vcpu.place() {
+                self.asked_where.fetch_or(bit, Ordering::SeqCst);
+                self.attention.fetch_or(bit, Ordering::SeqCst);
+                shared.kick(running, cpu);
+            } else {
+                others |= bit;
+            }
+        }
+        others
+    }
+}
+
+/// What others want of a vCPU.
+pub(super) struct Wanted {
+    /// That it folds in what its guest did to its interrupts.
+    pub(super) recall: bool,
+    /// That it says where it is.
+    pub(super) location: bool,
 }
 
 impl Task for Box<VcpuRun> {

@@ -8,7 +8,7 @@ mod v2;
 mod v3;
 
 use faultline::board::Gic as Description;
-use faultline::vgic::{ListRegister, MAX_LIST_REGISTERS, Plan, Version};
+use faultline::vgic::{CpuInterface, ListRegister, MAX_LIST_REGISTERS, Plan, Version};
 
 use crate::el2::hyp_map::TooRagged;
 
@@ -31,14 +31,6 @@ impl Acknowledged {
         // A GICv2 reports the source of an SGI above the number.
         self.0 & 0x3ff
     }
-}
-
-/// What of a vCPU's CPU interface is in neither the list registers nor the model: masks, enables and binary points (VMCR), and
-/// active priorities (APR).
-#[derive(Clone, Copy, Default)]
-pub(in crate::el2) struct VirtualInterface {
-    vmcr: u32,
-    active_priorities: [[u32; 4]; 2],
 }
 
 /// The controller.
@@ -192,7 +184,7 @@ impl Gic {
         }
         match self {
             Self::V2(gic) => gic.set_control(plan.hcr()),
-            Self::V3(gic) => gic.set_control(plan.hcr()),
+            Self::V3(gic) => gic.set_control(plan.hcr() | v3::traps(plan)),
         }
     }
 
@@ -207,7 +199,7 @@ impl Gic {
     }
 
     /// A vCPU comes: its interface goes into the hardware, with empty list registers.
-    pub(in crate::el2) fn load_virtual(&self, interface: &VirtualInterface) {
+    pub(in crate::el2) fn load_virtual(&self, interface: &CpuInterface) {
         match self {
             Self::V2(gic) => gic.load_virtual(interface),
             Self::V3(gic) => gic.load_virtual(interface),
@@ -215,7 +207,7 @@ impl Gic {
     }
 
     /// A vCPU leaves, its list registers read: takes its interface out of the hardware, and switches that off.
-    pub(in crate::el2) fn unload_virtual(&self) -> VirtualInterface {
+    pub(in crate::el2) fn unload_virtual(&self) -> CpuInterface {
         match self {
             Self::V2(gic) => gic.unload_virtual(),
             Self::V3(gic) => gic.unload_virtual(),

@@ -1,7 +1,6 @@
 //! Calls, system registers, and what is neither.
 
 use super::{ENTRY, RAM, Run};
-use crate::addr::Ipa;
 use crate::exit::{Exit, encoding};
 use crate::fault::Stop;
 use crate::machine::El1;
@@ -131,6 +130,22 @@ fn a_vcpu_begins_with_its_context_and_nothing_else() {
     );
     assert_eq!(vcpu.registers.x[0], 0xdead_beef_cafe);
     assert_eq!(vcpu.registers.x[1..], [0; 30]);
+}
+
+/// TRNG_RND 0xc400_0053: from the host's source, where it has one.
+#[test]
+fn entropy_comes_from_the_host() {
+    let mut run = Run::new();
+    let mut ask = |has_entropy, bits| {
+        run.vm.has_entropy = has_entropy;
+        run.vcpu.registers.x[..4].copy_from_slice(&[0xc400_0053, bits, 1, 1]);
+        run.m.host.entropy = [0x1111, 0x2222].into();
+        assert_eq!(run.exit(HVC, 0, 0), Next::Resume);
+        run.vcpu.registers.x[..4].to_vec()
+    };
+    assert_eq!(ask(true, 128), [0, 0, 0x2222, 0x1111]);
+    assert_eq!(ask(true, 192), [-3i64 as u64, 0, 0, 0], "it ran dry");
+    assert_eq!(ask(false, 64), [u64::MAX, 0, 0, 0]);
 }
 
 fn sysreg(encoding: u16, rt: u64, is_read: bool) -> u64 {

@@ -4,8 +4,9 @@
 
 use aarch64_cpu::asm::barrier;
 use faultline::addr::{Pa, PaRange};
+use faultline::vgic::CpuInterface;
 
-use super::{FIRST_SPI, PRIORITY, VirtualInterface};
+use super::{FIRST_SPI, PRIORITY};
 use crate::el2::driver::{read32, write8, write32};
 use crate::el2::el3;
 use crate::el2::hyp_map::{self, TooRagged, Use};
@@ -194,22 +195,22 @@ impl GicV2 {
         unsafe { write32(self.hyp, GICH_HCR, value) };
     }
 
-    pub(super) fn load_virtual(&self, interface: &VirtualInterface) {
+    pub(super) fn load_virtual(&self, interface: &CpuInterface) {
         // SAFETY: GICH.
         unsafe {
-            write32(self.hyp, GICH_APR, interface.active_priorities[0][0]);
+            write32(self.hyp, GICH_APR, interface.group_0[0]);
             write32(self.hyp, GICH_VMCR, interface.vmcr);
         }
         self.set_control(1);
     }
 
-    pub(super) fn unload_virtual(&self) -> VirtualInterface {
+    pub(super) fn unload_virtual(&self) -> CpuInterface {
         self.set_control(0);
-        let mut interface = VirtualInterface::default();
+        let mut interface = CpuInterface::default();
         // SAFETY: GICH.
         unsafe {
             interface.vmcr = read32(self.hyp, GICH_VMCR);
-            interface.active_priorities[0][0] = read32(self.hyp, GICH_APR);
+            interface.group_0[0] = read32(self.hyp, GICH_APR);
         }
         (0..self.list_register_count()).for_each(|n| self.set_list_register(n, 0));
         interface

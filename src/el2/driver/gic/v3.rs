@@ -7,9 +7,11 @@ use aarch64_cpu::registers::{ICC_SRE_EL2, MPIDR_EL1};
 use faultline::addr::{Pa, PaRange};
 use faultline::board::Redistributors;
 use faultline::traps;
+use faultline::vgic::CpuInterface;
+use faultline::vgic::Plan;
 use tock_registers::interfaces::{Readable, Writeable};
 
-use super::{FIRST_SPI, PRIORITY, VirtualInterface};
+use super::{FIRST_SPI, PRIORITY};
 use crate::el2::driver::{read32, write8, write32, write64};
 use crate::el2::el3;
 use crate::el2::hyp_map::{self, TooRagged, Use};
@@ -225,9 +227,8 @@ impl GicV3 {
         ICH_HCR_EL2.set(value.into());
     }
 
-    pub(super) fn load_virtual(&self, interface: &VirtualInterface) {
-        let [group0, group1] = interface.active_priorities;
-        set_active_priorities(group0, group1);
+    pub(super) fn load_virtual(&self, interface: &CpuInterface) {
+        set_active_priorities(interface);
         ICH_VMCR_EL2.set(interface.vmcr.into());
         // EL1's own: system registers, no bypass.
         ICC_SRE_EL1.set(7);
@@ -235,53 +236,64 @@ impl GicV3 {
         self.set_control(1);
     }
 
-    pub(super) fn unload_virtual(&self) -> VirtualInterface {
+    pub(super) fn unload_virtual(&self) -> CpuInterface {
         self.set_control(0);
-        let interface = VirtualInterface {
+        let interface = CpuInterface {
             vmcr: ICH_VMCR_EL2.get() as u32,
-            active_priorities: active_priorities(),
+            ..active_priorities()
         };
         (0..self.list_register_count()).for_each(|n| set_list_register(n, 0));
         interface
     }
 }
 
-/// Registers of active priorities there are for each group: ICH_VTR_EL2.PREbits, less one, says 4, 5 or 6.
-fn priority_registers() -> usize {
-    1 << ((ICH_VTR_EL2.get() >> 26 & 7) as usize)
+/// The trap bits of ICH_HCR_EL2.
+pub(super) const fn traps(plan: Plan) -> u32 {
+    const TDIR: u32 = 1 << 14;
+    if plan.traps_deactivation { TDIR } else { 0 }
+}
+
+/// log2 of the registers of active priorities there are for each group: ICH_VTR_EL2.PREbits, less one, says 4, 5 or 6.
+fn priority_registers_log2() -> u32 {
+    ((ICH_VTR_EL2.get() >> 26 & 7) as u32)
         .saturating_sub(4)
         .min(2)
 }
 
-fn active_priorities() -> [[u32; 4]; 2] {
-    let mut all = [[0; 4]; 2];
-    let count = priority_registers();
-    all[0][0] = ICH_AP0R0_EL2.get() as u32;
-    all[1][0] = ICH_AP1R0_EL2.get() as u32;
-    if count >= 2 {
-        all[0][1] = ICH_AP0R1_EL2.get() as u32;
-        all[1][1] = ICH_AP1R1_EL2.get() as u32;
+fn active_priorities() -> CpuInterface {
+    let log2 = priority_registers_log2();
+    let mut interface = CpuInterface {
+        step: 8 >> log2,
+        ..CpuInterface::default()
+    };
+    let (group_0, group_1) = (&mut interface.group_0, &mut interface.group_1);
+    group_0[0] = ICH_AP0R0_EL2.get() as u32;
+    group_1[0] = ICH_AP1R0_EL2.get() as u32;
+    if log2 >= 1 {
+        group_0[1] = ICH_AP0R1_EL2.get() as u32;
+        group_1[1] = ICH_AP1R1_EL2.get() as u32;
     }
-    if count >= 4 {
-        all[0][2..].copy_from_slice(&[ICH_AP0R2_EL2.get() as u32, ICH_AP0R3_EL2.get() as u32]);
-        all[1][2..].copy_from_slice(&[ICH_AP1R2_EL2.get() as u32, ICH_AP1R3_EL2.get() as u32]);
+    if log2 >= 2 {
+        group_0[2..].copy_from_slice(&[ICH_AP0R2_EL2.get() as u32, ICH_AP0R3_EL2.get() as u32]);
+        group_1[2..].copy_from_slice(&[ICH_AP1R2_EL2.get() as u32, ICH_AP1R3_EL2.get() as u32]);
     }
-    all
+    interface
 }
 
-fn set_active_priorities(group0: [u32; 4], group1: [u32; 4]) {
-    let count = priority_registers();
-    ICH_AP0R0_EL2.set(group0[0].into());
-    ICH_AP1R0_EL2.set(group1[0].into());
-    if count >= 2 {
-        ICH_AP0R1_EL2.set(group0[1].into());
-        ICH_AP1R1_EL2.set(group1[1].into());
+fn set_active_priorities(interface: &CpuInterface) {
+    let log2 = priority_registers_log2();
+    let (group_0, group_1) = (interface.group_0, interface.group_1);
+    ICH_AP0R0_EL2.set(group_0[0].into());
+    ICH_AP1R0_EL2.set(group_1[0].into());
+    if log2 >= 1 {
+        ICH_AP0R1_EL2.set(group_0[1].into());
+        ICH_AP1R1_EL2.set(group_1[1].into());
     }
-    if count >= 4 {
-        ICH_AP0R2_EL2.set(group0[2].into());
-        ICH_AP0R3_EL2.set(group0[3].into());
-        ICH_AP1R2_EL2.set(group1[2].into());
-        ICH_AP1R3_EL2.set(group1[3].into());
+    if log2 >= 2 {
+        ICH_AP0R2_EL2.set(group_0[2].into());
+        ICH_AP0R3_EL2.set(group_0[3].into());
+        ICH_AP1R2_EL2.set(group_1[2].into());
+        ICH_AP1R3_EL2.set(group_1[3].into());
     }
 }
 
