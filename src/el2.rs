@@ -24,6 +24,7 @@ mod fp;
 mod guest_state;
 mod heap;
 mod host;
+mod hpfar;
 mod hyp_map;
 mod ids;
 mod interrupts;

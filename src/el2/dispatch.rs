@@ -154,18 +154,25 @@ fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut
             if vm.ends() {
                 return Left::Gone;
             }
-            attend(vm, run, cpu);
+            if vm.is_asked_where(index) {
+                tell_where(vm, run, cpu);
+            }
         }
         if cpu.slice_is_over {
             return Left::Yielded;
         }
         interrupts::write_list(&vm.vm, &run.vcpu, cpu);
         let (vector, syndrome) = percpu::enter(cpu.number, &mut run.vcpu.registers);
-        let exit = Exit::decode(vector_of(vector), &syndrome);
-        if gives_lazily(&exit, run, cpu) {
-            continue;
-        }
-        match vm.vm.handle_exit(&mut run.vcpu, &exit, &shared.pool, cpu) {
+        let next = if vector == 0 && vm.vm.quick_access(&mut run.vcpu, &syndrome, cpu) {
+            Next::Resume
+        } else {
+            let exit = Exit::decode(vector_of(vector), &syndrome);
+            if gives_lazily(&exit, run, cpu) {
+                continue;
+            }
+            vm.vm.handle_exit(&mut run.vcpu, &exit, &shared.pool, cpu)
+        };
+        match next {
             Next::Resume => {}
             Next::Interrupt => interrupts::handle(Some(Current { vm, run }), shared, cpu),
             Next::Wait => {
@@ -185,20 +192,6 @@ fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut
         if cpu.take_guest_listens() {
             interrupts::console_input(vm, index, shared, cpu);
         }
-    }
-}
-
-/// What others want of a vCPU that is out of its guest.
-fn attend(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) {
-    let index = run.vcpu.index;
-    let wanted = vm.take_attention(index);
-    if wanted.recall {
-        vm.vm
-            .on_devices(index, cpu, |devices, cpu| devices.fold_in(index, cpu));
-        vm.note_recalled(index);
-    }
-    if wanted.location {
-        tell_where(vm, run, cpu);
     }
 }
 

@@ -103,14 +103,6 @@ impl Host for Cpu {
         unsafe { identity::<u64>(at).write_volatile(value) };
     }
 
-    fn recall(&mut self, vcpus: u64) {
-        let Some(vm) = self.vm.take() else { return };
-        if let Some(shared) = Shared::get() {
-            vm.recall(vcpus, self.vcpu, shared, self);
-        }
-        self.vm = Some(vm);
-    }
-
     fn warn(&mut self, text: fmt::Arguments<'_>) {
         log!("guest", "{text}");
     }

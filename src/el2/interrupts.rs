@@ -99,9 +99,12 @@ pub(super) fn handle(current: Option<Current<'_>>, shared: &'static Shared, cpu:
             && let Some(vm) = shared.console_vm()
         {
             console_input(&vm, NOBODY, shared, cpu);
+        } else if intid == KICK
+            && let Some(Current { vm, run }) = &current
+        {
+            // Its queue, and its vCPU's interrupts, are looked at on the way back in.
+            vm.vm.attend(run.vcpu.index, cpu);
         }
-        // Nothing is left to do for KICK: this pCPU's queue, its vCPU's interrupts and what else is wanted of it are looked at
-        // on the way back in.
         cpu.gic.deactivate(taken);
     }
     if current.is_some() {
@@ -162,7 +165,6 @@ pub(super) fn console_input(vm: &Arc<VmRun>, own: usize, shared: &'static Shared
     {
         is_asked |= input.push(byte) == Typed::Where;
     }
-    console::interrupt_on_input(!input.is_full());
     if vm.vm.has_console() {
         for_vm(vm, cpu, |vm, cpu| {
             vm.on_devices(own, cpu, |devices, _| {
@@ -174,6 +176,8 @@ pub(super) fn console_input(vm: &Arc<VmRun>, own: usize, shared: &'static Shared
             });
         });
     }
+    // Now that the guest has taken its share: the host hears of room only when there was none before.
+    console::interrupt_on_input(!input.is_full());
     drop(input);
     if is_asked {
         tell_all(vm, shared, cpu);

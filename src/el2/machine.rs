@@ -41,8 +41,6 @@ pub(super) struct Cpu {
     pub(super) number: usize,
     /// The VM whose vCPU it has.
     pub(super) vm: Option<Arc<VmRun>>,
-    /// And which of its vCPUs.
-    pub(super) vcpu: usize,
     /// Whose floating-point registers it holds.
     pub(super) fp: FpOwner,
     /// `HCR_EL2`.
@@ -62,7 +60,6 @@ impl Cpu {
         Self {
             number,
             vm: None,
-            vcpu: 0,
             fp: FpOwner::default(),
             hcr: 0,
             shares: false,

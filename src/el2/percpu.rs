@@ -5,11 +5,13 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, HPFAR_EL2, TPIDR_EL2};
+use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, TPIDR_EL2};
 use faultline::exit::Syndrome;
 use faultline::machine::MAX_CPUS;
 use faultline::registers::Registers;
 use tock_registers::interfaces::{Readable, Writeable};
+
+use super::hpfar;
 
 /// A pCPU's block. Its first word is read by vectors.S, all of it by gdb/faultline/record.py.
 #[repr(C, align(64))]
@@ -54,10 +56,11 @@ pub(super) fn enter(number: usize, registers: &mut Registers) -> (u64, Syndrome)
     // SAFETY: stage 2, the traps and EL1's registers are set up for this vCPU (vcpu_run.rs), which is ours alone, and
     // `set_registers` named these registers.
     let vector = unsafe { enter_guest(registers) };
+    let esr = ESR_EL2.get();
     let syndrome = Syndrome {
-        esr: ESR_EL2.get(),
+        esr,
         far: FAR_EL2.get(),
-        hpfar: HPFAR_EL2.get(),
+        hpfar: hpfar::after(esr),
     };
     let values = [
         registers.pc,

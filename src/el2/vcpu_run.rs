@@ -90,7 +90,7 @@ impl VcpuRun {
         self.breakpoints.load();
         cpu.fp.begin(&self.fp, cpu.number);
         cpu.gic.load_virtual(&self.interface);
-        (cpu.vm, cpu.vcpu) = (Some(vm.clone()), self.vcpu.index);
+        cpu.vm = Some(vm.clone());
         let waited = now().saturating_sub(self.ready_since);
         vm.vm
             .stolen()
@@ -106,9 +106,7 @@ impl VcpuRun {
     /// even a speculative one, reads this VM's tables.
     pub(super) fn leave(&mut self, vm: &VmRun, cpu: &mut Cpu) {
         let index = self.vcpu.index;
-        // All list registers are freed below.
-        let _ = vm
-            .vm
+        vm.vm
             .on_devices(index, cpu, |devices, cpu| devices.leave(index, cpu));
         self.interface = cpu.gic.unload_virtual();
         cpu.fp.end(&mut self.fp, cpu.number);

@@ -35,8 +35,6 @@ pub(super) struct VmRun {
     last_on: [AtomicUsize; MAX_CPUS],
     /// Bit per vCPU: something is wanted of it before it enters its guest again. The only word that is looked at each time.
     attention: AtomicU64,
-    /// Bit per vCPU: others wait until it has folded in what its guest did to its interrupts.
-    recalled: AtomicU64,
     /// Bit per vCPU: it is to say where it is.
     asked_where: AtomicU64,
 }
@@ -62,7 +60,6 @@ impl VmRun {
             end: Once::new(),
             last_on: [const { AtomicUsize::new(0) }; MAX_CPUS],
             attention: AtomicU64::new(0),
-            recalled: AtomicU64::new(0),
             asked_where: AtomicU64::new(0),
         })
     }
@@ -181,46 +178,15 @@ impl VmRun {
         self.attention.load(Ordering::Relaxed) & 1 << index != 0
     }
 
-    /// What is wanted of vCPU `index`, which is about to do it.
-    pub(super) fn take_attention(&self, index: usize) -> Wanted {
+    /// Whether vCPU `index` is to say where it is; once.
+    pub(super) fn is_asked_where(&self, index: usize) -> bool {
         let bit = 1 << index;
         self.attention.fetch_and(!bit, Ordering::SeqCst);
         if self.ends() {
             // Whatever else: it does not enter its guest any more.
             self.attention.fetch_or(bit, Ordering::SeqCst);
         }
-        Wanted {
-            recall: self.recalled.load(Ordering::SeqCst) & bit != 0,
-            location: self.asked_where.fetch_and(!bit, Ordering::SeqCst) & bit != 0,
-        }
-    }
-
-    /// Vcpu `index` has folded in: those who wait for that go on.
-    pub(super) fn note_recalled(&self, index: usize) {
-        self.recalled.fetch_and(!(1 << index), Ordering::SeqCst);
-    }
-
-    /// Waits until each vCPU in `mask` has been out of its guest and has folded in, see [`faultline::vm::Host::recall`]. The
-    /// caller's own, `own`, is out and has: whoever waits for it need not.
-    pub(super) fn recall(&self, mask: u64, own: usize, shared: &Shared, cpu: &Cpu) {
-        let mask = mask & self.all() & !(1u64.checked_shl(own as u32).unwrap_or(0));
-        self.recalled.fetch_or(mask, Ordering::SeqCst);
-        self.attention.fetch_or(mask, Ordering::SeqCst);
-        for (index, vcpu) in self.vcpus.iter().enumerate() {
-            if mask >> index & 1 == 0 {
-                continue;
-            }
-            if let Place::Running(other) = vcpu.place() {
-                shared.kick(other, cpu);
-            }
-            while self.recalled.load(Ordering::SeqCst) >> index & 1 == 1
-                && matches!(vcpu.place(), Place::Running(_))
-            {
-                self.note_recalled(own);
-                core::hint::spin_loop();
-            }
-            // Where it left its pCPU it folded in on the way; then the bit stays, and costs it another fold when it runs.
-        }
+        self.asked_where.fetch_and(!bit, Ordering::SeqCst) & bit != 0
     }
 
     /// Every vCPU that runs is to say where it is; answers the others.
@@ -238,14 +204,6 @@ impl VmRun {
         }
         others
     }
-}
-
-/// What others want of a vCPU.
-pub(super) struct Wanted {
-    /// That it folds in what its guest did to its interrupts.
-    pub(super) recall: bool,
-    /// That it says where it is.
-    pub(super) location: bool,
 }
 
 impl Task for Box<VcpuRun> {
