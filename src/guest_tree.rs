@@ -170,10 +170,7 @@ fn timer(guest: &GuestTree<'_>) -> Builder {
 }
 
 fn gic(guest: &GuestTree<'_>) -> Builder {
-    let gicr = IpaRange {
-        start: platform::GICR.start,
-        size: platform::GICR.size * u64::from(guest.vcpus),
-    };
+    let gicr = platform::redistributors(guest.vcpus as usize);
     let (compatible, reg) = match guest.gic {
         GicVersion::V2 => ("arm,gic-400", [platform::GICD, platform::GICC]),
         GicVersion::V3 => ("arm,gic-v3", [platform::GICD, gicr]),

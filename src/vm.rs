@@ -29,14 +29,16 @@ use crate::addr::{IpaRange, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
 use crate::exit::{self, Exit, SysRegAccess};
 use crate::fault::inject::Exception;
-use crate::fault::{self, Emulation, FaultingVcpu, GuestMemory, Resolution, RightsPolicy, Stop};
+use crate::fault::{
+    self, Emulation, FaultingVcpu, GranulePolicy, GuestMemory, Resolution, RightsPolicy, Stop,
+};
 use crate::features::Features;
 use crate::machine::Machine;
 use crate::page_pool::PagePool;
 use crate::platform;
 use crate::slot::{Kind, Slot, SlotError, Slots};
 use crate::smccc::Mitigations;
-use crate::stage2::{Config, ConfigError, OutOfPages, Stage2, Vmid};
+use crate::stage2::{Config, ConfigError, OutOfPages, Rights, Stage2, Vmid};
 use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
@@ -73,6 +75,10 @@ pub trait Host: Machine {
 
     /// Whether a timer of the guest asserts its line: virtual, physical.
     fn timer_lines(&mut self) -> (bool, bool);
+
+    /// Has these vCPUs of this VM, a bit each, look at their interrupts: those that run leave the guest, those that wait
+    /// wake. Others do it anyway before they enter.
+    fn kick(&mut self, vcpus: u64);
 
     /// One line for the log.
     fn warn(&mut self, text: fmt::Arguments<'_>);
@@ -127,6 +133,7 @@ pub struct Vm {
     name: String,
     memory: u64,
     rights: RightsPolicy,
+    granule: GranulePolicy,
     reboot: RebootPolicy,
     slots: Slots,
     stage2: Stage2,
@@ -190,6 +197,7 @@ impl Vm {
             name: config.name.clone(),
             memory: config.memory,
             rights: config.rights,
+            granule: config.granule,
             reboot: config.reboot,
             slots,
             ids: IdTable::new(ground.ids, gic_v3, shape.ipa_bits),
@@ -235,16 +243,33 @@ impl Vm {
         self.reboot
     }
 
-    /// Its devices, locked.
+    /// Its devices, locked. Who changes them takes [`Vm::on_devices`].
     pub fn devices(&self) -> spin::mutex::ticket::TicketMutexGuard<'_, Devices> {
         self.devices.lock()
+    }
+
+    /// Has `act` work on the devices for vCPU `own`, and kicks the others whom the change concerns.
+    pub fn on_devices<H: Host, T>(
+        &self,
+        own: usize,
+        host: &mut H,
+        act: impl FnOnce(&mut Devices, &mut H) -> T,
+    ) -> T {
+        let mut devices = self.devices.lock();
+        let result = act(&mut devices, host);
+        let kicks = devices.take_kicks(own);
+        drop(devices);
+        if kicks != 0 {
+            host.kick(kicks);
+        }
+        result
     }
 
     /// The vCPU that the VM starts with, at its entry point.
     #[must_use]
     pub fn boot_vcpu(&self) -> Vcpu {
         let counters = self.counters.first().cloned().unwrap_or_default();
-        Vcpu::entering(self.loaded.entry, self.loaded.tree, &self.ids, counters)
+        Vcpu::entering(0, self.loaded.entry, self.loaded.tree, &self.ids, counters)
     }
 
     /// What all its vCPUs did.
@@ -353,6 +378,7 @@ impl Vm {
             pool,
             contents: &self.loaded.contents,
             rights: self.rights,
+            granule: self.granule,
             erratum_834220: self.erratum_834220,
             guest_errors_trap: self.guest_errors_trap,
         }
@@ -368,7 +394,9 @@ impl Vm {
         match resolution {
             Resolution::Retry => Next::Resume,
             Resolution::Mmio(mmio) => {
-                self.devices.lock().access(vcpu, &mmio, host);
+                self.on_devices(vcpu.index, host, |devices, host| {
+                    devices.access(vcpu, &mmio, host);
+                });
                 vcpu.retire(is_16_bit);
                 Next::Resume
             }
@@ -387,11 +415,11 @@ impl Vm {
 
     /// Carries out a device access that takes more than the syndrome tells: one or two registers, then the base, then PC.
     fn emulate<H: Host>(&self, vcpu: &mut Vcpu, emulation: &Emulation, host: &mut H) {
-        let mut devices = self.devices.lock();
-        for mmio in iter::once(&emulation.first).chain(&emulation.second) {
-            devices.access(vcpu, mmio, host);
-        }
-        drop(devices);
+        self.on_devices(vcpu.index, host, |devices, host| {
+            for mmio in iter::once(&emulation.first).chain(&emulation.second) {
+                devices.access(vcpu, mmio, host);
+            }
+        });
         if let Some(write_back) = emulation.write_back {
             write_back.apply(&mut vcpu.registers, host);
         }
@@ -432,7 +460,9 @@ impl Vm {
             Answer::Ignored => {}
             Answer::Sgi(register) => {
                 let value = vcpu.registers.read(access.rt);
-                self.devices.lock().send_sgi(register, value, host);
+                self.on_devices(vcpu.index, host, |devices, host| {
+                    devices.send_sgi(vcpu.index, register, value, host);
+                });
             }
             Answer::Undefined => {
                 let pc = vcpu.registers.pc;
@@ -458,7 +488,7 @@ fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError>
     };
     slots.add(Slot {
         range: ram,
-        kind: Kind::Ram,
+        kind: Kind::Ram(Rights::ALL),
     })?;
     slots.add(Slot {
         range: platform::FLASH,
@@ -478,7 +508,7 @@ fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError>
             kind: Kind::Window(gicv),
         })?,
         None => slots.add(Slot {
-            range: platform::GICR,
+            range: platform::redistributors(config.vcpus as usize),
             kind: Kind::Device(devices::GICR),
         })?,
     }

@@ -48,6 +48,10 @@ impl Host for Cpu {
         interrupts::timer_lines()
     }
 
+    fn kick(&mut self, vcpus: u64) {
+        let _ = vcpus;
+    }
+
     fn warn(&mut self, text: fmt::Arguments<'_>) {
         log!("guest", "{text}");
     }

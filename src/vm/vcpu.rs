@@ -16,6 +16,8 @@ const WARNINGS: usize = 8;
 
 /// A vCPU that is out of its guest. Whoever has it owns it.
 pub struct Vcpu {
+    /// Which of its VM's vCPUs it is, from 0; its affinity is [`crate::platform::affinity`] of it.
+    pub index: usize,
     /// Its general-purpose registers.
     pub registers: Registers,
     /// Is it getting anywhere?
@@ -32,10 +34,17 @@ impl Vcpu {
     ///
     /// Source: Linux `Documentation/arch/arm64/booting.rst`.
     #[must_use]
-    pub fn entering(entry: Ipa, tree: Ipa, ids: &IdTable, counters: Arc<Counters>) -> Self {
+    pub fn entering(
+        index: usize,
+        entry: Ipa,
+        tree: Ipa,
+        ids: &IdTable,
+        counters: Arc<Counters>,
+    ) -> Self {
         let mut registers = Registers::entering(entry.raw());
         registers.x[0] = tree.raw();
         Self {
+            index,
             registers,
             progress: Progress::default(),
             counters,
