@@ -137,6 +137,18 @@ impl Machine for Cpu {
     }
 
     fn copy(&mut self, from: PaRange, to: Pa) {
+        if to.is_aligned(PAGE_SIZE) && from.size.is_multiple_of(PAGE_SIZE) {
+            let mut hardware = self.operation();
+            hardware.take_back(to.raw(), to.raw() + from.size);
+            for offset in (0..from.size).step_by(PAGE_SIZE as usize) {
+                let lines = &mut hardware.ram.frame_mut(from.start.raw() + offset).lines;
+                let values = [lines[0].load(), lines[1].load()];
+                let copy = hardware.ram.frame_mut(to.raw() + offset);
+                copy.lines.iter_mut().zip(values).for_each(|(line, value)| line.store(value));
+                copy.is_prepared = true;
+            }
+            return;
+        }
         let mut bytes = std::vec![0; from.size as usize];
         self.read(from.start, &mut bytes);
         self.write(to, &bytes);
@@ -168,7 +180,8 @@ impl Machine for Cpu {
     fn tlbi(&mut self, op: Tlbi) {
         let mut hardware = self.operation();
         let me = self.index;
-        hardware.note(|| std::format!("CPU {me} TLBI {op:x?}"));
+        let effective = hardware.pes[me].effective_vttbr >> 48;
+        hardware.note(|| std::format!("CPU {me} TLBI {op:x?} of VMID {effective}"));
         let hint = match op {
             Tlbi::Ipas2e1(_, ttl) | Tlbi::Ipas2e1Is(_, ttl) => ttl,
             Tlbi::Ripas2e1Is(range) => {

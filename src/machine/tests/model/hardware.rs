@@ -19,6 +19,9 @@ use crate::page_pool::PagePool;
 pub(super) const POOL_START: u64 = 0x8_4000_0000;
 /// Three chunks of 2 MiB, and a few pages beyond.
 pub(super) const POOL_PAGES: u64 = 3 * 512 + 64;
+/// Where a module lies that is lent to guests, and its pages.
+pub(super) const MODULE_START: u64 = POOL_START + 4 * 512 * PAGE_SIZE;
+pub(super) const MODULE_PAGES: u64 = 512;
 
 /// Maintenance that was issued and is not known to be complete: each PE carries it out when it likes.
 #[derive(Clone, Copy, Debug)]
@@ -168,7 +171,7 @@ impl Hardware {
             setup,
             weak,
             rng: Rng::new(seed),
-            ram: Ram::new(POOL_START, POOL_PAGES),
+            ram: Ram::new(POOL_START, 4 * 512, MODULE_PAGES),
             pool: Arc::new(pool),
             pes: (0..setup.cpus).map(pe).collect(),
             unseen: Vec::new(),

@@ -14,6 +14,8 @@ use crate::addr::PAGE_SIZE;
 pub(super) const LINES: [u64; 2] = [0, PAGE_SIZE - 64];
 /// What RAM holds before anybody wrote to it: nobody is entitled to see it.
 const GARBAGE: u64 = 0xdead_dead;
+/// What a module holds, and the number of the page.
+const MODULE: u64 = 0x0d00_0000;
 
 #[derive(Clone, Copy)]
 struct Copy {
@@ -117,6 +119,8 @@ impl Line {
 pub(super) enum Owner {
     /// The pool's, or in the hypervisor's hands.
     Hypervisor,
+    /// A boot loader's module: guests may look at it, and nobody writes it.
+    Module,
     /// A table of a tree, for what starts at `ipa`, its descriptors of `level`.
     Table { tree: usize, level: u8, ipa: u64 },
     /// A table that was unlinked.
@@ -171,6 +175,11 @@ impl History {
         } else {
             self.values.last() == Some(&value)
         }
+    }
+
+    /// Whether `value` is this owner's at all.
+    pub(super) fn holds(&self, value: u64) -> bool {
+        self.values.contains(&value)
     }
 
     pub(super) fn may_fetch(&self, value: u64) -> bool {
@@ -234,11 +243,17 @@ pub(super) struct Ram {
 }
 
 impl Ram {
-    pub(super) fn new(start: u64, pages: u64) -> Self {
-        Self {
-            start,
-            frames: (0..pages).map(|_| Frame::new()).collect(),
+    /// `pages` from `start` on, then a module whose bytes are in the caches and nowhere else.
+    pub(super) fn new(start: u64, pages: u64, module: u64) -> Self {
+        let mut frames: Vec<Frame> = (0..pages + module).map(|_| Frame::new()).collect();
+        for (n, frame) in frames.iter_mut().enumerate().skip(pages as usize) {
+            frame.owner = Owner::Module;
+            for (line, history) in frame.lines.iter_mut().zip(&mut frame.histories) {
+                line.store(MODULE + n as u64);
+                *history = History::begin(MODULE + n as u64);
+            }
         }
+        Self { start, frames }
     }
 
     pub(super) fn holds(&self, pa: u64) -> bool {

@@ -44,6 +44,7 @@ impl Hardware {
                 if bits::rights(new)[2] && !bits::rights(old)[2] {
                     self.check_executable(level, new);
                 }
+                self.check_lent(new);
             }
             (Kind::Leaf, Kind::Invalid) => {
                 assert!(matches!(new, 0 | LOCKED), "an entry that is gone is gone: {new:#x}");
@@ -79,6 +80,7 @@ impl Hardware {
         for offset in (0..bits::span(level)).step_by(PAGE_SIZE as usize) {
             self.take_over(tree, start + offset, memory + offset);
         }
+        self.check_lent(leaf);
         if bits::rights(leaf)[2] {
             self.check_executable(level, leaf);
         }
@@ -96,19 +98,28 @@ impl Hardware {
         if frame.owner == (Owner::Guest { tree, ipa }) {
             return;
         }
+        let is_lent = frame.owner == Owner::Module;
         assert!(
-            frame.owner == Owner::Hypervisor,
+            is_lent || frame.owner == Owner::Hypervisor,
             "I14, {pa:#x} is mapped at {ipa:#x} and is {:x?}",
             frame.owner
         );
-        assert!(frame.is_prepared, "I13, {pa:#x} goes to a guest with what was in it");
+        assert!(is_lent || frame.is_prepared, "I13, {pa:#x} goes to a guest with what was in it");
         for line in &frame.lines {
             assert!(
                 fwb || line.at_coherency() == line.current(),
                 "I12, {pa:#x} is mapped and not clean to the point of coherency"
             );
         }
-        frame.begin_tenancy(tree, ipa);
+        if !is_lent {
+            frame.begin_tenancy(tree, ipa);
+        }
+    }
+
+    fn check_lent(&self, leaf: u64) {
+        let memory = bits::address(leaf);
+        let is_lent = self.ram.holds(memory) && self.ram.frame(memory).owner == Owner::Module;
+        assert!(!is_lent || !bits::rights(leaf)[1], "I14, {memory:#x} is lent and gets W");
     }
 
     /// What was broken here is in no TLB any more when something else is made.
@@ -129,7 +140,7 @@ impl Hardware {
             let frame = self.ram.frame(start + offset);
             for (line, history) in frame.lines.iter().zip(&frame.histories) {
                 assert!(
-                    history.may_fetch(line.at_unification(self.setup.idc)),
+                    history.holds(line.at_unification(self.setup.idc)),
                     "I11, {:#x} gets X and is not clean to the point of unification",
                     start + offset
                 );
@@ -176,7 +187,7 @@ impl Hardware {
                         let pa = bits::address(child) + offset;
                         let owner = self.ram.frame(pa).owner;
                         let same = Owner::Guest { tree, ipa: ipa + offset };
-                        assert!(owner == same, "I1, {pa:#x} is linked at {ipa:#x} and is {owner:x?}");
+                        assert!(owner == same || owner == Owner::Module, "I1, {pa:#x} is linked at {ipa:#x} and is {owner:x?}");
                     }
                 }
                 Kind::Table(_) => assert!(is_back, "a fresh table has no tables"),
@@ -209,6 +220,9 @@ impl Hardware {
         }
         for offset in (0..bits::span(level)).step_by(PAGE_SIZE as usize) {
             let pa = memory + offset;
+            if self.ram.frame(pa).owner == Owner::Module {
+                return;
+            }
             self.ram.frame_mut(pa).owner = Owner::Leaving {
                 tree,
                 ipa: start + offset,
@@ -244,6 +258,7 @@ impl Hardware {
             let is_ours = match owner {
                 Owner::Hypervisor | Owner::Leaving { .. } | Owner::Unlinked { .. } => true,
                 Owner::Table { tree, .. } | Owner::Guest { tree, .. } => is_dying(tree),
+                Owner::Module => false,
             };
             assert!(is_ours, "I14, the hypervisor writes to {pa:#x}, which is {owner:x?}");
             if owner == Owner::Hypervisor {

@@ -25,7 +25,7 @@ pub(super) struct Failure {
 /// How long a failure may be shrunk.
 const SHRINKING: Duration = Duration::from_secs(20);
 /// Seeds that are tried before an action is said to be needed.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 300;
 /// Lines of what the machine did last.
 const TOLD: usize = 60;
 
@@ -107,7 +107,7 @@ fn shrink(setup: Setup, seed: u64, weak: Weak, history: History) -> (History, u6
         while at < history.len() && started.elapsed() < SHRINKING {
             let mut shorter = history.clone();
             shorter.drain(at..(at + size).min(shorter.len()));
-            let seeds = (0..SEEDS).map(|n| seed.wrapping_add(n.wrapping_mul(0x1_0001)));
+            let seeds = (0..(SEEDS / shorter.len().max(1) as u64).max(6)).map(|n| seed.wrapping_add(n.wrapping_mul(0x1_0001)));
             let found = seeds.into_iter().find(|seed| run(setup, *seed, weak, &shorter, false).is_err());
             match found {
                 Some(found) => (history, seed) = (shorter, found),

@@ -1,13 +1,15 @@
 //! What kind of machine a case runs on.
 
 use super::rng::Rng;
-use crate::fault::RightsPolicy;
+use crate::fault::{GranulePolicy, RightsPolicy};
 use crate::features::{Coherence, Features, IdRegisters};
 use crate::stage2::Config;
 
 /// Guest RAM: its start, and its pages.
 pub(super) const RAM_START: u64 = 0x4000_0000;
 pub(super) const RAM_PAGES: u64 = 1024;
+/// What lies in guest RAM from the start, as a boot loader left it: 2 MiB that may be lent as a block.
+pub(super) const MODULE_PAGE: u64 = 512;
 
 /// A machine, as it is printed with a failure.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +29,8 @@ pub(super) struct Setup {
     pub(super) stores_linger: bool,
     /// The guests run with their stage-1 MMU and caches off: 0 never, 1 always, 2 at times.
     pub(super) caches_off: u8,
+    /// What a fault brings: 0 a page, 1 its neighbours too, 2 a block, 3 whatever the pool allows.
+    pub(super) granule: u8,
     /// Rights are given one by one.
     pub(super) lazy: bool,
     /// A CPU goes on for so many machine operations on average before another gets its turn.
@@ -47,6 +51,7 @@ impl Setup {
             ranges: rng.one_in(2),
             stores_linger: rng.one_in(2),
             caches_off: rng.pick(&[0, 0, 1, 2]),
+            granule: rng.pick(&[0, 0, 1, 2, 3]),
             lazy: rng.one_in(2),
             patience: rng.pick(&[2, 4, 16]),
         }
@@ -66,6 +71,15 @@ impl Setup {
             RightsPolicy::Lazy
         } else {
             RightsPolicy::Eager
+        }
+    }
+
+    pub(super) const fn granule(&self) -> GranulePolicy {
+        match self.granule {
+            0 => GranulePolicy::Page,
+            1 => GranulePolicy::Neighbours,
+            2 => GranulePolicy::Block2M,
+            _ => GranulePolicy::Auto,
         }
     }
 

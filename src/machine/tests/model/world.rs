@@ -7,10 +7,11 @@ use std::vec::Vec;
 use super::baton::Lab;
 use super::bits::{self, Kind};
 use super::cpu::Cpu;
-use super::hardware::{Hardware, TreeView};
+use super::hardware::{Hardware, MODULE_PAGES, MODULE_START, TreeView};
 use super::memory::Owner;
-use super::setup::{RAM_PAGES, RAM_START, Setup};
+use super::setup::{MODULE_PAGE, RAM_PAGES, RAM_START, Setup};
 use crate::addr::{Ipa, IpaRange, PAGE_SIZE, Pa};
+use crate::content::{Content, Source};
 use crate::exit::Abort;
 use crate::fault::progress::Progress;
 use crate::fault::{FaultingVcpu, GuestMemory, Resolution, resolve};
@@ -18,7 +19,7 @@ use crate::machine::{Dsb, Machine};
 use crate::page_pool::{PagePool, RawPage};
 use crate::registers::Registers;
 use crate::slot::{Kind as SlotKind, Slot, Slots};
-use crate::stage2::{Stage2, Vmid};
+use crate::stage2::{Rights, Stage2, Vmid};
 use crate::stats::Counters;
 
 /// VMs in a world.
@@ -31,6 +32,7 @@ pub(super) struct Vm {
     pub(super) vmid: u16,
     pub(super) stage2: Stage2,
     slots: Slots,
+    contents: Vec<Content>,
     /// What the dirty log has to tell.
     pub(super) truth: Mutex<Truth>,
 }
@@ -105,7 +107,8 @@ impl World {
     fn made(&self, number: usize, m: &mut Cpu) -> Option<Vm> {
         let mut slots = Slots::default();
         let range = IpaRange::new(Ipa::new(RAM_START), RAM_PAGES * PAGE_SIZE).unwrap();
-        let kind = SlotKind::Ram;
+        let kind = SlotKind::Ram(Rights::ALL);
+        let module = IpaRange::new(Ipa::new(RAM_START + MODULE_PAGE * PAGE_SIZE), MODULE_PAGES * PAGE_SIZE).unwrap();
         slots.add(Slot { range, kind }).unwrap();
         let vmid = 1 + number as u16;
         let (config, coherence) = (self.setup.config(), self.setup.coherence());
@@ -131,6 +134,7 @@ impl World {
             vmid,
             stage2,
             slots,
+            contents: std::vec![Content::new(module, Source::Memory(Pa::new(MODULE_START)))],
             truth: Mutex::default(),
         })
     }
@@ -196,8 +200,9 @@ impl World {
             slots: &vm.slots,
             stage2: &vm.stage2,
             pool: &self.pool,
-            contents: &[],
+            contents: &vm.contents,
             rights: self.setup.rights(),
+            granule: self.setup.granule(),
             erratum_834220: false,
             guest_errors_trap: true,
         };
@@ -229,7 +234,8 @@ impl World {
         let held = self.starved.lock().unwrap().len() as u64;
         assert_eq!(self.pool.account().taken, trees + held + 1, "I10, pages were lost");
         for vm in (0..VMS).filter_map(|n| self.vm(n)) {
-            let mapped = self.lab.hardware().translation(vm.tree).len() as u64;
+            let translation = self.lab.hardware().translation(vm.tree);
+            let mapped = translation.values().filter(|(pa, ..)| *pa < MODULE_START).count() as u64;
             assert_eq!(mapped, vm.stage2.page_count(), "I1, what is mapped is what is counted");
         }
     }
@@ -256,7 +262,10 @@ impl Hardware {
             while ipa < end {
                 if is_leaf {
                     let pa = bits::address(leaf) + ipa % bits::span(level);
-                    found.insert(ipa, (pa, bits::rights(leaf), level));
+                    let mut rights = bits::rights(leaf);
+                    // What the hardware gives by itself is given.
+                    rights[1] |= self.trees[tree].hardware.1 && leaf & bits::DBM != 0;
+                    found.insert(ipa, (pa, rights, level));
                 }
                 ipa += PAGE_SIZE;
             }
