@@ -12,7 +12,7 @@ use super::weak::Weak;
 const STEPS_PER_CASE: usize = 120;
 /// What `cargo test` does: always the same.
 const SEED: u64 = 20_261_125;
-const STEPS: u64 = 12_000;
+const STEPS: u64 = 6_000;
 
 fn number(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;

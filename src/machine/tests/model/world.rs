@@ -252,24 +252,28 @@ pub(super) type Mapping = (u64, [bool; 3], u8);
 impl Hardware {
     /// All of guest RAM as an independent walk sees it.
     pub(super) fn translation(&self, tree: usize) -> BTreeMap<u64, Mapping> {
-        let mut found = BTreeMap::new();
+        let end = RAM_START + RAM_PAGES * PAGE_SIZE;
+        let by_hardware = self.trees[tree].hardware.1;
+        let mut found = Vec::new();
         let mut ipa = RAM_START;
-        while ipa < RAM_START + RAM_PAGES * PAGE_SIZE {
-            let (table, index, level) = self.live_place(tree, ipa);
-            let leaf = self.ram.frame(table).descriptor(index);
-            let is_leaf = bits::kind(leaf, level) == Kind::Leaf;
-            let end = (ipa & !(bits::span(level) - 1)) + bits::span(level);
-            while ipa < end {
-                if is_leaf {
-                    let pa = bits::address(leaf) + ipa % bits::span(level);
+        while ipa < end {
+            let (table, first, level) = self.live_place(tree, ipa);
+            let (table, size) = (self.ram.frame(table), bits::span(level));
+            for index in first..512 {
+                let leaf = table.descriptor(index);
+                if ipa >= end || matches!(bits::kind(leaf, level), Kind::Table(_)) {
+                    break;
+                }
+                if bits::kind(leaf, level) == Kind::Leaf {
                     let mut rights = bits::rights(leaf);
                     // What the hardware gives by itself is given.
-                    rights[1] |= self.trees[tree].hardware.1 && leaf & bits::DBM != 0;
-                    found.insert(ipa, (pa, rights, level));
+                    rights[1] |= by_hardware && leaf & bits::DBM != 0;
+                    let pages = (0..size).step_by(PAGE_SIZE as usize);
+                    found.extend(pages.map(|offset| (ipa + offset, (bits::address(leaf) + offset, rights, level))));
                 }
-                ipa += PAGE_SIZE;
+                ipa += size;
             }
         }
-        found
+        found.into_iter().collect()
     }
 }
