@@ -38,12 +38,24 @@ pub(super) enum Action {
 
 /// Pages that are touched: neighbours, both sides of a table's end, and the last.
 const PAGES: [u64; 8] = [0, 1, 2, 16, 511, 512, 513, 1023];
-const RANGES: [(u64, u64); 7] = [(0, 1), (0, 3), (1, 1), (510, 4), (512, 512), (0, 512), (0, RAM_PAGES)];
+const RANGES: [(u64, u64); 7] = [
+    (0, 1),
+    (0, 3),
+    (1, 1),
+    (510, 4),
+    (512, 512),
+    (0, 512),
+    (0, RAM_PAGES),
+];
 
 impl Action {
     pub(super) fn random(rng: &mut Rng, setup: &Setup) -> Self {
         let vm = if rng.one_in(5) { rng.below(VMS) } else { 0 };
-        let page = if rng.one_in(8) { rng.next() % RAM_PAGES } else { rng.pick(&PAGES) };
+        let page = if rng.one_in(8) {
+            rng.next() % RAM_PAGES
+        } else {
+            rng.pick(&PAGES)
+        };
         let (first, count) = rng.pick(&RANGES);
         match rng.below(64) {
             0..=8 => Self::Guest(vm, page, Access::Read),

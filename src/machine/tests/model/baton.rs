@@ -39,8 +39,12 @@ fn keep_messages() {
         set_hook(Box::new(move |info| {
             let is_kept = MESSAGE.with_borrow_mut(|kept| {
                 let text = info.payload_as_str().unwrap_or("a panic without words");
-                let place = info.location().map(|place| std::format!(" ({}:{})", place.file(), place.line()));
-                kept.as_mut().map(|kept| *kept = std::format!("{text}{}", place.unwrap_or_default())).is_some()
+                let place = info
+                    .location()
+                    .map(|place| std::format!(" ({}:{})", place.file(), place.line()));
+                kept.as_mut()
+                    .map(|kept| *kept = std::format!("{text}{}", place.unwrap_or_default()))
+                    .is_some()
             });
             if !is_kept {
                 before(info);
@@ -111,7 +115,9 @@ impl Lab {
         if let Err(why) = outcome
             && !why.is::<Stopped>()
         {
-            hardware.failure.get_or_insert(std::format!("CPU {index}: {message}"));
+            hardware
+                .failure
+                .get_or_insert(std::format!("CPU {index}: {message}"));
         }
         if hardware.failure.is_some() {
             self.turns.iter().for_each(Condvar::notify_all);
@@ -121,10 +127,16 @@ impl Lab {
         }
     }
 
-    fn wait_for_turn<'l>(&'l self, index: usize, guard: MutexGuard<'l, Hardware>) -> MutexGuard<'l, Hardware> {
+    fn wait_for_turn<'l>(
+        &'l self,
+        index: usize,
+        guard: MutexGuard<'l, Hardware>,
+    ) -> MutexGuard<'l, Hardware> {
         let mut guard = guard;
         while guard.turn != index && guard.failure.is_none() {
-            guard = self.turns[index].wait(guard).unwrap_or_else(PoisonError::into_inner);
+            guard = self.turns[index]
+                .wait(guard)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         if guard.failure.is_some() {
             drop(guard);
@@ -133,7 +145,12 @@ impl Lab {
         guard
     }
 
-    fn pass<'l>(&'l self, index: usize, to: usize, mut guard: MutexGuard<'l, Hardware>) -> MutexGuard<'l, Hardware> {
+    fn pass<'l>(
+        &'l self,
+        index: usize,
+        to: usize,
+        mut guard: MutexGuard<'l, Hardware>,
+    ) -> MutexGuard<'l, Hardware> {
         guard.turn = to;
         self.turns[to].notify_all();
         self.wait_for_turn(index, guard)

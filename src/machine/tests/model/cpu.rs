@@ -41,12 +41,18 @@ impl Cpu {
             (Weak::LocalWhereBroadcast, Tlbi::Ipas2e1Is(ipa, ttl)) => Tlbi::Ipas2e1(ipa, ttl),
             (Weak::LocalWhereBroadcast, Tlbi::Vmalle1Is) => Tlbi::Vmalle1,
             (Weak::LocalWhereBroadcast, Tlbi::Vmalls12e1Is) => Tlbi::Vmalls12e1,
-            (Weak::WrongTtl, Tlbi::Ipas2e1(ipa, ttl)) if ttl.only().is_some() => Tlbi::Ipas2e1(ipa, Ttl::level(2)),
-            (Weak::WrongTtl, Tlbi::Ipas2e1Is(ipa, ttl)) if ttl.only().is_some() => Tlbi::Ipas2e1Is(ipa, Ttl::level(2)),
-            (Weak::ShortRange, Tlbi::Ripas2e1Is(range)) if range.num > 0 => Tlbi::Ripas2e1Is(TlbRange {
-                num: range.num - 1,
-                ..range
-            }),
+            (Weak::WrongTtl, Tlbi::Ipas2e1(ipa, ttl)) if ttl.only().is_some() => {
+                Tlbi::Ipas2e1(ipa, Ttl::level(2))
+            }
+            (Weak::WrongTtl, Tlbi::Ipas2e1Is(ipa, ttl)) if ttl.only().is_some() => {
+                Tlbi::Ipas2e1Is(ipa, Ttl::level(2))
+            }
+            (Weak::ShortRange, Tlbi::Ripas2e1Is(range)) if range.num > 0 => {
+                Tlbi::Ripas2e1Is(TlbRange {
+                    num: range.num - 1,
+                    ..range
+                })
+            }
             (_, op) => op,
         })
     }
@@ -55,7 +61,10 @@ impl Cpu {
     fn weakened_dsb(hardware: &mut Hardware, pe: usize, kind: Dsb) -> Option<Dsb> {
         let cpu = &mut hardware.pes[pe];
         let after_stage2_tlbi = std::mem::take(&mut cpu.after_stage2_tlbi);
-        let (after_tlbi, after_clean) = (std::mem::take(&mut cpu.after_tlbi), std::mem::take(&mut cpu.after_clean));
+        let (after_tlbi, after_clean) = (
+            std::mem::take(&mut cpu.after_tlbi),
+            std::mem::take(&mut cpu.after_clean),
+        );
         match hardware.weak {
             Weak::NoDsbBetween if after_stage2_tlbi => None,
             Weak::NoDsbBeforeTlbi if matches!(kind, Dsb::IshSt | Dsb::NshSt) => None,
@@ -74,21 +83,34 @@ impl Machine for Cpu {
 
     fn load(&mut self, table: Pa, index: usize) -> u64 {
         let hardware = self.operation();
-        assert!(hardware.pool.is_taken(table), "I9, {table} is walked and free");
+        assert!(
+            hardware.pool.is_taken(table),
+            "I9, {table} is walked and free"
+        );
         hardware.ram.frame(table.raw()).descriptor(index)
     }
 
     fn publish(&mut self, table: Pa, index: usize, current: u64, new: u64) -> Result<(), u64> {
         let mut hardware = self.operation();
-        assert!(hardware.pool.is_taken(table), "I9, {table} is written and free");
+        assert!(
+            hardware.pool.is_taken(table),
+            "I9, {table} is written and free"
+        );
         let found = hardware.ram.frame(table.raw()).descriptor(index);
         let me = self.index;
-        hardware.note(|| std::format!("CPU {me} publishes {table}[{index}]: {current:#x} to {new:#x}, found {found:#x}"));
+        hardware.note(|| {
+            std::format!(
+                "CPU {me} publishes {table}[{index}]: {current:#x} to {new:#x}, found {found:#x}"
+            )
+        });
         if found != current && hardware.weak != Weak::StoreForCas {
             return Err(found);
         }
         hardware.check_publish(table.raw(), index, found, new);
         hardware.store(me, table.raw(), index, new);
+        for range in std::mem::take(&mut hardware.pes[me].late_cleans) {
+            hardware.issue(me, Work::Dc(Dc::CleanInvalidateToPoc, range), true);
+        }
         Ok(())
     }
 
@@ -119,9 +141,17 @@ impl Machine for Cpu {
 
     fn read(&mut self, at: Pa, bytes: &mut [u8]) {
         let mut hardware = self.operation();
-        let line = LINES.iter().rposition(|line| at.page_offset() >= *line).unwrap_or(0);
-        let value = hardware.ram.frame_mut(at.raw()).lines[line].load().to_le_bytes();
-        bytes.iter_mut().zip(value.iter().cycle()).for_each(|(to, from)| *to = *from);
+        let line = LINES
+            .iter()
+            .rposition(|line| at.page_offset() >= *line)
+            .unwrap_or(0);
+        let value = hardware.ram.frame_mut(at.raw()).lines[line]
+            .load()
+            .to_le_bytes();
+        bytes
+            .iter_mut()
+            .zip(value.iter().cycle())
+            .for_each(|(to, from)| *to = *from);
     }
 
     fn write(&mut self, at: Pa, bytes: &[u8]) {
@@ -129,7 +159,9 @@ impl Machine for Cpu {
         hardware.take_back(at.raw(), at.raw() + 1);
         let frame = hardware.ram.frame_mut(at.raw());
         for (line, start) in LINES.iter().enumerate() {
-            let from = start.checked_sub(at.page_offset()).map(|from| from as usize);
+            let from = start
+                .checked_sub(at.page_offset())
+                .map(|from| from as usize);
             if let Some(word) = from.and_then(|from| bytes.get(from..from + 8)) {
                 frame.lines[line].store(u64::from_le_bytes(word.try_into().unwrap()));
             }
@@ -144,7 +176,10 @@ impl Machine for Cpu {
                 let lines = &mut hardware.ram.frame_mut(from.start.raw() + offset).lines;
                 let values = [lines[0].load(), lines[1].load()];
                 let copy = hardware.ram.frame_mut(to.raw() + offset);
-                copy.lines.iter_mut().zip(values).for_each(|(line, value)| line.store(value));
+                copy.lines
+                    .iter_mut()
+                    .zip(values)
+                    .for_each(|(line, value)| line.store(value));
                 copy.is_prepared = true;
             }
             return;
@@ -185,14 +220,23 @@ impl Machine for Cpu {
         let hint = match op {
             Tlbi::Ipas2e1(_, ttl) | Tlbi::Ipas2e1Is(_, ttl) => ttl,
             Tlbi::Ripas2e1Is(range) => {
-                assert!(hardware.setup.ranges, "a range TLBI on a CPU without FEAT_TLBIRANGE");
+                assert!(
+                    hardware.setup.ranges,
+                    "a range TLBI on a CPU without FEAT_TLBIRANGE"
+                );
                 range.ttl
             }
             _ => Ttl::ANY,
         };
-        assert!(hint == Ttl::ANY || hardware.setup.ttl, "a TTL hint on a CPU without FEAT_TTL");
+        assert!(
+            hint == Ttl::ANY || hardware.setup.ttl,
+            "a TTL hint on a CPU without FEAT_TTL"
+        );
         let cpu = &mut hardware.pes[me];
-        cpu.after_stage2_tlbi = matches!(op, Tlbi::Ipas2e1(..) | Tlbi::Ipas2e1Is(..) | Tlbi::Ripas2e1Is(_));
+        cpu.after_stage2_tlbi = matches!(
+            op,
+            Tlbi::Ipas2e1(..) | Tlbi::Ipas2e1Is(..) | Tlbi::Ripas2e1Is(_)
+        );
         cpu.after_tlbi = true;
         // Between VTTBR_EL2 and the ISB it is the old VMID that is meant.
         let vmid = (cpu.effective_vttbr >> 48) as u16;
@@ -208,8 +252,15 @@ impl Machine for Cpu {
         hardware.pes[me].after_clean = true;
         let range = match hardware.weak {
             Weak::NoCleanToPoc if op == Dc::CleanInvalidateToPoc => return,
+            Weak::CleanAfterPublish if op == Dc::CleanInvalidateToPoc => {
+                hardware.pes[me].late_cleans.push(range);
+                return;
+            }
             Weak::NoCleanToPou if op == Dc::CleanToPou => return,
-            Weak::FirstLineOnly => PaRange { size: range.size.min(64), ..range },
+            Weak::FirstLineOnly => PaRange {
+                size: range.size.min(64),
+                ..range
+            },
             _ => range,
         };
         hardware.issue(me, Work::Dc(op, range), true);
@@ -240,7 +291,10 @@ impl Machine for Cpu {
         hardware.note(|| std::format!("CPU {me} VTTBR_EL2 = {value:#x}"));
         let is_done = hardware.weak != Weak::WrongVmid;
         let cpu = &mut hardware.pes[me];
-        assert!(cpu.walks_ended, "a DSB ends the walks before VTTBR_EL2 changes");
+        assert!(
+            cpu.walks_ended,
+            "a DSB ends the walks before VTTBR_EL2 changes"
+        );
         if is_done {
             cpu.vttbr = value;
         }
@@ -253,7 +307,11 @@ impl Machine for Cpu {
         cpu.stage1_changed |= fails;
         cpu.par = 0xbad;
         // The guest's stage 1 is an offset; now and then it was changed since the access.
-        cpu.par_answer = Some(if fails { 0x809 } else { (va.raw() & !VA_BASE & !0xfff) | 1 << 11 });
+        cpu.par_answer = Some(if fails {
+            0x809
+        } else {
+            (va.raw() & !VA_BASE & !0xfff) | 1 << 11
+        });
         Ok(())
     }
 

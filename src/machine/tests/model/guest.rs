@@ -45,7 +45,10 @@ impl World {
                 other => panic!("I2, {access:?} of {ipa:#x} is RAM and is answered with {other:?}"),
             }
             let mut hardware = self.lab.hardware();
-            assert_eq!(hardware.pes[m.index].par, par, "I30, PAR_EL1 is the guest's");
+            assert_eq!(
+                hardware.pes[m.index].par, par,
+                "I30, PAR_EL1 is the guest's"
+            );
             let stage1_changed = std::mem::take(&mut hardware.pes[m.index].stage1_changed);
             let now = hardware.noise(m.index, vm.tree);
             if now != by_others || stage1_changed || hardware.is_broken_at(vm.tree, ipa) {
@@ -65,7 +68,13 @@ impl World {
 
 impl Cpu {
     /// The ERET, and one access: done, or the abort it takes.
-    pub(super) fn guest_access(&self, vm: &Vm, ipa: u64, access: Access, is_cached: bool) -> Result<(), Abort> {
+    pub(super) fn guest_access(
+        &self,
+        vm: &Vm,
+        ipa: u64,
+        access: Access,
+        is_cached: bool,
+    ) -> Result<(), Abort> {
         let mut hardware = self.operation();
         let me = self.index;
         hardware.check_entry(me, vm);
@@ -78,9 +87,13 @@ impl Cpu {
         };
         let mut entry = None;
         for need in needs {
-            let found = hardware.translate(me, vm.tree, ipa, *need).map_err(|fault| abort_of(access, fault, ipa));
+            let found = hardware
+                .translate(me, vm.tree, ipa, *need)
+                .map_err(|fault| abort_of(access, fault, ipa));
             if let Err(abort) = &found {
-                hardware.note(|| std::format!("CPU {me} {access:?} of {ipa:#x} takes {:?}", abort.status));
+                hardware.note(|| {
+                    std::format!("CPU {me} {access:?} of {ipa:#x} takes {:?}", abort.status)
+                });
             }
             entry = Some(found?);
         }
@@ -102,7 +115,10 @@ impl Hardware {
     /// What others did that may have made a fault come back.
     fn noise(&self, pe: usize, tree: usize) -> (u64, u64) {
         let changes: u64 = self.changes.iter().sum();
-        (changes - self.changes[pe], self.misses() + u64::from(self.trees[tree].verbs))
+        (
+            changes - self.changes[pe],
+            self.misses() + u64::from(self.trees[tree].verbs),
+        )
     }
 
     /// Somebody is between break and make of the leaf at `ipa`.
@@ -113,9 +129,20 @@ impl Hardware {
 
     fn check_entry(&self, pe: usize, vm: &Vm) {
         let cpu = &self.pes[pe];
-        assert!(cpu.pending.is_empty(), "I29, never waited for: {:x?}", cpu.pending);
-        assert!(!self.has_unseen(pe), "I29, a store to a table was never waited for");
-        assert_eq!(cpu.effective_vttbr, vm.stage2.vttbr(), "I19, a VM runs on its own stage 2");
+        assert!(
+            cpu.pending.is_empty(),
+            "I29, never waited for: {:x?}",
+            cpu.pending
+        );
+        assert!(
+            !self.has_unseen(pe),
+            "I29, a store to a table was never waited for"
+        );
+        assert_eq!(
+            cpu.effective_vttbr,
+            vm.stage2.vttbr(),
+            "I19, a VM runs on its own stage 2"
+        );
         assert!(cpu.par & 0xfff == 0x802, "I30, PAR_EL1 is the guest's");
     }
 
@@ -124,8 +151,12 @@ impl Hardware {
         let owner = self.ram.frame(pa).owner;
         let is_its = matches!(owner,
             Owner::Guest { tree: of, ipa: at } | Owner::Leaving { tree: of, ipa: at } if (of, at) == (tree, ipa));
-        let is_lent = owner == Owner::Module && !matches!(access, Access::Write | Access::WalkUpdate);
-        assert!(is_its || is_lent, "I14, {access:?} of {ipa:#x} reaches {pa:#x}, which is {owner:x?}");
+        let is_lent =
+            owner == Owner::Module && !matches!(access, Access::Write | Access::WalkUpdate);
+        assert!(
+            is_its || is_lent,
+            "I14, {access:?} of {ipa:#x} reaches {pa:#x}, which is {owner:x?}"
+        );
         let line = self.rng.below(2);
         if access != Access::Write {
             self.drain(pe);
@@ -140,16 +171,27 @@ impl Hardware {
                     frame.lines[line].at_coherency()
                 };
                 let history = &frame.histories[line];
-                assert!(history.may_load(value), "I13, {ipa:#x} reads {value:#x}, and may see {history:x?}");
+                assert!(
+                    history.may_load(value),
+                    "I13, {ipa:#x} reads {value:#x}, and may see {history:x?}"
+                );
             }
             Access::Write | Access::WalkUpdate => {
-                self.write(pe, vm, Late::new(tree, ipa, pa, line, is_cached), access == Access::Write);
+                self.write(
+                    pe,
+                    vm,
+                    Late::new(tree, ipa, pa, line, is_cached),
+                    access == Access::Write,
+                );
             }
             Access::Fetch => {
                 self.ram.frame_mut(pa).histories[line].note_mode(is_cached);
                 let value = self.fetch_line(pe, pa, ipa, line, is_cached);
                 let history = &self.ram.frame(pa).histories[line];
-                assert!(history.may_fetch(value), "I11, {ipa:#x} executes {value:#x}, and may see {history:x?}");
+                assert!(
+                    history.may_fetch(value),
+                    "I11, {ipa:#x} executes {value:#x}, and may see {history:x?}"
+                );
             }
             Access::Maintain => self.maintain(pa, ipa, is_cached),
         }

@@ -103,6 +103,8 @@ pub(super) struct Pe {
     pub(super) after_stage2_tlbi: bool,
     pub(super) after_tlbi: bool,
     pub(super) after_clean: bool,
+    /// What a deliberate bug cleans only when it is too late.
+    pub(super) late_cleans: Vec<PaRange>,
     pub(super) walks_ended: bool,
     /// AT found no translation since this was looked at last.
     pub(super) stage1_changed: bool,
@@ -205,7 +207,9 @@ impl Hardware {
     }
 
     pub(super) fn tree_of(&self, vttbr: u64) -> Option<usize> {
-        self.trees.iter().rposition(|tree| tree.vttbr == vttbr && !tree.is_dying)
+        self.trees
+            .iter()
+            .rposition(|tree| tree.vttbr == vttbr && !tree.is_dying)
     }
 
     /// What hardware and caches may do by themselves between two operations.
@@ -270,7 +274,10 @@ impl Hardware {
         }
         let pa = entry.output(ipa);
         if bits::rights(entry.leaf)[2] && self.ram.holds(pa) && self.rng.one_in(2) {
-            let (line, is_cached) = (self.rng.below(2), self.setup.caches_off != 1 || self.setup.fwb);
+            let (line, is_cached) = (
+                self.rng.below(2),
+                self.setup.caches_off != 1 || self.setup.fwb,
+            );
             self.fetch_line(pe, pa, ipa, line, is_cached);
         }
     }
@@ -280,12 +287,19 @@ impl Hardware {
         if self.setup.pipt {
             0
         } else {
-            1 + (ipa / PAGE_SIZE & 1)
+            1 + (ipa / PAGE_SIZE) % 2
         }
     }
 
     /// The line at `pa` as PE `pe` fetches it for `ipa`, from its I-cache or into it.
-    pub(super) fn fetch_line(&mut self, pe: usize, pa: u64, ipa: u64, line: usize, is_cached: bool) -> u64 {
+    pub(super) fn fetch_line(
+        &mut self,
+        pe: usize,
+        pa: u64,
+        ipa: u64,
+        line: usize,
+        is_cached: bool,
+    ) -> u64 {
         let key = (pa & !(PAGE_SIZE - 1), line, self.colour(ipa));
         let frame = self.ram.frame(pa);
         let value = if is_cached {
@@ -305,7 +319,15 @@ impl Hardware {
 
     /// A guest's store reaches memory.
     pub(super) fn land(&mut self, late: Late) {
-        let Late { tree, ipa, pa, line, value, is_cached, .. } = late;
+        let Late {
+            tree,
+            ipa,
+            pa,
+            line,
+            value,
+            is_cached,
+            ..
+        } = late;
         let page = ipa & !(PAGE_SIZE - 1);
         let frame = self.ram.frame_mut(pa);
         let is_still_its = matches!(frame.owner,
@@ -330,7 +352,11 @@ impl Hardware {
     }
 
     pub(super) fn issue(&mut self, pe: usize, work: Work, is_local: bool) {
-        let left = if is_local { 1 << pe } else { (1u32 << self.pes.len()) - 1 };
+        let left = if is_local {
+            1 << pe
+        } else {
+            (1u32 << self.pes.len()) - 1
+        };
         self.pes[pe].pending.push(Pending { work, left });
         // It may be carried out at once, which is too early where something has to come before it.
         for target in 0..self.pes.len() {
@@ -369,7 +395,9 @@ impl Hardware {
             Ic::AllLocal | Ic::AllInnerShareable => icache.clear(),
             Ic::Range(range) => {
                 let reached: Vec<_> = Ram::lines_of(range.start.raw(), range.size).collect();
-                icache.retain(|(page, line, colour), _| *colour != 0 || !reached.contains(&(*page, *line)));
+                icache.retain(|(page, line, colour), _| {
+                    *colour != 0 || !reached.contains(&(*page, *line))
+                });
             }
         }
     }
@@ -398,7 +426,9 @@ impl Hardware {
                 }
             }
         }
-        let done = self.pes[pe].pending.extract_if(.., |pending| waits(&pending.work));
+        let done = self.pes[pe]
+            .pending
+            .extract_if(.., |pending| waits(&pending.work));
         let done: Vec<Work> = done.map(|pending| pending.work).collect();
         self.wait_for_stores(&done);
         match kind {
@@ -497,7 +527,8 @@ impl Hardware {
 
     /// The hardware changed the descriptor: whoever reads it sees that.
     pub(super) fn forget_unseen(&mut self, table: u64, index: usize) {
-        self.unseen.retain(|store| (store.table, store.index) != (table, index));
+        self.unseen
+            .retain(|store| (store.table, store.index) != (table, index));
     }
 
     pub(super) const fn misses(&self) -> u64 {

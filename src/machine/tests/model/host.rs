@@ -20,8 +20,16 @@ fn pages(first: u64, count: u64) -> IpaRange {
 }
 
 fn rights(bits: u8) -> Rights {
-    let one = |bit: u8, right| if bits >> bit & 1 == 1 { right } else { Rights::NONE };
-    one(0, Rights::READ).with(one(1, Rights::WRITE)).with(one(2, Rights::EXECUTE))
+    let one = |bit: u8, right| {
+        if bits >> bit & 1 == 1 {
+            right
+        } else {
+            Rights::NONE
+        }
+    };
+    one(0, Rights::READ)
+        .with(one(1, Rights::WRITE))
+        .with(one(2, Rights::EXECUTE))
 }
 
 /// A VM's translation before a verb and after it, and whether it was alone.
@@ -34,24 +42,40 @@ struct Seen {
 impl Seen {
     fn inside(&self) -> impl Iterator<Item = &Mapping> {
         let is_inside = |(ipa, _): &(&u64, &Mapping)| self.range.contains(Ipa::new(**ipa));
-        self.after.iter().filter(is_inside).map(|(_, mapping)| mapping)
+        self.after
+            .iter()
+            .filter(is_inside)
+            .map(|(_, mapping)| mapping)
     }
 
     /// I1: outside the range everything goes where it went, with the rights that it had.
     fn check_outside(&self) {
         let outside = |map: &BTreeMap<u64, Mapping>| -> BTreeMap<u64, (u64, [bool; 3])> {
             let is_outside = |(ipa, _): &(&u64, &Mapping)| !self.range.contains(Ipa::new(**ipa));
-            map.iter().filter(is_outside).map(|(ipa, (pa, rights, _))| (*ipa, (*pa, *rights))).collect()
+            map.iter()
+                .filter(is_outside)
+                .map(|(ipa, (pa, rights, _))| (*ipa, (*pa, *rights)))
+                .collect()
         };
-        assert!(outside(&self.before) == outside(&self.after), "I1, a verb changed more than its range");
+        assert!(
+            outside(&self.before) == outside(&self.after),
+            "I1, a verb changed more than its range"
+        );
     }
 
     /// The same memory, and no right that was not there.
     fn check_same_memory(&self) {
-        assert_eq!(self.before.len(), self.after.len(), "I1, something is gone or new");
+        assert_eq!(
+            self.before.len(),
+            self.after.len(),
+            "I1, something is gone or new"
+        );
         for ((ipa, (pa, had, _)), (_, (now, has, _))) in self.before.iter().zip(&self.after) {
             assert_eq!(pa, now, "I1, {ipa:#x} goes elsewhere");
-            assert!((0..3).all(|n| had[n] || !has[n]), "I4, {ipa:#x} got rights: {had:?} to {has:?}");
+            assert!(
+                (0..3).all(|n| had[n] || !has[n]),
+                "I4, {ipa:#x} got rights: {had:?} to {has:?}"
+            );
         }
     }
 }
@@ -100,7 +124,9 @@ impl World {
             }
             Action::Caches(_) => vcpu.caches_off = !vcpu.caches_off,
             Action::MapBlock(_, page, executes) => self.map_block(&vm, page, executes, m),
-            Action::StartLog(_) | Action::Harvest(_) | Action::StopLog(_) => self.log(&vm, action, m),
+            Action::StartLog(_) | Action::Harvest(_) | Action::StopLog(_) => {
+                self.log(&vm, action, m)
+            }
             verb => self.verb(&vm, verb, m),
         }
     }
@@ -116,7 +142,13 @@ impl World {
 
     /// Runs a verb of the host, with the hardware told that one is at work; answers what was before and after, if nobody
     /// else did anything meanwhile.
-    fn watched<R>(&self, vm: &Vm, range: IpaRange, m: &mut Cpu, body: impl FnOnce(&mut Cpu) -> R) -> (R, Option<Seen>) {
+    fn watched<R>(
+        &self,
+        vm: &Vm,
+        range: IpaRange,
+        m: &mut Cpu,
+        body: impl FnOnce(&mut Cpu) -> R,
+    ) -> (R, Option<Seen>) {
         let me = m.index;
         let others = |operations: &[u64]| operations.iter().sum::<u64>() - operations[me];
         let (before, acted) = {
@@ -132,7 +164,14 @@ impl World {
         hardware.audit(vm.tree);
         let after = hardware.translation(vm.tree);
         let is_alone = others(&hardware.operations) == acted && hardware.broken.is_empty();
-        (answer, is_alone.then_some(Seen { before, after, range }))
+        (
+            answer,
+            is_alone.then_some(Seen {
+                before,
+                after,
+                range,
+            }),
+        )
     }
 
     fn verb(&self, vm: &Vm, action: Action, m: &mut Cpu) {
@@ -142,7 +181,9 @@ impl World {
                 let range = pages(first, count);
                 let (done, seen) = self.watched(vm, range, m, |m| stage2.unmap(m, range, pool));
                 self.check(done, seen, |seen, gone| {
-                    let is_its = |(ipa, (pa, ..)): &(&u64, &Mapping)| range.contains(Ipa::new(**ipa)) && *pa < MODULE_START;
+                    let is_its = |(ipa, (pa, ..)): &(&u64, &Mapping)| {
+                        range.contains(Ipa::new(**ipa)) && *pa < MODULE_START
+                    };
                     let was = seen.before.iter().filter(is_its).count();
                     assert_eq!(gone, was as u64, "I1, unmap gives back what was mapped");
                     assert_eq!(seen.inside().count(), 0, "I1, unmapped is unmapped");
@@ -151,10 +192,16 @@ impl World {
             }
             Action::Protect(_, first, count, most) => {
                 let range = pages(first, count);
-                let (done, seen) = self.watched(vm, range, m, |m| stage2.protect(m, range, rights(most), pool));
+                let (done, seen) = self.watched(vm, range, m, |m| {
+                    stage2.protect(m, range, rights(most), pool)
+                });
                 self.check(done, seen, |seen, _| {
-                    let within = |(_, has, _): &Mapping| (0..3).all(|n| !has[n] || most >> n & 1 == 1);
-                    assert!(seen.inside().all(within), "I4, rights are left that were taken");
+                    let within =
+                        |(_, has, _): &Mapping| (0..3).all(|n| !has[n] || most >> n & 1 == 1);
+                    assert!(
+                        seen.inside().all(within),
+                        "I4, rights are left that were taken"
+                    );
                     seen.check_outside();
                     seen.check_same_memory();
                 });
@@ -164,24 +211,38 @@ impl World {
                 let (_, seen) = self.watched(vm, range, m, |m| stage2.write_protect(m, range));
                 self.check(Ok(0), seen, |seen, _| {
                     let is_noted_by_hardware = self.setup.hafdbs == 2;
-                    assert!(is_noted_by_hardware || seen.inside().all(|(_, has, _)| !has[1]), "I4, W is left");
+                    assert!(
+                        is_noted_by_hardware || seen.inside().all(|(_, has, _)| !has[1]),
+                        "I4, W is left"
+                    );
                     seen.check_same_memory();
                 });
             }
             Action::Age(_, first, count) => {
                 let range = pages(first, count);
                 let (_, seen) = self.watched(vm, range, m, |m| stage2.age(m, range));
-                self.check(Ok(0), seen, |seen, _| assert!(seen.before == seen.after, "I1, ageing is no change"));
+                self.check(Ok(0), seen, |seen, _| {
+                    assert!(seen.before == seen.after, "I1, ageing is no change")
+                });
             }
             Action::Split(_, first, count) => {
                 let range = pages(first, count);
-                let (done, seen) = self.watched(vm, range, m, |m| stage2.split(m, range, Level::LAST, pool));
+                let (done, seen) =
+                    self.watched(vm, range, m, |m| stage2.split(m, range, Level::LAST, pool));
                 self.check(done, seen, |seen, _| {
-                    assert!(seen.inside().all(|(.., level)| *level == 3), "what is split is pages");
+                    assert!(
+                        seen.inside().all(|(.., level)| *level == 3),
+                        "what is split is pages"
+                    );
                     let plain = |map: &BTreeMap<u64, Mapping>| -> BTreeMap<u64, (u64, [bool; 3])> {
-                        map.iter().map(|(ipa, (pa, rights, _))| (*ipa, (*pa, *rights))).collect()
+                        map.iter()
+                            .map(|(ipa, (pa, rights, _))| (*ipa, (*pa, *rights)))
+                            .collect()
                     };
-                    assert!(plain(&seen.before) == plain(&seen.after), "I1, a split changed the translation");
+                    assert!(
+                        plain(&seen.before) == plain(&seen.after),
+                        "I1, a split changed the translation"
+                    );
                 });
             }
             Action::Coalesce(_) => {
@@ -199,20 +260,34 @@ impl World {
     }
 
     /// I16: a verb that could not be done for want of pages changed nothing; one that was done did what it says.
-    fn check(&self, done: Result<u64, OutOfPages>, seen: Option<Seen>, holds: impl FnOnce(&Seen, u64)) {
+    fn check(
+        &self,
+        done: Result<u64, OutOfPages>,
+        seen: Option<Seen>,
+        holds: impl FnOnce(&Seen, u64),
+    ) {
         let Some(seen) = seen else { return };
         match done {
             Ok(count) => holds(&seen, count),
             Err(OutOfPages) => {
-                assert!(self.is_short_of_pages(), "out of pages with pages in the pool");
+                assert!(
+                    self.is_short_of_pages(),
+                    "out of pages with pages in the pool"
+                );
                 seen.check_same_memory();
-                assert_eq!(seen.before.len(), seen.after.len(), "I16, a verb that failed changed something");
+                assert_eq!(
+                    seen.before.len(),
+                    seen.after.len(),
+                    "I16, a verb that failed changed something"
+                );
             }
         }
     }
 
     fn replace(&self, vm: &Vm, ipa: Ipa, m: &mut Cpu) {
-        let Leaf::Present(present) = vm.stage2.walk().leaf(m, ipa) else { return };
+        let Leaf::Present(present) = vm.stage2.walk().leaf(m, ipa) else {
+            return;
+        };
         if !present.level().is_last() {
             return;
         }
@@ -227,11 +302,15 @@ impl World {
 
     fn map_block(&self, vm: &Vm, page: u64, executes: bool, m: &mut Cpu) {
         let (level, coherence) = (Level::new(2), self.setup.coherence());
-        let Leaf::Absent(absent) = vm.stage2.walk().leaf(m, pages(page, 1).start) else { return };
+        let Leaf::Absent(absent) = vm.stage2.walk().leaf(m, pages(page, 1).start) else {
+            return;
+        };
         if absent.is_locked() || !absent.has_room_for(level) {
             return;
         }
-        let Ok(mut tables) = Tables::prepare(m, &self.pool, absent.tables_needed_at(level)) else { return };
+        let Ok(mut tables) = Tables::prepare(m, &self.pool, absent.tables_needed_at(level)) else {
+            return;
+        };
         if let Ok(claim) = absent.claim(m, level, &mut tables) {
             if let Some(block) = self.pool.take_block(level.size()) {
                 let block = block.filled(m, &coherence, |_, _| {});
@@ -260,8 +339,9 @@ impl World {
         match action {
             Action::StartLog(_) => {
                 let range = pages(ALL_RAM.0, ALL_RAM.1);
-                let (done, _) = self.watched(vm, range, m, |m| vm.stage2.start_log(m, range));
+                let (done, seen) = self.watched(vm, range, m, |m| vm.stage2.start_log(m, range));
                 assert_eq!(done, Ok(()));
+                seen.iter().for_each(Seen::check_same_memory);
                 let mut truth = vm.truth.lock().unwrap();
                 truth.is_logging = true;
                 truth.written.clear();
@@ -278,16 +358,22 @@ impl World {
         let (began, before) = (now(), vm.truth.lock().unwrap().written.clone());
         let range = pages(ALL_RAM.0, ALL_RAM.1);
         let mut dirty = std::collections::BTreeSet::new();
-        self.watched(vm, range, m, |m| {
+        let (_, seen) = self.watched(vm, range, m, |m| {
             vm.stage2.harvest(m, |ipa| {
                 dirty.insert(ipa.raw());
             })
         });
+        seen.iter().for_each(Seen::check_same_memory);
         for ipa in before.keys() {
-            assert!(dirty.contains(ipa), "I22, the store to {ipa:#x} is not in the log");
+            assert!(
+                dirty.contains(ipa),
+                "I22, the store to {ipa:#x} is not in the log"
+            );
         }
         // A store while the harvest went on is in this one or in the next.
         let mut truth = vm.truth.lock().unwrap();
-        truth.written.retain(|ipa, at| *at > began && !dirty.contains(ipa));
+        truth
+            .written
+            .retain(|ipa, at| *at > began && !dirty.contains(ipa));
     }
 }

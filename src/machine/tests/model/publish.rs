@@ -15,7 +15,10 @@ impl Hardware {
     /// A descriptor changes from `old` to `new`.
     pub(super) fn check_publish(&mut self, table: u64, index: usize, old: u64, new: u64) {
         let Owner::Table { tree, level, ipa } = self.ram.frame(table).owner else {
-            panic!("I9, a store into {table:#x}, which is {:x?}", self.ram.frame(table).owner);
+            panic!(
+                "I9, a store into {table:#x}, which is {:x?}",
+                self.ram.frame(table).owner
+            );
         };
         let start = ipa + index as u64 * bits::span(level);
         self.warm(tree, start);
@@ -47,7 +50,10 @@ impl Hardware {
                 self.check_lent(new);
             }
             (Kind::Leaf, Kind::Invalid) => {
-                assert!(matches!(new, 0 | LOCKED), "an entry that is gone is gone: {new:#x}");
+                assert!(
+                    matches!(new, 0 | LOCKED),
+                    "an entry that is gone is gone: {new:#x}"
+                );
                 if new == 0 {
                     self.leave(tree, level, start, old);
                 } else {
@@ -63,7 +69,10 @@ impl Hardware {
 
     /// A leaf where nothing is.
     fn install(&mut self, tree: usize, level: u8, start: u64, leaf: u64) {
-        assert!(leaf & bits::AF != 0 || self.is_same_tenant(tree, start, leaf), "I20, made without AF");
+        assert!(
+            leaf & bits::AF != 0 || self.is_same_tenant(tree, start, leaf),
+            "I20, made without AF"
+        );
         let vmid = self.trees[tree].vmid();
         let entry = Entry {
             vmid,
@@ -104,7 +113,10 @@ impl Hardware {
             "I14, {pa:#x} is mapped at {ipa:#x} and is {:x?}",
             frame.owner
         );
-        assert!(is_lent || frame.is_prepared, "I13, {pa:#x} goes to a guest with what was in it");
+        assert!(
+            is_lent || frame.is_prepared,
+            "I13, {pa:#x} goes to a guest with what was in it"
+        );
         for line in &frame.lines {
             assert!(
                 fwb || line.at_coherency() == line.current(),
@@ -119,7 +131,10 @@ impl Hardware {
     fn check_lent(&self, leaf: u64) {
         let memory = bits::address(leaf);
         let is_lent = self.ram.holds(memory) && self.ram.frame(memory).owner == Owner::Module;
-        assert!(!is_lent || !bits::rights(leaf)[1], "I14, {memory:#x} is lent and gets W");
+        assert!(
+            !is_lent || !bits::rights(leaf)[1],
+            "I14, {memory:#x} is lent and gets W"
+        );
     }
 
     /// What was broken here is in no TLB any more when something else is made.
@@ -127,8 +142,12 @@ impl Hardware {
         for (n, pe) in self.pes.iter().enumerate() {
             for old in pe.tlb.entries().filter(|old| old.vmid == new.vmid) {
                 let overlap = old.ipa < new.ipa + new.size && new.ipa < old.ipa + old.size;
-                let is_same = bits::fixed(old.leaf) == bits::fixed(new.leaf) && old.level == new.level;
-                assert!(!overlap || is_same, "I5, CPU {n} still has {old:x?} when {new:x?} is made");
+                let is_same =
+                    bits::fixed(old.leaf) == bits::fixed(new.leaf) && old.level == new.level;
+                assert!(
+                    !overlap || is_same,
+                    "I5, CPU {n} still has {old:x?} when {new:x?} is made"
+                );
             }
         }
     }
@@ -186,8 +205,14 @@ impl Hardware {
                     for offset in (0..bits::span(below)).step_by(PAGE_SIZE as usize) {
                         let pa = bits::address(child) + offset;
                         let owner = self.ram.frame(pa).owner;
-                        let same = Owner::Guest { tree, ipa: ipa + offset };
-                        assert!(owner == same || owner == Owner::Module, "I1, {pa:#x} is linked at {ipa:#x} and is {owner:x?}");
+                        let same = Owner::Guest {
+                            tree,
+                            ipa: ipa + offset,
+                        };
+                        assert!(
+                            owner == same || owner == Owner::Module,
+                            "I1, {pa:#x} is linked at {ipa:#x} and is {owner:x?}"
+                        );
                     }
                 }
                 Kind::Table(_) => assert!(is_back, "a fresh table has no tables"),
@@ -240,7 +265,12 @@ impl Hardware {
                     return Some(std::format!("CPU {n} holds {entry:x?}"));
                 }
             }
-            if let Some(way) = pe.tlb.ways.iter().find(|way| (start..end).contains(&way.table)) {
+            if let Some(way) = pe
+                .tlb
+                .ways
+                .iter()
+                .find(|way| (start..end).contains(&way.table))
+            {
                 return Some(std::format!("CPU {n}'s walk cache holds {way:x?}"));
             }
             if let Some(late) = pe.late.iter().find(|late| (start..end).contains(&late.pa)) {
@@ -260,7 +290,10 @@ impl Hardware {
                 Owner::Table { tree, .. } | Owner::Guest { tree, .. } => is_dying(tree),
                 Owner::Module => false,
             };
-            assert!(is_ours, "I14, the hypervisor writes to {pa:#x}, which is {owner:x?}");
+            assert!(
+                is_ours,
+                "I14, the hypervisor writes to {pa:#x}, which is {owner:x?}"
+            );
             if owner == Owner::Hypervisor {
                 continue;
             }
@@ -279,7 +312,9 @@ impl Hardware {
         let pool = self.pool.clone();
         for pa in std::mem::take(&mut self.leaving) {
             match self.ram.frame(pa).owner {
-                Owner::Leaving { .. } | Owner::Unlinked { .. } if pool.is_taken(crate::addr::Pa::new(pa)) => {
+                Owner::Leaving { .. } | Owner::Unlinked { .. }
+                    if pool.is_taken(crate::addr::Pa::new(pa)) =>
+                {
                     self.leaving.push(pa);
                 }
                 Owner::Leaving { .. } | Owner::Unlinked { .. } => {
@@ -287,7 +322,8 @@ impl Hardware {
                         panic!("I8, {pa:#x} is free while {how}");
                     }
                     let frame = self.ram.frame_mut(pa);
-                    (frame.owner, frame.is_prepared, frame.table) = (Owner::Hypervisor, false, None);
+                    (frame.owner, frame.is_prepared, frame.table) =
+                        (Owner::Hypervisor, false, None);
                 }
                 _ => {}
             }
@@ -304,23 +340,34 @@ impl Hardware {
         for (n, pe) in self.pes.iter().enumerate() {
             let stage2 = pe.tlb.stage2.iter().map(|entry| (entry, true));
             let combined = pe.tlb.combined.iter().map(|entry| (entry, false));
-            for (entry, is_stage2) in stage2.chain(combined).filter(|(entry, _)| entry.vmid == vmid) {
+            for (entry, is_stage2) in stage2
+                .chain(combined)
+                .filter(|(entry, _)| entry.vmid == vmid)
+            {
                 let (table, index, level) = self.live_place(tree, entry.ipa);
                 let live = self.ram.frame(table).descriptor(index);
                 if live == LOCKED {
                     continue;
                 }
                 assert!(
-                    bits::kind(live, level) == Kind::Leaf && entry.output(entry.ipa) == bits::address(live) + entry.ipa % bits::span(level),
+                    bits::kind(live, level) == Kind::Leaf
+                        && entry.output(entry.ipa)
+                            == bits::address(live) + entry.ipa % bits::span(level),
                     "I8, CPU {n} holds {entry:x?} where {live:#x} is"
                 );
-                assert!(!is_stage2 || level == entry.level, "I5, CPU {n} holds {entry:x?} where {live:#x} is");
+                assert!(
+                    !is_stage2 || level == entry.level,
+                    "I5, CPU {n} holds {entry:x?} where {live:#x} is"
+                );
                 let (held, given) = (bits::rights(entry.leaf), bits::rights(live));
                 assert!(
                     (0..3).all(|right| given[right] || !held[right]),
                     "I6, CPU {n} holds {entry:x?} where {live:#x} is"
                 );
-                assert!(live & bits::AF != 0, "I23, CPU {n} holds {entry:x?} where {live:#x} is not in use");
+                assert!(
+                    live & bits::AF != 0,
+                    "I23, CPU {n} holds {entry:x?} where {live:#x} is not in use"
+                );
             }
         }
     }

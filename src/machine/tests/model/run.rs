@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use std::vec::Vec;
 
 use super::action::Action;
+use super::cpu::Cpu;
 use super::hardware::Hardware;
 use super::rng::Rng;
 use super::setup::Setup;
 use super::weak::Weak;
 use super::world::{VMS, Vcpu, World};
-use super::cpu::Cpu;
 
 /// What each CPU does, in order: (CPU, action).
 pub(super) type History = Vec<(usize, Action)>;
@@ -30,7 +30,13 @@ const SEEDS: u64 = 300;
 const TOLD: usize = 60;
 
 /// Does `history` on a machine like `setup`; the seed decides whatever the history leaves open.
-pub(super) fn run(setup: Setup, seed: u64, weak: Weak, history: &[(usize, Action)], is_traced: bool) -> Result<(), Failure> {
+pub(super) fn run(
+    setup: Setup,
+    seed: u64,
+    weak: Weak,
+    history: &[(usize, Action)],
+    is_traced: bool,
+) -> Result<(), Failure> {
     let mut hardware = Hardware::new(setup, seed, weak);
     if is_traced {
         hardware.trace = Some(Vec::new());
@@ -44,7 +50,8 @@ pub(super) fn run(setup: Setup, seed: u64, weak: Weak, history: &[(usize, Action
         let mut vcpus: Vec<Vcpu> = (0..VMS).map(|_| Vcpu::default()).collect();
         let index = m.index;
         for (_, action) in history.iter().filter(|(cpu, _)| *cpu == index) {
-            lab.hardware().note(|| std::format!("CPU {index} -- {action:?}"));
+            lab.hardware()
+                .note(|| std::format!("CPU {index} -- {action:?}"));
             world.act(*action, &mut vcpus, m);
         }
     });
@@ -90,7 +97,9 @@ pub(super) fn report(setup: Setup, seed: u64, weak: Weak, history: &History) -> 
     let (history, seed) = shrink(setup, seed, weak, history.clone());
     let last = run(setup, seed, weak, &history, true).err();
     let Failure { why, trace } = last.unwrap_or(first);
-    let mut text = std::format!("\n{why}\n\nThe history, as a test:\n\n    replay(\n        {setup:?},\n        {seed},\n        &[\n");
+    let mut text = std::format!(
+        "\n{why}\n\nThe history, as a test:\n\n    replay(\n        {setup:?},\n        {seed},\n        &[\n"
+    );
     for step in &history {
         let _ = writeln!(text, "            {step:?},");
     }
@@ -111,8 +120,11 @@ fn shrink(setup: Setup, seed: u64, weak: Weak, history: History) -> (History, u6
         while at < history.len() && started.elapsed() < SHRINKING {
             let mut shorter = history.clone();
             shorter.drain(at..(at + size).min(shorter.len()));
-            let seeds = (0..(SEEDS / shorter.len().max(1) as u64).max(6)).map(|n| seed.wrapping_add(n.wrapping_mul(0x1_0001)));
-            let found = seeds.into_iter().find(|seed| run(setup, *seed, weak, &shorter, false).is_err());
+            let seeds = (0..(SEEDS / shorter.len().max(1) as u64).max(6))
+                .map(|n| seed.wrapping_add(n.wrapping_mul(0x1_0001)));
+            let found = seeds
+                .into_iter()
+                .find(|seed| run(setup, *seed, weak, &shorter, false).is_err());
             match found {
                 Some(found) => (history, seed) = (shorter, found),
                 None => at += size,

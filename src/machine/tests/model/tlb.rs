@@ -83,7 +83,11 @@ impl Tlb {
     /// # Panics
     /// If it would be at odds with another entry.
     pub(super) fn insert(&mut self, entry: Entry) {
-        if let Some(other) = self.stage2.iter().find(|other| other.conflicts_with(&entry)) {
+        if let Some(other) = self
+            .stage2
+            .iter()
+            .find(|other| other.conflicts_with(&entry))
+        {
             panic!("I5, TLB conflict: {entry:x?} beside {other:x?}");
         }
         if self.stage2.len() == MOST {
@@ -130,7 +134,8 @@ impl Tlb {
         } else if n - self.stage2.len() < self.combined.len() {
             self.combined.remove(n - self.stage2.len());
         } else {
-            self.ways.remove(n - self.stage2.len() - self.combined.len());
+            self.ways
+                .remove(n - self.stage2.len() - self.combined.len());
         }
     }
 

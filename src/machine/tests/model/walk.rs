@@ -34,11 +34,19 @@ impl Hardware {
             let owner = self.ram.frame(table).owner;
             let is_table = matches!(owner,
                 Owner::Table { tree: of, .. } | Owner::Unlinked { tree: of, .. } if of == tree);
-            assert!(is_table, "I9, a walk reads {table:#x} as a table, which is {owner:x?}");
+            assert!(
+                is_table,
+                "I9, a walk reads {table:#x} as a table, which is {owner:x?}"
+            );
             let index = bits::index(ipa, level);
             let descriptor = self.read_by_walk(pe, table, index);
             match bits::kind(descriptor, level) {
-                Kind::Invalid => return Err(Fault { class: TRANSLATION, level }),
+                Kind::Invalid => {
+                    return Err(Fault {
+                        class: TRANSLATION,
+                        level,
+                    });
+                }
                 Kind::Table(next) => {
                     self.pes[pe].tlb.remember(Way {
                         vmid,
@@ -51,14 +59,22 @@ impl Hardware {
                 Kind::Leaf if descriptor & AF != 0 => {
                     return Ok(self.keep(pe, tree, ipa, level, descriptor));
                 }
-                Kind::Leaf if !view.hardware.0 => return Err(Fault { class: ACCESS_FLAG, level }),
+                Kind::Leaf if !view.hardware.0 => {
+                    return Err(Fault {
+                        class: ACCESS_FLAG,
+                        level,
+                    });
+                }
                 Kind::Leaf => {
                     if self.update(table, index, descriptor, descriptor | AF) {
                         return Ok(self.keep(pe, tree, ipa, level, descriptor | AF));
                     }
                     // Somebody else was faster: once more, with what is in memory.
                     if self.ram.frame(table).descriptor(index) & 1 == 0 {
-                        return Err(Fault { class: TRANSLATION, level });
+                        return Err(Fault {
+                            class: TRANSLATION,
+                            level,
+                        });
                     }
                     self.forget_unseen(table, index);
                 }
@@ -80,7 +96,13 @@ impl Hardware {
     }
 
     /// Translates the guest's access on PE `pe`: by what is cached, else by a walk.
-    pub(super) fn translate(&mut self, pe: usize, tree: usize, ipa: u64, need: usize) -> Result<Entry, Fault> {
+    pub(super) fn translate(
+        &mut self,
+        pe: usize,
+        tree: usize,
+        ipa: u64,
+        need: usize,
+    ) -> Result<Entry, Fault> {
         let vmid = self.trees[tree].vmid();
         for _ in 0..8 {
             let tlb = &self.pes[pe].tlb;
@@ -112,7 +134,10 @@ impl Hardware {
             let now = self.ram.frame(table).descriptor(index);
             self.pes[pe].tlb.forget(vmid, ipa);
             if bits::kind(now, level) == Kind::Leaf && now & DBM != 0 && now & AF != 0 {
-                assert!(self.update(table, index, now, now | WRITE), "nobody is in between");
+                assert!(
+                    self.update(table, index, now, now | WRITE),
+                    "nobody is in between"
+                );
                 self.forget_unseen(table, index);
                 let entry = self.keep(pe, tree, ipa, level, now | WRITE);
                 self.pes[pe].tlb.combine(entry, ipa);

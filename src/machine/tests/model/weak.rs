@@ -18,6 +18,7 @@ pub(super) enum Weak {
     WrongTtl,
     ShortRange,
     NoCleanToPoc,
+    CleanAfterPublish,
     NoCleanToPou,
     NoIcache,
     LinesOnVipt,
@@ -30,7 +31,7 @@ pub(super) enum Weak {
 }
 
 /// Every switch by its name.
-pub(super) const WEAKNESSES: [(&str, Weak); 21] = [
+pub(super) const WEAKNESSES: [(&str, Weak); 22] = [
     ("no-tlbi-after-relax", Weak::NoTlbiAfterRelax),
     ("tlbi-ipa-only", Weak::TlbiIpaOnly),
     ("no-dsb-between", Weak::NoDsbBetween),
@@ -43,6 +44,7 @@ pub(super) const WEAKNESSES: [(&str, Weak); 21] = [
     ("wrong-ttl", Weak::WrongTtl),
     ("short-range", Weak::ShortRange),
     ("no-clean-to-poc", Weak::NoCleanToPoc),
+    ("clean-after-publish", Weak::CleanAfterPublish),
     ("no-clean-to-pou", Weak::NoCleanToPou),
     ("no-icache", Weak::NoIcache),
     ("lines-on-vipt", Weak::LinesOnVipt),
@@ -63,6 +65,8 @@ impl Weak {
     pub(super) fn named(name: &str) -> Self {
         let found = WEAKNESSES.iter().find(|(known, _)| *known == name);
         let known = || WEAKNESSES.map(|(known, _)| String::from(known)).join(" ");
-        found.unwrap_or_else(|| panic!("no switch {name}; there are: {}", known())).1
+        found
+            .unwrap_or_else(|| panic!("no switch {name}; there are: {}", known()))
+            .1
     }
 }

@@ -83,7 +83,11 @@ impl World {
         let (setup, pool) = (hardware.setup, hardware.pool.clone());
         let lab = Lab::new(hardware);
         let mut m = Cpu::new(lab.clone(), 0);
-        let parked = pool.take().expect("a fresh pool has pages").into_table(&mut m).into_pa();
+        let parked = pool
+            .take()
+            .expect("a fresh pool has pages")
+            .into_table(&mut m)
+            .into_pa();
         let world = Self {
             lab,
             setup,
@@ -101,14 +105,19 @@ impl World {
     /// Makes VM `number`, whose place the caller has.
     pub(super) fn create(&self, number: usize, m: &mut Cpu) {
         let made = self.made(number, m);
-        *self.vms[number].lock().unwrap() = made.map_or(Place::Empty, |vm| Place::Runs(Arc::new(vm)));
+        *self.vms[number].lock().unwrap() =
+            made.map_or(Place::Empty, |vm| Place::Runs(Arc::new(vm)));
     }
 
     fn made(&self, number: usize, m: &mut Cpu) -> Option<Vm> {
         let mut slots = Slots::default();
         let range = IpaRange::new(Ipa::new(RAM_START), RAM_PAGES * PAGE_SIZE).unwrap();
         let kind = SlotKind::Ram(Rights::ALL);
-        let module = IpaRange::new(Ipa::new(RAM_START + MODULE_PAGE * PAGE_SIZE), MODULE_PAGES * PAGE_SIZE).unwrap();
+        let module = IpaRange::new(
+            Ipa::new(RAM_START + MODULE_PAGE * PAGE_SIZE),
+            MODULE_PAGES * PAGE_SIZE,
+        )
+        .unwrap();
         slots.add(Slot { range, kind }).unwrap();
         let vmid = 1 + number as u16;
         let (config, coherence) = (self.setup.config(), self.setup.coherence());
@@ -179,9 +188,15 @@ impl World {
         let hardware = self.lab.hardware();
         for (n, pe) in hardware.pes.iter().enumerate() {
             let left = pe.tlb.entries().find(|entry| entry.vmid == taken.vmid);
-            assert!(left.is_none(), "I18, CPU {n} holds {left:x?} of a VM that is gone");
+            assert!(
+                left.is_none(),
+                "I18, CPU {n} holds {left:x?} of a VM that is gone"
+            );
             let way = pe.tlb.ways.iter().find(|way| way.vmid == taken.vmid);
-            assert!(way.is_none(), "I18, CPU {n} holds {way:x?} of a VM that is gone");
+            assert!(
+                way.is_none(),
+                "I18, CPU {n} holds {way:x?} of a VM that is gone"
+            );
         }
         true
     }
@@ -195,7 +210,13 @@ impl World {
     }
 
     /// One exit of a vCPU, through the real fault handler.
-    pub(super) fn resolve(&self, vm: &Vm, vcpu: &mut Vcpu, abort: &Abort, m: &mut Cpu) -> Resolution {
+    pub(super) fn resolve(
+        &self,
+        vm: &Vm,
+        vcpu: &mut Vcpu,
+        abort: &Abort,
+        m: &mut Cpu,
+    ) -> Resolution {
         let memory = GuestMemory {
             slots: &vm.slots,
             stage2: &vm.stage2,
@@ -222,7 +243,9 @@ impl World {
 
     pub(super) fn feed(&self) {
         let pages = std::mem::take(&mut *self.starved.lock().unwrap());
-        pages.into_iter().for_each(|page| self.pool.give(page.into_owned()));
+        pages
+            .into_iter()
+            .for_each(|page| self.pool.give(page.into_owned()));
     }
 
     /// What is out of the pool is in a tree or in our hands.
@@ -232,11 +255,22 @@ impl World {
             .map(|vm| vm.stage2.page_count() + vm.stage2.table_count())
             .sum();
         let held = self.starved.lock().unwrap().len() as u64;
-        assert_eq!(self.pool.account().taken, trees + held + 1, "I10, pages were lost");
+        assert_eq!(
+            self.pool.account().taken,
+            trees + held + 1,
+            "I10, pages were lost"
+        );
         for vm in (0..VMS).filter_map(|n| self.vm(n)) {
             let translation = self.lab.hardware().translation(vm.tree);
-            let mapped = translation.values().filter(|(pa, ..)| *pa < MODULE_START).count() as u64;
-            assert_eq!(mapped, vm.stage2.page_count(), "I1, what is mapped is what is counted");
+            let mapped = translation
+                .values()
+                .filter(|(pa, ..)| *pa < MODULE_START)
+                .count() as u64;
+            assert_eq!(
+                mapped,
+                vm.stage2.page_count(),
+                "I1, what is mapped is what is counted"
+            );
         }
     }
 
@@ -269,7 +303,9 @@ impl Hardware {
                     // What the hardware gives by itself is given.
                     rights[1] |= by_hardware && leaf & bits::DBM != 0;
                     let pages = (0..size).step_by(PAGE_SIZE as usize);
-                    found.extend(pages.map(|offset| (ipa + offset, (bits::address(leaf) + offset, rights, level))));
+                    found.extend(pages.map(|offset| {
+                        (ipa + offset, (bits::address(leaf) + offset, rights, level))
+                    }));
                 }
                 ipa += size;
             }
