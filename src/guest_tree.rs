@@ -38,7 +38,7 @@ pub enum GicVersion {
 pub struct GuestTree<'a> {
     /// All of its RAM.
     pub memory: IpaRange,
-    /// Its vCPUs, 1 to 8; vCPU n has affinity n.
+    /// Its vCPUs, 1 to 8; vCPU n has the affinity of [`platform::affinity`].
     pub vcpus: u32,
     /// Its interrupt controller.
     pub gic: GicVersion,
@@ -136,11 +136,12 @@ fn cpus(guest: &GuestTree<'_>) -> Builder {
     let mut cpus = Builder::new("cpus")
         .cells("#address-cells", &[1])
         .cells("#size-cells", &[0]);
-    for index in 0..guest.vcpus {
-        let cpu = Builder::new(&format!("cpu@{index:x}"))
+    for vcpu in 0..guest.vcpus {
+        let affinity = platform::affinity(vcpu as usize);
+        let cpu = Builder::new(&format!("cpu@{affinity:x}"))
             .strings("device_type", &["cpu"])
             .strings("compatible", &["arm,armv8"])
-            .cells("reg", &[index])
+            .cells("reg", &[affinity as u32])
             .strings("enable-method", &["psci"]);
         cpus = cpus.child(cpu);
     }

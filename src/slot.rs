@@ -71,9 +71,10 @@ impl Slots {
     /// The slot that holds `ipa`.
     #[must_use]
     pub fn find(&self, ipa: Ipa) -> Option<&Slot> {
-        let place = self.sorted.partition_point(|slot| slot.range.end() <= ipa);
+        // From above: RAM lies highest, and is what is asked for most.
         self.sorted
-            .get(place)
+            .iter()
+            .rfind(|slot| slot.range.start <= ipa)
             .filter(|slot| slot.range.contains(ipa))
     }
 

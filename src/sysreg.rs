@@ -19,6 +19,9 @@ const ICC_ASGI1R_EL1: u16 = encoding(3, 0, 12, 11, 6);
 /// `ICC_SGI0R_EL1`
 const ICC_SGI0R_EL1: u16 = encoding(3, 0, 12, 11, 7);
 
+/// `ICC_DIR_EL1`
+const ICC_DIR_EL1: u16 = encoding(3, 0, 12, 11, 1);
+
 /// Which register generates an SGI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SgiRegister {
@@ -39,6 +42,8 @@ pub enum Answer {
     Ignored,
     /// A write that generates an SGI.
     Sgi(SgiRegister),
+    /// A write that deactivates an interrupt.
+    Deactivate,
     /// An undefined instruction.
     Undefined,
 }
@@ -57,6 +62,7 @@ pub fn answer(ids: &IdTable, gic_v3: bool, access: &SysRegAccess) -> Answer {
         ICC_SGI1R_EL1 => sgi(SgiRegister::Sgi1r),
         ICC_ASGI1R_EL1 => sgi(SgiRegister::Asgi1r),
         ICC_SGI0R_EL1 => sgi(SgiRegister::Sgi0r),
+        ICC_DIR_EL1 if gic_v3 && !access.is_read => Answer::Deactivate,
         ACTLR_EL1 if access.is_read => Answer::Value(0),
         ACTLR_EL1 => Answer::Ignored,
         id if access.is_read => ids.read(id).map_or(Answer::Undefined, Answer::Value),

@@ -13,6 +13,7 @@ mod load;
 mod summary;
 mod vcpu;
 
+use devices::Outcome;
 pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER, device_name};
 pub use input::{HOTKEY, Input, Typed};
 pub use load::{Bytes, LoadError, Loaded, Modules, load};
@@ -22,27 +23,29 @@ pub use vcpu::Vcpu;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 use core::{fmt, iter};
 use spin::mutex::TicketMutex;
 
-use crate::addr::{IpaRange, Pa};
+use crate::addr::{Ipa, IpaRange, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
 use crate::exit::{self, Exit, SysRegAccess};
 use crate::fault::inject::Exception;
 use crate::fault::{
-    self, Emulation, FaultingVcpu, GranulePolicy, GuestMemory, Resolution, RightsPolicy, Stop,
+    self, Emulation, FaultingVcpu, GranulePolicy, GuestMemory, Mmio, Resolution, RightsPolicy, Stop,
 };
 use crate::features::Features;
 use crate::machine::Machine;
 use crate::page_pool::PagePool;
 use crate::platform;
+use crate::psci::Power;
 use crate::slot::{Kind, Slot, SlotError, Slots};
 use crate::smccc::Mitigations;
 use crate::stage2::{Config, ConfigError, OutOfPages, Rights, Stage2, Vmid};
 use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
-use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Version};
+use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, MAX_VCPUS, Version};
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
@@ -76,9 +79,21 @@ pub trait Host: Machine {
     /// Whether a timer of the guest asserts its line: virtual, physical.
     fn timer_lines(&mut self) -> (bool, bool);
 
+    /// Has vCPU `vcpu` of this VM, which is off, start at `entry` with `context` in x0, out of reset: see [`Vm::vcpu`].
+    /// Whoever carried it to its `CPU_OFF` may not have put it away yet.
+    fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64);
+
     /// Has these vCPUs of this VM, a bit each, look at their interrupts: those that run leave the guest, those that wait
     /// wake. Others do it anyway before they enter.
     fn kick(&mut self, vcpus: u64);
+
+    /// Returns when each of these vCPUs of this VM, a bit each and none of them this one, has been out of its guest since
+    /// the call, with what it did there folded in ([`Devices::fold_in`]).
+    ///
+    /// This pCPU holds no lock meanwhile, and its own vCPU counts as out and folded in: it was, before the call. So two
+    /// that recall each other both return. A vCPU on no pCPU was folded in when it left one ([`Devices::leave`]); one that
+    /// runs is kicked, and folds in before it enters again, whether or not it has anything to plan.
+    fn recall(&mut self, vcpus: u64);
 
     /// One line for the log.
     fn warn(&mut self, text: fmt::Arguments<'_>);
@@ -106,6 +121,8 @@ pub enum Next {
     Wait,
     /// A physical interrupt must be seen to, then enter it.
     Interrupt,
+    /// The vCPU is off: it is entered again when it is started.
+    Off,
     /// The VM has ended.
     End(End),
 }
@@ -144,7 +161,11 @@ pub struct Vm {
     erratum_834220: bool,
     guest_errors_trap: bool,
     devices: TicketMutex<Devices>,
+    /// A copy of [`Devices::vcpus_to_plan`], for a look without the lock.
+    to_plan: AtomicU64,
     has_console: bool,
+    /// Which vCPUs are on.
+    power: Power,
     /// What each vCPU did.
     counters: Vec<Arc<Counters>>,
 }
@@ -207,8 +228,10 @@ impl Vm {
             mitigations: ground.mitigations,
             erratum_834220: ground.features.erratum_834220,
             guest_errors_trap: ground.features.ras,
+            to_plan: AtomicU64::new(devices.vcpus_to_plan()),
             devices: TicketMutex::new(devices),
             has_console: config.console,
+            power: Power::new(config.vcpus as usize),
             counters: (0..config.vcpus).map(|_| Arc::default()).collect(),
         })
     }
@@ -248,6 +271,12 @@ impl Vm {
         self.devices.lock()
     }
 
+    /// Which of its vCPUs are on.
+    #[must_use]
+    pub const fn power(&self) -> &Power {
+        &self.power
+    }
+
     /// Has `act` work on the devices for vCPU `own`, and kicks the others whom the change concerns.
     pub fn on_devices<H: Host, T>(
         &self,
@@ -258,18 +287,37 @@ impl Vm {
         let mut devices = self.devices.lock();
         let result = act(&mut devices, host);
         let kicks = devices.take_kicks(own);
+        self.to_plan
+            .store(devices.vcpus_to_plan(), Ordering::Relaxed);
         drop(devices);
         if kicks != 0 {
+            // `to_plan` before the look at who runs: [`Vm::needs_plan`] has them the other way round.
+            fence(Ordering::SeqCst);
             host.kick(kicks);
         }
         result
     }
 
+    /// Whether vCPU `index` must have its list registers planned before it enters its guest. Without a lock: to be asked
+    /// after others can see that it runs. Who changes something later than this answer sees that, and kicks it.
+    #[must_use]
+    #[inline]
+    pub fn needs_plan(&self, index: usize) -> bool {
+        fence(Ordering::SeqCst);
+        self.to_plan.load(Ordering::Relaxed) & 1 << (index % MAX_VCPUS) != 0
+    }
+
     /// The vCPU that the VM starts with, at its entry point.
     #[must_use]
     pub fn boot_vcpu(&self) -> Vcpu {
-        let counters = self.counters.first().cloned().unwrap_or_default();
-        Vcpu::entering(0, self.loaded.entry, self.loaded.tree, &self.ids, counters)
+        self.vcpu(0, self.loaded.entry, self.loaded.tree.raw())
+    }
+
+    /// Its vCPU number `index`, out of reset: it begins at `entry` with `context` in x0.
+    #[must_use]
+    pub fn vcpu(&self, index: usize, entry: Ipa, context: u64) -> Vcpu {
+        let counters = self.counters.get(index).cloned().unwrap_or_default();
+        Vcpu::entering(index, entry, context, &self.ids, counters)
     }
 
     /// What all its vCPUs did.
@@ -308,12 +356,12 @@ impl Vm {
             Exit::Hvc(imm) => {
                 exits.calls.add(1);
                 vcpu.progress.retired();
-                self.call(vcpu, *imm)
+                self.call(vcpu, *imm, host)
             }
             Exit::Smc(imm) => {
                 exits.calls.add(1);
                 vcpu.retire(false);
-                self.call(vcpu, *imm)
+                self.call(vcpu, *imm, host)
             }
             Exit::SysReg(access) => {
                 exits.sysreg.add(1);
@@ -394,9 +442,7 @@ impl Vm {
         match resolution {
             Resolution::Retry => Next::Resume,
             Resolution::Mmio(mmio) => {
-                self.on_devices(vcpu.index, host, |devices, host| {
-                    devices.access(vcpu, &mmio, host);
-                });
+                self.access(vcpu, &mmio, host);
                 vcpu.retire(is_16_bit);
                 Next::Resume
             }
@@ -413,13 +459,44 @@ impl Vm {
         }
     }
 
+    /// Carries out a device access.
+    fn access<H: Host>(&self, vcpu: &mut Vcpu, mmio: &Mmio, host: &mut H) {
+        let own = vcpu.index;
+        let mut outcome = self.on_devices(own, host, |devices, host| {
+            devices.access(vcpu, mmio, false, host)
+        });
+        if let Outcome::Recall(others) = outcome {
+            host.recall(others);
+            outcome = self.on_devices(own, host, |devices, host| {
+                devices.access(vcpu, mmio, true, host)
+            });
+        }
+        if let Outcome::Done(holders) = outcome
+            && holders != 0
+        {
+            host.recall(holders);
+        }
+    }
+
+    /// The guest deactivates an interrupt by ICC_DIR_EL1.
+    fn deactivate<H: Host>(&self, own: usize, value: u64, host: &mut H) {
+        let result = self.on_devices(own, host, |devices, host| {
+            devices.deactivate(own, value, false, host)
+        });
+        if let Err(others) = result {
+            host.recall(others);
+            // Recalled, it is not refused.
+            let _ = self.on_devices(own, host, |devices, host| {
+                devices.deactivate(own, value, true, host)
+            });
+        }
+    }
+
     /// Carries out a device access that takes more than the syndrome tells: one or two registers, then the base, then PC.
     fn emulate<H: Host>(&self, vcpu: &mut Vcpu, emulation: &Emulation, host: &mut H) {
-        self.on_devices(vcpu.index, host, |devices, host| {
-            for mmio in iter::once(&emulation.first).chain(&emulation.second) {
-                devices.access(vcpu, mmio, host);
-            }
-        });
+        for mmio in iter::once(&emulation.first).chain(&emulation.second) {
+            self.access(vcpu, mmio, host);
+        }
         if let Some(write_back) = emulation.write_back {
             write_back.apply(&mut vcpu.registers, host);
         }
@@ -460,9 +537,13 @@ impl Vm {
             Answer::Ignored => {}
             Answer::Sgi(register) => {
                 let value = vcpu.registers.read(access.rt);
-                self.on_devices(vcpu.index, host, |devices, host| {
-                    devices.send_sgi(vcpu.index, register, value, host);
+                self.on_devices(vcpu.index, host, |devices, _| {
+                    devices.send_sgi(vcpu.index, register, value);
                 });
+            }
+            Answer::Deactivate => {
+                let value = vcpu.registers.read(access.rt);
+                self.deactivate(vcpu.index, value, host);
             }
             Answer::Undefined => {
                 let pc = vcpu.registers.pc;
@@ -503,10 +584,16 @@ fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError>
         kind: Kind::Device(devices::GICD),
     })?;
     match ground.vcpu_interface {
-        Some(gicv) => slots.add(Slot {
-            range: platform::GICC,
-            kind: Kind::Window(gicv),
-        })?,
+        Some(gicv) => {
+            slots.add(Slot {
+                range: platform::GICC_WINDOW,
+                kind: Kind::Window(gicv),
+            })?;
+            slots.add(Slot {
+                range: platform::GICC_DIR,
+                kind: Kind::Device(devices::GICC_DIR),
+            })?;
+        }
         None => slots.add(Slot {
             range: platform::redistributors(config.vcpus as usize),
             kind: Kind::Device(devices::GICR),

@@ -138,7 +138,15 @@ fn tell_where(vm: &Vm, vcpu: &Vcpu) {
 }
 
 /// Writes the list registers, if what they shall hold has changed.
+#[inline]
 pub(super) fn write_list(vm: &Vm, vcpu: &Vcpu, host: &mut Cpu) {
+    if vm.needs_plan(vcpu.index) {
+        plan_list(vm, vcpu, host);
+    }
+}
+
+#[inline(never)] // most exits change no interrupt
+fn plan_list(vm: &Vm, vcpu: &Vcpu, host: &mut Cpu) {
     let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
     let count = host.gic.list_register_count();
     let plan = vm.on_devices(vcpu.index, host, |devices, host| {

@@ -249,6 +249,8 @@ fn run_vcpu(
                 }
                 interrupts::handle(vm, vcpu, sources, cpu);
             }
+            // There is no other vCPU that could be on.
+            Next::Off => return End::Off,
             Next::End(end) => return end,
         }
         if cpu.take_guest_listens() {

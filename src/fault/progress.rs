@@ -18,7 +18,7 @@ const REMAKE_AT: u32 = 9;
 const STOP_AT: u32 = 64;
 /// Repeats on a descriptor that another vCPU has locked after which the VM is stopped: to fill 1 GiB takes long, for ever
 /// it does not.
-const STOP_LOCKED_AT: u32 = 1 << 24;
+const STOP_LOCKED_AT: u32 = 1 << 22;
 /// Exceptions taken in a row without an instruction retired in between after which the VM is stopped.
 const INJECTIONS: u32 = 16;
 
@@ -61,6 +61,8 @@ pub enum Escalation {
 #[derive(Default, Debug)]
 pub struct Progress {
     recent: [Option<(Attempt, u32)>; 2],
+    /// Which of `recent` is the older.
+    older: bool,
     injection: Option<Injection>,
 }
 
@@ -81,7 +83,8 @@ impl Progress {
             .flatten()
             .find(|(recent, _)| recent == attempt);
         let Some((_, repeats)) = known else {
-            self.recent = [Some((*attempt, 0)), self.recent[0]];
+            self.recent[usize::from(self.older)] = Some((*attempt, 0));
+            self.older = !self.older;
             return Escalation::None;
         };
         *repeats += 1;

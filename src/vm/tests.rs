@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::vec::Vec;
 
 use super::{Bytes, Clock, Devices, Ground, Host, Modules, Next, Vcpu, Vm, load};
-use crate::addr::Pa;
+use crate::addr::{Ipa, Pa};
 use crate::config::{DomainConfig, Module, RebootPolicy};
 use crate::exit::{Exit, Syndrome, Vector};
 use crate::fault::{GranulePolicy, RightsPolicy};
@@ -67,8 +67,16 @@ impl Host for Recorder {
         self.host.timer_lines
     }
 
+    fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64) {
+        self.host.started.push((vcpu, entry.raw(), context));
+    }
+
     fn kick(&mut self, vcpus: u64) {
         self.host.kicks.push(vcpus);
+    }
+
+    fn recall(&mut self, vcpus: u64) {
+        self.host.recalls.push(vcpus);
     }
 
     fn warn(&mut self, text: fmt::Arguments<'_>) {
