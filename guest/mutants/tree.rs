@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// What a build of the library's tests needs.
-const PARTS: [&str; 5] = ["Cargo.toml", "Cargo.lock", ".cargo", "src", "guest"];
+const PARTS: [&str; 6] = ["Cargo.toml", "Cargo.lock", ".cargo", "src", "guest", "docs"];
 
 /// What cargo makes in a folder.
 const BUILT: &str = "target";

@@ -4,7 +4,7 @@ use super::bits;
 use super::cpu::{Cpu, VA_BASE};
 use super::hardware::{Hardware, Late};
 use super::memory::Owner;
-use super::setup::RAM_START;
+use super::setup::{RAM_START, ROM_PAGE};
 use super::walk::Fault;
 use super::world::{Vcpu, Vm, World};
 use crate::addr::PAGE_SIZE;
@@ -31,6 +31,7 @@ impl World {
     /// The guest's access, until it is done: I2 and I3.
     pub(super) fn access(&self, vm: &Vm, vcpu: &mut Vcpu, page: u64, access: Access, m: &mut Cpu) {
         let ipa = RAM_START + page * PAGE_SIZE;
+        let is_denied = page >= ROM_PAGE && access == Access::Write;
         vcpu.registers.pc = VA_BASE + ipa;
         let is_cached = self.setup.fwb || !(self.setup.caches_off == 1 || vcpu.caches_off);
         self.run_on(vm, m);
@@ -40,6 +41,7 @@ impl World {
             let answer = self.resolve(vm, vcpu, &abort, m);
             match answer {
                 Resolution::Retry => {}
+                Resolution::Inject(_) if is_denied => return,
                 Resolution::Stop(Stop::OutOfPages { .. }) if self.is_short_of_pages() => return,
                 Resolution::Stop(stop) => panic!("I2, {access:?} of {ipa:#x}: {stop}"),
                 other => panic!("I2, {access:?} of {ipa:#x} is RAM and is answered with {other:?}"),
@@ -62,6 +64,7 @@ impl World {
                 "I2, no progress: {access:?} of {ipa:#x} faults again and again, with {live:x?} there"
             );
         }
+        assert!(!is_denied, "I4, {ipa:#x} is read-only and was written");
         vcpu.progress.retired();
     }
 }

@@ -6,7 +6,7 @@ use super::action::Action;
 use super::cpu::Cpu;
 use super::guest::Access;
 use super::hardware::MODULE_START;
-use super::setup::{RAM_PAGES, RAM_START};
+use super::setup::{RAM_PAGES, RAM_START, ROM_PAGE};
 use super::world::{Mapping, Vcpu, Vm, World};
 use crate::addr::{Ipa, IpaRange, PAGE_SIZE};
 use crate::stage2::{Grant, Leaf, Level, OutOfPages, Replaced, Rights, Tables};
@@ -17,6 +17,19 @@ const ALL_RAM: (u64, u64) = (0, RAM_PAGES);
 fn pages(first: u64, count: u64) -> IpaRange {
     let start = Ipa::new(RAM_START + first * PAGE_SIZE);
     IpaRange::new(start, count * PAGE_SIZE).unwrap()
+}
+
+fn page_range(ipa: Ipa) -> IpaRange {
+    IpaRange::new(ipa, PAGE_SIZE).unwrap()
+}
+
+/// What a guest may do to data in `range`: no store to what is read-only.
+fn most_in(range: IpaRange) -> Rights {
+    if range.overlaps(&pages(ROM_PAGE, RAM_PAGES - ROM_PAGE)) {
+        Rights::READ
+    } else {
+        RW
+    }
 }
 
 fn rights(bits: u8) -> Rights {
@@ -116,12 +129,17 @@ impl World {
         let Some(vm) = self.vm(n) else { return };
         let vcpu = &mut vcpus[n];
         match action {
+            // A walk that cannot set its flag in a ROM is told to the guest by its own tables, of which there are none here.
+            Action::Guest(_, page, Access::WalkUpdate) if page >= ROM_PAGE => {
+                self.access(&vm, vcpu, page, Access::Read, m);
+            }
             Action::Guest(_, page, access) => self.access(&vm, vcpu, page, access, m),
-            Action::WriteAndRun(_, page) => {
+            Action::WriteAndRun(_, page) if page < ROM_PAGE => {
                 for access in [Access::Write, Access::Maintain, Access::Fetch] {
                     self.access(&vm, vcpu, page, access, m);
                 }
             }
+            Action::WriteAndRun(..) => {}
             Action::Caches(_) => vcpu.caches_off = !vcpu.caches_off,
             Action::MapBlock(_, page, executes) => self.map_block(&vm, page, executes, m),
             Action::StartLog(_) | Action::Harvest(_) | Action::StopLog(_) => {
@@ -293,7 +311,8 @@ impl World {
         }
         let Some(page) = self.pool.take() else { return };
         let page = page.zeroed(m, vm.stage2.coherence());
-        match present.replace(m, page, Grant::data(RW)) {
+        let grant = Grant::data(most_in(page_range(ipa)));
+        match present.replace(m, page, grant) {
             Replaced::Done(Some(old)) => self.pool.give(old),
             Replaced::Done(None) => {}
             Replaced::Raced { page, .. } => self.pool.give(page.into_owned()),
@@ -312,9 +331,10 @@ impl World {
             return;
         };
         if let Ok(claim) = absent.claim(m, level, &mut tables) {
+            let claim_range = IpaRange::new(claim.start(), level.size()).unwrap();
             if let Some(block) = self.pool.take_block(level.size()) {
                 let block = block.filled(m, &coherence, |_, _| {});
-                let mut grant = Grant::data(RW);
+                let mut grant = Grant::data(most_in(claim_range));
                 if executes {
                     grant = grant.and_execute(block.make_executable(m, &coherence));
                 }

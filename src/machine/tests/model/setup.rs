@@ -10,6 +10,8 @@ pub(super) const RAM_START: u64 = 0x4000_0000;
 pub(super) const RAM_PAGES: u64 = 1024;
 /// What lies in guest RAM from the start, as a boot loader left it: 2 MiB that may be lent as a block.
 pub(super) const MODULE_PAGE: u64 = 512;
+/// From here on guest RAM is read-only, as a ROM is.
+pub(super) const ROM_PAGE: u64 = 1016;
 
 /// A machine, as it is printed with a failure.
 #[derive(Clone, Copy, Debug)]

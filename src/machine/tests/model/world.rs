@@ -9,7 +9,7 @@ use super::bits::{self, Kind};
 use super::cpu::Cpu;
 use super::hardware::{Hardware, MODULE_PAGES, MODULE_START, TreeView};
 use super::memory::Owner;
-use super::setup::{MODULE_PAGE, RAM_PAGES, RAM_START, Setup};
+use super::setup::{MODULE_PAGE, RAM_PAGES, RAM_START, ROM_PAGE, Setup};
 use crate::addr::{Ipa, IpaRange, PAGE_SIZE, Pa};
 use crate::content::{Content, Source};
 use crate::exit::Abort;
@@ -111,14 +111,18 @@ impl World {
 
     fn made(&self, number: usize, m: &mut Cpu) -> Option<Vm> {
         let mut slots = Slots::default();
-        let range = IpaRange::new(Ipa::new(RAM_START), RAM_PAGES * PAGE_SIZE).unwrap();
-        let kind = SlotKind::Ram(Rights::ALL);
+        let rom = Rights::READ.with(Rights::EXECUTE);
+        for (first, end, most) in [(0, ROM_PAGE, Rights::ALL), (ROM_PAGE, RAM_PAGES, rom)] {
+            let start = Ipa::new(RAM_START + first * PAGE_SIZE);
+            let range = IpaRange::new(start, (end - first) * PAGE_SIZE).unwrap();
+            let kind = SlotKind::Ram(most);
+            slots.add(Slot { range, kind }).unwrap();
+        }
         let module = IpaRange::new(
             Ipa::new(RAM_START + MODULE_PAGE * PAGE_SIZE),
             MODULE_PAGES * PAGE_SIZE,
         )
         .unwrap();
-        slots.add(Slot { range, kind }).unwrap();
         let vmid = 1 + number as u16;
         let (config, coherence) = (self.setup.config(), self.setup.coherence());
         let stage2 = Stage2::new(m, &self.pool, config, Vmid(vmid), coherence).ok()?;
