@@ -97,6 +97,7 @@ pub(crate) struct Recorder {
 /// What a VM's host was asked for.
 #[derive(Default)]
 pub(crate) struct HostState {
+    pub(crate) entropy: VecDeque<u64>,
     pub(crate) started: Vec<(usize, u64, u64)>,
     pub(crate) kicks: Vec<u64>,
     pub(crate) recalls: Vec<u64>,
@@ -333,6 +334,13 @@ pub(crate) fn abort_with(class: u64, iss: u64, far: u64, ipa: u64) -> Abort {
     match Exit::decode(Vector::Synchronous, &syndrome) {
         Exit::Abort(abort) => abort,
         other => panic!("not an abort: {other:?}"),
+    }
+}
+
+impl Recorder {
+    /// Stores a word where a guest reads it.
+    pub(crate) fn tell(&mut self, at: Pa, value: u64) {
+        self.frames.tell(at, value);
     }
 }
 

@@ -157,6 +157,15 @@ impl Frames {
         }
     }
 
+    /// A word that a guest reads in a page of its own.
+    pub(super) fn tell(&mut self, at: Pa, value: u64) {
+        let offset = at.page_offset() as usize;
+        assert!(at.is_aligned(8), "a word at {at} is stored in two parts");
+        let frame = self.get_mut(at);
+        assert!(frame.is_guests, "the page at {at} is nobody's");
+        frame.bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+    }
+
     pub(super) fn dc(&mut self, op: Dc, range: PaRange) {
         // Maintenance of a part of a page cleans that part, which is not enough for any rule here.
         for (_, frame) in self.whole_pages(range) {
