@@ -14,9 +14,10 @@ mod list;
 mod tree;
 
 use list::{LINES, Line, QUICK, SWITCHES};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use tree::Copy;
 
@@ -173,23 +174,55 @@ fn build(root: &Path) -> Result<PathBuf, String> {
     }
 }
 
-/// The first test that fails, or that does not end.
+/// The first test that fails, or that does not end. No other is waited for.
 fn first_failure(mut command: Command) -> Fate {
     command.env("RUST_BACKTRACE", "0");
-    let Some((is_fine, text)) = output(command, TESTS) else {
-        return Fate::Caught("a test that does not end".into());
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(why) => return Fate::Broken(why.to_string()),
     };
-    let failed = text.lines().find_map(|line| {
-        let line = line.strip_prefix("test ")?;
-        line.strip_suffix(" ... FAILED")
-            .or_else(|| line.strip_suffix(" - should panic ... FAILED"))
-    });
-    match failed {
-        Some(test) => Fate::Caught(test.into()),
-        None if !is_fine => Fate::Caught("the end of the whole test run".into()),
-        None if text.contains("running 0 tests") => Fate::Broken("no test has such a name".into()),
-        None => Fate::Survived,
+    let (send, lines) = mpsc::channel();
+    if let Some(out) = child.stdout.take() {
+        std::thread::spawn(move || {
+            let lines = BufReader::new(out).lines().map_while(Result::ok);
+            lines
+                .take_while(|line| send.send(line.clone()).is_ok())
+                .for_each(drop);
+        });
     }
+    let started = Instant::now();
+    let (mut failed, mut count) = (None, 0);
+    while failed.is_none() {
+        match lines.recv_timeout(TESTS.saturating_sub(started.elapsed())) {
+            Ok(line) => {
+                count += usize::from(line.starts_with("test "));
+                failed = name_of_failure(&line);
+            }
+            Err(RecvTimeoutError::Timeout) => failed = Some("a test that does not end".into()),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    if let Some(test) = failed {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Fate::Caught(test);
+    }
+    match child.wait() {
+        Ok(status) if !status.success() => Fate::Caught("the end of the whole test run".into()),
+        _ if count <= 1 => Fate::Broken("no test has such a name".into()),
+        _ => Fate::Survived,
+    }
+}
+
+/// `test NAME ... FAILED`, as the harness of the library's tests prints it.
+fn name_of_failure(line: &str) -> Option<String> {
+    let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
+    Some(name.trim_end_matches(" - should panic").into())
 }
 
 /// Whether the command did well, and what it said; nothing if it took too long.

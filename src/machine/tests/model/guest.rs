@@ -42,6 +42,15 @@ impl World {
             match answer {
                 Resolution::Retry => {}
                 Resolution::Inject(_) if is_denied => return,
+                // It may have wanted to write, for all that its syndrome says, and so it was told.
+                Resolution::Inject(_) if page >= ROM_PAGE && access == Access::Maintain => {
+                    let live = self.lab.hardware().live_leaf(vm.tree, ipa);
+                    assert!(
+                        live.is_some_and(|(leaf, _)| leaf & bits::READ != 0),
+                        "I2, maintenance of {ipa:#x}"
+                    );
+                    return;
+                }
                 Resolution::Stop(Stop::OutOfPages { .. }) if self.is_short_of_pages() => return,
                 Resolution::Stop(stop) => panic!("I2, {access:?} of {ipa:#x}: {stop}"),
                 other => panic!("I2, {access:?} of {ipa:#x} is RAM and is answered with {other:?}"),

@@ -111,3 +111,13 @@ fn a_log_gives_no_right_to_write() {
     ];
     replay(MARKS_DIRTY, 0, &history);
 }
+
+#[test]
+fn maintenance_of_a_rom_that_is_not_readable_yet_makes_it_readable() {
+    let history = [
+        (0, Action::Guest(0, 1023, Access::Read)),
+        (0, Action::Protect(0, 0, 1024, 0b110)),
+        (0, Action::Guest(0, 1023, Access::Maintain)),
+    ];
+    replay(PLAIN, 0, &history);
+}
