@@ -90,10 +90,10 @@ pub(crate) const LINES: &[Line] = &[
         tests: TREE,
     },
     Line {
-        name: "relax-forgets-the-access-flag",
+        name: "old-stays-old",
         file: "src/stage2/present.rs",
-        old: "let new = now.with_rights(grant.rights()).with_access_flag(true);",
-        new: "let new = now.with_rights(grant.rights());",
+        old: "match seen.publish(m, seen.descriptor.with_access_flag(true)) {",
+        new: "match seen.publish(m, seen.descriptor.with_access_flag(false)) {",
         tests: TREE,
     },
     Line {
