@@ -10,6 +10,7 @@ mod calls;
 mod devices;
 mod input;
 mod load;
+mod quick;
 mod stolen;
 mod summary;
 mod vcpu;

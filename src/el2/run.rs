@@ -235,8 +235,13 @@ fn run_vcpu(
             hpfar: HPFAR_EL2.get(),
         };
         debug::note_exit(vector, &vcpu.registers, &syndrome);
-        let exit = Exit::decode(vector_of(vector), &syndrome);
-        match vm.handle_exit(vcpu, &exit, pool, cpu) {
+        let next = if vector == 0 && vm.quick_access(vcpu, &syndrome, cpu) {
+            Next::Resume
+        } else {
+            let exit = Exit::decode(vector_of(vector), &syndrome);
+            vm.handle_exit(vcpu, &exit, pool, cpu)
+        };
+        match next {
             Next::Resume => {}
             Next::Interrupt => interrupts::handle(vm, vcpu, sources, cpu),
             Next::Wait => {

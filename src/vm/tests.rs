@@ -3,6 +3,7 @@
 mod calls;
 mod devices;
 mod mmio;
+mod quick;
 
 use std::rc::Rc;
 use std::vec::Vec;

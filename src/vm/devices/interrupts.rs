@@ -43,9 +43,7 @@ impl Devices {
         self.vgic.write(register, value);
         self.deactivate_dropped(own, host);
         // Enabling the console's interrupt may be what makes the guest a listener.
-        if self.has_room() {
-            host.guest_listens();
-        }
+        self.look_for_room(host);
         holders & self.vgic.vcpus_to_plan() & !bit(own)
     }
 
