@@ -24,15 +24,11 @@ pub(super) fn resolve<M: Machine>(
     let Ok(mut tables) = Tables::prepare(m, memory.pool, absent.tables_needed()) else {
         return out_of_pages(memory);
     };
-    let Some(page) = memory.pool.take() else {
+    let Some(page) = fresh_page(memory, fault, m) else {
         tables.give_back(memory.pool);
         return out_of_pages(memory);
     };
     let coherence = memory.stage2.coherence();
-    let page = page.filled(m, coherence, |m, pa| {
-        contents_of(memory.contents, fault.ipa)
-            .for_each(|content| content.fill(m, page_of(fault.ipa), pa));
-    });
     vcpu.counters.dcache.add(u64::from(!coherence.fwb));
     let grant = first_grant(memory, vcpu, fault.need, &page, m);
     match absent.map(m, page, grant, &mut tables) {
@@ -43,11 +39,28 @@ pub(super) fn resolve<M: Machine>(
         // Another vCPU mapped the page first. The guest tries again and finds it, or faults for a right it lacks.
         Mapped::Raced { page, .. } => {
             vcpu.counters.raced.add(1);
-            memory.pool.give(page.into_owned());
+            page.give_back(m, memory.pool);
         }
     }
     tables.give_back(memory.pool);
     Resolution::Retry
+}
+
+/// A page for the IPA of the fault: of zeroes, which this pCPU has at hand most of the time, or with what was loaded there.
+fn fresh_page<M: Machine>(
+    memory: &GuestMemory<'_>,
+    fault: &Fault<'_>,
+    m: &mut M,
+) -> Option<CleanPage> {
+    let coherence = memory.stage2.coherence();
+    let mut contents = contents_of(memory.contents, fault.ipa).peekable();
+    if contents.peek().is_none() {
+        return CleanPage::take(m, memory.pool, coherence);
+    }
+    let page = memory.pool.take_raw(m.cpu())?;
+    Some(page.filled(m, coherence, |m, pa| {
+        contents.for_each(|content| content.fill(m, page_of(fault.ipa), pa));
+    }))
 }
 
 /// The rights a fresh page starts with.

@@ -1,5 +1,10 @@
 //! The pool held against a set of page numbers: every page once, the account always right.
 
+#[cfg(loom)]
+mod interleaved;
+#[cfg(not(loom))]
+mod stock;
+
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -10,9 +15,10 @@ impl PagePool {
     /// Whether the page at `pa` is out: what a test's machine asks before it lets anybody touch it.
     pub(crate) fn is_taken(&self, pa: Pa) -> bool {
         let inner = self.inner.lock();
-        inner.place(pa.raw() >> CHUNK_SHIFT).is_some_and(|(b, c)| {
+        let is_out = inner.place(pa.raw() >> CHUNK_SHIFT).is_some_and(|(b, c)| {
             inner.banks[b].chunks[c].is_taken((pa.raw() >> 12) as usize % CHUNK_PAGES)
-        })
+        });
+        is_out && !self.used_stocks().any(|stock| stock.holds(pa.page()))
     }
 }
 
