@@ -2,11 +2,11 @@
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run linux test test-all debug image setup setup-raspi4b clean build
+.PHONY: help run linux bench test test-all debug image setup setup-raspi4b clean build
 
 # Variables reach the scripts through the environment, byte for byte: neither make nor a shell reads their text.
-VARIABLES := BOARD GIC CPU SMP MEM QEMU GUEST INITRD APPEND GUEST_MEM VCPUS VMS RIGHTS REBOOT SEED EPOCH TIMEOUT LINUX BUG EARLYCON \
-	GDB_SCRIPT
+VARIABLES := BOARD GIC CPU SMP MEM QEMU GUEST INITRD APPEND GUEST_MEM VCPUS VMS RIGHTS GRANULE REBOOT SEED EPOCH TIMEOUT LINUX BUG \
+	EARLYCON GDB_SCRIPT FORMAT WHAT
 $(foreach name,$(VARIABLES),$(eval override export $(name) := $$(value $(name))))
 # Where make was called: relative paths are meant from there.
 override export FROM := $(value PWD)
@@ -34,6 +34,12 @@ debug:
 	@$(HOST)/setup.sh debug
 	@$(HOST)/build.sh hypervisor guests </dev/null
 	@$(HOST)/debug.sh
+
+bench:
+	@$(HOST)/check.sh machine </dev/null
+	@$(HOST)/setup.sh </dev/null
+	@$(HOST)/build.sh hypervisor guests </dev/null
+	@$(HOST)/bench.sh $${WHAT:-}
 
 test:
 	@$(HOST)/setup.sh test

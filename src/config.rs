@@ -23,7 +23,7 @@ pub use module::Module;
 
 use crate::addr::Size;
 use crate::board::tree::{self, Node, Tree};
-use crate::fault::RightsPolicy;
+use crate::fault::{GranulePolicy, RightsPolicy};
 use crate::platform;
 
 /// RAM of a guest whose description does not say: 256 MiB.
@@ -51,14 +51,6 @@ impl fmt::Display for Origin {
 #[must_use]
 pub fn is_bundle(initrd: &[u8]) -> bool {
     initrd.starts_with(&tree::MAGIC)
-}
-
-/// How much is mapped at a time: `faultline,granule`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum GranulePolicy {
-    /// One page of 4 KiB.
-    #[default]
-    Page,
 }
 
 /// What a reset does: `faultline,reboot`.
@@ -90,7 +82,7 @@ pub struct DomainConfig {
     pub bootargs: String,
     /// When pages get which rights.
     pub rights: RightsPolicy,
-    /// How much is mapped at a time.
+    /// How much one fault brings.
     pub granule: GranulePolicy,
     /// What a reset does.
     pub reboot: RebootPolicy,

@@ -59,6 +59,8 @@ global_asm!(
     exception = sym exception::exception,
 );
 
+global_asm!(include_str!("el2/copy.S"));
+
 /// EL2's first Rust with MMU and caches on: boot, then run. `x0` is what firmware passed; `own_el3`: there was none.
 extern "C" fn start(x0: u64, own_el3: u64) -> ! {
     heap::init();

@@ -12,6 +12,7 @@ mod emulate;
 pub mod inject;
 mod ipa;
 mod permission;
+mod policy;
 pub mod progress;
 mod stage1;
 mod status;
@@ -19,6 +20,7 @@ pub mod stop;
 mod translation;
 
 pub use emulate::Emulation;
+pub use policy::{GranulePolicy, RightsPolicy};
 pub use stop::Stop;
 
 use alloc::vec::Vec;
@@ -30,21 +32,11 @@ use crate::machine::Machine;
 use crate::page_pool::PagePool;
 use crate::registers::Registers;
 use crate::slot::{Kind, Slots};
-use crate::stage2::{Leaf, Rights, Stage2, maintenance};
+use crate::stage2::{Leaf, Stage2, maintenance};
 use crate::stats::Counters;
 use inject::Exception;
 use ipa::Located;
 use progress::{Attempt, Escalation, Progress};
-
-/// How fast RAM gets its rights.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum RightsPolicy {
-    /// R and W on any first touch; X at once where the CPU has DIC = 1, else on the first fetch.
-    #[default]
-    Eager,
-    /// R, then W, then X, each when it is first wanted.
-    Lazy,
-}
 
 /// The memory of a VM, as a fault sees it.
 pub struct GuestMemory<'a> {
@@ -58,6 +50,8 @@ pub struct GuestMemory<'a> {
     pub contents: &'a [Content],
     /// How fast rights grow.
     pub rights: RightsPolicy,
+    /// How much one fault brings.
+    pub granule: GranulePolicy,
     /// The CPUs have erratum 834220.
     pub erratum_834220: bool,
     /// `HCR_EL2.TEA`: external aborts of the guest's own accesses and walks come to EL2.
@@ -201,7 +195,7 @@ fn by_slot<M: Machine>(
         .find(fault.ipa)
         .map(|slot| (slot.kind, slot.range))
     {
-        Some((Kind::Ram, _)) => by_leaf(memory, vcpu, fault, Backing::Pool, m),
+        Some((Kind::Ram(_), _)) => by_leaf(memory, vcpu, fault, Backing::Pool, m),
         Some((Kind::Window(base), range)) if !fault.abort.is_fetch && !fault.abort.s1ptw => {
             let page = base.add(fault.ipa.page().raw() - range.start.raw());
             by_leaf(memory, vcpu, fault, Backing::Window(page), m)
@@ -302,16 +296,6 @@ fn not_memory<M: Machine>(
 
 fn external(fault: &Fault<'_>) -> Resolution {
     Resolution::Inject(Exception::external(fault.abort, fault.far, fault.ipa))
-}
-
-/// The rights a first touch gets, X aside.
-fn data_rights(policy: RightsPolicy, need: Need) -> Rights {
-    match (policy, need) {
-        (RightsPolicy::Eager, _) | (RightsPolicy::Lazy, Need::Write) => {
-            Rights::READ.with(Rights::WRITE)
-        }
-        (RightsPolicy::Lazy, Need::Read | Need::Execute) => Rights::READ,
-    }
 }
 
 /// The contents that touch the page at `ipa`.

@@ -38,7 +38,7 @@ pub enum GicVersion {
 pub struct GuestTree<'a> {
     /// All of its RAM.
     pub memory: IpaRange,
-    /// Its vCPUs, 1 to 8; vCPU n has affinity n.
+    /// Its vCPUs, 1 to 8; vCPU n has the affinity of [`platform::affinity`].
     pub vcpus: u32,
     /// Its interrupt controller.
     pub gic: GicVersion,
@@ -136,11 +136,12 @@ fn cpus(guest: &GuestTree<'_>) -> Builder {
     let mut cpus = Builder::new("cpus")
         .cells("#address-cells", &[1])
         .cells("#size-cells", &[0]);
-    for index in 0..guest.vcpus {
-        let cpu = Builder::new(&format!("cpu@{index:x}"))
+    for vcpu in 0..guest.vcpus {
+        let affinity = platform::affinity(vcpu as usize);
+        let cpu = Builder::new(&format!("cpu@{affinity:x}"))
             .strings("device_type", &["cpu"])
             .strings("compatible", &["arm,armv8"])
-            .cells("reg", &[index])
+            .cells("reg", &[affinity as u32])
             .strings("enable-method", &["psci"]);
         cpus = cpus.child(cpu);
     }
@@ -170,10 +171,7 @@ fn timer(guest: &GuestTree<'_>) -> Builder {
 }
 
 fn gic(guest: &GuestTree<'_>) -> Builder {
-    let gicr = IpaRange {
-        start: platform::GICR.start,
-        size: platform::GICR.size * u64::from(guest.vcpus),
-    };
+    let gicr = platform::redistributors(guest.vcpus as usize);
     let (compatible, reg) = match guest.gic {
         GicVersion::V2 => ("arm,gic-400", [platform::GICD, platform::GICC]),
         GicVersion::V3 => ("arm,gic-v3", [platform::GICD, gicr]),

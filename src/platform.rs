@@ -22,7 +22,7 @@ pub const GICD: IpaRange = window(0x0800_0000, 0x1_0000);
 /// GICv2 CPU interface (GICC): the hardware's GICV lies behind it.
 pub const GICC: IpaRange = window(0x0801_0000, 0x2000);
 
-/// GICv3 redistributor (GICR) of vCPU 0; those of the others follow.
+/// GICv3 redistributor (GICR) of vCPU 0; those of the others follow ([`redistributors`]).
 pub const GICR: IpaRange = window(0x080a_0000, 0x2_0000);
 
 /// Console: PL011.
@@ -57,6 +57,25 @@ pub const TIMER_PHYSICAL: IntId = ppi(14);
 pub const TIMER_VIRT: IntId = ppi(11);
 /// Timer interrupt: EL2's physical timer, which no guest has.
 pub const TIMER_HYP: IntId = ppi(10);
+
+/// vCPUs that share Aff1: as many as a target list of ICC_SGI1R_EL1 names.
+const CLUSTER: usize = 16;
+const AFF1_SHIFT: u32 = 8;
+
+/// The affinity of vCPU `index`, as MPIDR_EL1 has it: clusters of sixteen.
+#[must_use]
+pub const fn affinity(index: usize) -> u64 {
+    (index % CLUSTER) as u64 | ((index / CLUSTER) as u64) << AFF1_SHIFT
+}
+
+/// GICv3 redistributors of so many vCPUs.
+#[must_use]
+pub const fn redistributors(vcpus: usize) -> IpaRange {
+    IpaRange {
+        start: GICR.start,
+        size: GICR.size * vcpus as u64,
+    }
+}
 
 const fn window(start: u64, size: u64) -> IpaRange {
     IpaRange {
@@ -119,6 +138,15 @@ mod tests {
     }
 
     #[test]
+    fn affinities_are_those_of_virt() {
+        assert_eq!(
+            [0, 1, 15, 16, 33].map(affinity),
+            [0, 1, 15, 0x100, 0x201],
+            "Aff1.Aff0"
+        );
+    }
+
+    #[test]
     fn no_two_windows_overlap_and_none_lies_in_ram() {
         assert_eq!(
             VIRTIO.size,
@@ -128,7 +156,8 @@ mod tests {
             start: RAM_BASE,
             size: RAM_MAX,
         };
-        let windows = [FLASH, GICD, GICC, GICR, UART, RTC, VIRTIO, ram];
+        let most = redistributors(crate::vgic::MAX_VCPUS);
+        let windows = [FLASH, GICD, GICC, most, UART, RTC, VIRTIO, ram];
         for (index, one) in windows.iter().enumerate() {
             assert!(
                 windows

@@ -5,12 +5,13 @@
 use alloc::vec::Vec;
 
 use crate::addr::{Ipa, IpaRange, PAGE_SIZE, Pa};
+use crate::stage2::Rights;
 
 /// What a slot is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Guest memory: empty until touched.
-    Ram,
+    /// Guest memory, empty until touched, with the rights that the guest can have there at most.
+    Ram(Rights),
     /// A device model answers each access. The number is the VM's own name for it.
     Device(u8),
     /// A hardware window, mapped page by page when touched: the GICV of a GICv2.
@@ -70,9 +71,10 @@ impl Slots {
     /// The slot that holds `ipa`.
     #[must_use]
     pub fn find(&self, ipa: Ipa) -> Option<&Slot> {
-        let place = self.sorted.partition_point(|slot| slot.range.end() <= ipa);
+        // From above: RAM lies highest, and is what is asked for most.
         self.sorted
-            .get(place)
+            .iter()
+            .rfind(|slot| slot.range.start <= ipa)
             .filter(|slot| slot.range.contains(ipa))
     }
 
@@ -98,7 +100,7 @@ mod tests {
     fn slot(page: u64, pages: u64) -> Slot {
         Slot {
             range: IpaRange::new(Ipa::new(page << 12), pages << 12).unwrap(),
-            kind: Kind::Ram,
+            kind: Kind::Ram(Rights::ALL),
         }
     }
 
@@ -108,7 +110,7 @@ mod tests {
         assert_eq!(slots.add(slot(1, 0)), Err(SlotError::NotPages));
         let ragged = Slot {
             range: IpaRange::new(Ipa::new(0x800), 0x1000).unwrap(),
-            kind: Kind::Ram,
+            kind: Kind::Ram(Rights::ALL),
         };
         assert_eq!(slots.add(ragged), Err(SlotError::NotPages));
     }

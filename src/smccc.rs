@@ -10,7 +10,7 @@
 //!
 //! Source: DEN 0028 "SMC Calling Convention", version 1.1 and later.
 
-use crate::board::Mpidr;
+use crate::addr::Ipa;
 use crate::psci;
 
 /// `SMCCC_VERSION`.
@@ -84,6 +84,15 @@ pub enum Action {
     Return([u64; 4]),
     /// The vCPU waits for an interrupt as in WFI; then `x0` to `x3` are 0 and the guest goes on.
     Wait,
+    /// This vCPU, which is entered as on, starts.
+    CpuOn {
+        /// Its number.
+        vcpu: usize,
+        /// Where it starts.
+        entry: Ipa,
+        /// What it finds in `x0`.
+        context: u64,
+    },
     /// The vCPU is off and does not come back by itself. The last one takes the VM with it.
     CpuOff,
     /// The VM is off.
@@ -143,9 +152,9 @@ impl Call {
         }
     }
 
-    /// What is to be done about it, for a vCPU of this affinity in a VM that has no other.
+    /// What is to be done about it.
     #[must_use]
-    pub fn action(&self, caller: Mpidr, mitigations: Mitigations) -> Action {
+    pub fn action(&self, caller: &psci::Caller<'_>, mitigations: Mitigations) -> Action {
         match *self {
             Self::Psci(call) => call.action(caller),
             Self::Version => Action::answer(SMCCC_1_1),

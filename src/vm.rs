@@ -22,25 +22,29 @@ pub use vcpu::Vcpu;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 use core::{fmt, iter};
 use spin::mutex::TicketMutex;
 
-use crate::addr::{IpaRange, Pa};
+use crate::addr::{Ipa, IpaRange, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
 use crate::exit::{self, Exit, SysRegAccess};
 use crate::fault::inject::Exception;
-use crate::fault::{self, Emulation, FaultingVcpu, GuestMemory, Resolution, RightsPolicy, Stop};
+use crate::fault::{
+    self, Emulation, FaultingVcpu, GranulePolicy, GuestMemory, Resolution, RightsPolicy, Stop,
+};
 use crate::features::Features;
 use crate::machine::Machine;
 use crate::page_pool::PagePool;
 use crate::platform;
+use crate::psci::Power;
 use crate::slot::{Kind, Slot, SlotError, Slots};
 use crate::smccc::Mitigations;
-use crate::stage2::{Config, ConfigError, OutOfPages, Stage2, Vmid};
+use crate::stage2::{Config, ConfigError, OutOfPages, Rights, Stage2, Vmid};
 use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
-use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Version};
+use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, MAX_VCPUS, Version};
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
@@ -74,6 +78,14 @@ pub trait Host: Machine {
     /// Whether a timer of the guest asserts its line: virtual, physical.
     fn timer_lines(&mut self) -> (bool, bool);
 
+    /// Has vCPU `vcpu` of this VM, which is off, start at `entry` with `context` in x0, out of reset: see [`Vm::vcpu`].
+    /// Whoever carried it to its `CPU_OFF` may not have put it away yet.
+    fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64);
+
+    /// Has these vCPUs of this VM, a bit each, look at their interrupts: those that run leave the guest, those that wait
+    /// wake. Others do it anyway before they enter.
+    fn kick(&mut self, vcpus: u64);
+
     /// One line for the log.
     fn warn(&mut self, text: fmt::Arguments<'_>);
 }
@@ -100,6 +112,8 @@ pub enum Next {
     Wait,
     /// A physical interrupt must be seen to, then enter it.
     Interrupt,
+    /// The vCPU is off: it is entered again when it is started.
+    Off,
     /// The VM has ended.
     End(End),
 }
@@ -127,6 +141,7 @@ pub struct Vm {
     name: String,
     memory: u64,
     rights: RightsPolicy,
+    granule: GranulePolicy,
     reboot: RebootPolicy,
     slots: Slots,
     stage2: Stage2,
@@ -137,7 +152,11 @@ pub struct Vm {
     erratum_834220: bool,
     guest_errors_trap: bool,
     devices: TicketMutex<Devices>,
+    /// A copy of [`Devices::vcpus_to_plan`], for a look without the lock.
+    to_plan: AtomicU64,
     has_console: bool,
+    /// Which vCPUs are on.
+    power: Power,
     /// What each vCPU did.
     counters: Vec<Arc<Counters>>,
 }
@@ -190,6 +209,7 @@ impl Vm {
             name: config.name.clone(),
             memory: config.memory,
             rights: config.rights,
+            granule: config.granule,
             reboot: config.reboot,
             slots,
             ids: IdTable::new(ground.ids, gic_v3, shape.ipa_bits),
@@ -200,7 +220,9 @@ impl Vm {
             erratum_834220: ground.features.erratum_834220,
             guest_errors_trap: ground.features.ras,
             devices: TicketMutex::new(devices),
+            to_plan: AtomicU64::new(0),
             has_console: config.console,
+            power: Power::new(config.vcpus as usize),
             counters: (0..config.vcpus).map(|_| Arc::default()).collect(),
         })
     }
@@ -235,16 +257,58 @@ impl Vm {
         self.reboot
     }
 
-    /// Its devices, locked.
+    /// Its devices, locked. Who changes them takes [`Vm::on_devices`].
     pub fn devices(&self) -> spin::mutex::ticket::TicketMutexGuard<'_, Devices> {
         self.devices.lock()
+    }
+
+    /// Which of its vCPUs are on.
+    #[must_use]
+    pub const fn power(&self) -> &Power {
+        &self.power
+    }
+
+    /// Has `act` work on the devices for vCPU `own`, and kicks the others whom the change concerns.
+    pub fn on_devices<H: Host, T>(
+        &self,
+        own: usize,
+        host: &mut H,
+        act: impl FnOnce(&mut Devices, &mut H) -> T,
+    ) -> T {
+        let mut devices = self.devices.lock();
+        let result = act(&mut devices, host);
+        let kicks = devices.take_kicks(own);
+        self.to_plan
+            .store(devices.vcpus_to_plan(), Ordering::Relaxed);
+        drop(devices);
+        if kicks != 0 {
+            // `to_plan` before the look at who runs: [`Vm::needs_plan`] has them the other way round.
+            fence(Ordering::SeqCst);
+            host.kick(kicks);
+        }
+        result
+    }
+
+    /// Whether vCPU `index` must have its list registers planned before it enters its guest. Without a lock: to be asked
+    /// after others can see that it runs. Who changes something later than this answer sees that, and kicks it.
+    #[must_use]
+    #[inline]
+    pub fn needs_plan(&self, index: usize) -> bool {
+        fence(Ordering::SeqCst);
+        self.to_plan.load(Ordering::Relaxed) & 1 << (index % MAX_VCPUS) != 0
     }
 
     /// The vCPU that the VM starts with, at its entry point.
     #[must_use]
     pub fn boot_vcpu(&self) -> Vcpu {
-        let counters = self.counters.first().cloned().unwrap_or_default();
-        Vcpu::entering(self.loaded.entry, self.loaded.tree, &self.ids, counters)
+        self.vcpu(0, self.loaded.entry, self.loaded.tree.raw())
+    }
+
+    /// Its vCPU number `index`, out of reset: it begins at `entry` with `context` in x0.
+    #[must_use]
+    pub fn vcpu(&self, index: usize, entry: Ipa, context: u64) -> Vcpu {
+        let counters = self.counters.get(index).cloned().unwrap_or_default();
+        Vcpu::entering(index, entry, context, &self.ids, counters)
     }
 
     /// What all its vCPUs did.
@@ -283,12 +347,12 @@ impl Vm {
             Exit::Hvc(imm) => {
                 exits.calls.add(1);
                 vcpu.progress.retired();
-                self.call(vcpu, *imm)
+                self.call(vcpu, *imm, host)
             }
             Exit::Smc(imm) => {
                 exits.calls.add(1);
                 vcpu.retire(false);
-                self.call(vcpu, *imm)
+                self.call(vcpu, *imm, host)
             }
             Exit::SysReg(access) => {
                 exits.sysreg.add(1);
@@ -353,6 +417,7 @@ impl Vm {
             pool,
             contents: &self.loaded.contents,
             rights: self.rights,
+            granule: self.granule,
             erratum_834220: self.erratum_834220,
             guest_errors_trap: self.guest_errors_trap,
         }
@@ -368,7 +433,9 @@ impl Vm {
         match resolution {
             Resolution::Retry => Next::Resume,
             Resolution::Mmio(mmio) => {
-                self.devices.lock().access(vcpu, &mmio, host);
+                self.on_devices(vcpu.index, host, |devices, host| {
+                    devices.access(vcpu, &mmio, host);
+                });
                 vcpu.retire(is_16_bit);
                 Next::Resume
             }
@@ -387,11 +454,11 @@ impl Vm {
 
     /// Carries out a device access that takes more than the syndrome tells: one or two registers, then the base, then PC.
     fn emulate<H: Host>(&self, vcpu: &mut Vcpu, emulation: &Emulation, host: &mut H) {
-        let mut devices = self.devices.lock();
-        for mmio in iter::once(&emulation.first).chain(&emulation.second) {
-            devices.access(vcpu, mmio, host);
-        }
-        drop(devices);
+        self.on_devices(vcpu.index, host, |devices, host| {
+            for mmio in iter::once(&emulation.first).chain(&emulation.second) {
+                devices.access(vcpu, mmio, host);
+            }
+        });
         if let Some(write_back) = emulation.write_back {
             write_back.apply(&mut vcpu.registers, host);
         }
@@ -432,7 +499,9 @@ impl Vm {
             Answer::Ignored => {}
             Answer::Sgi(register) => {
                 let value = vcpu.registers.read(access.rt);
-                self.devices.lock().send_sgi(register, value, host);
+                self.on_devices(vcpu.index, host, |devices, host| {
+                    devices.send_sgi(vcpu.index, register, value, host);
+                });
             }
             Answer::Undefined => {
                 let pc = vcpu.registers.pc;
@@ -458,7 +527,7 @@ fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError>
     };
     slots.add(Slot {
         range: ram,
-        kind: Kind::Ram,
+        kind: Kind::Ram(Rights::ALL),
     })?;
     slots.add(Slot {
         range: platform::FLASH,
@@ -478,7 +547,7 @@ fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError>
             kind: Kind::Window(gicv),
         })?,
         None => slots.add(Slot {
-            range: platform::GICR,
+            range: platform::redistributors(config.vcpus as usize),
             kind: Kind::Device(devices::GICR),
         })?,
     }

@@ -55,7 +55,7 @@ beside kernel "$guest_file"
             cpus = <$VCPUS>;
             vpl011;
             faultline,rights = "$RIGHTS";
-            faultline,granule = "4k";
+            faultline,granule = "$GRANULE";
             faultline,reboot = "$REBOOT";
             module@0 {
                 compatible = "multiboot,kernel", "multiboot,module";

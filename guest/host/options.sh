@@ -92,7 +92,7 @@ virt_machine() {
 check_guest() {
     VCPUS=${VCPUS:-1} REBOOT=${REBOOT:-restart} SEED=${SEED:-} EPOCH=${EPOCH:-} initrd_file=
     if [ -n "${VMS:-}" ]; then
-        for name in GUEST INITRD APPEND GUEST_MEM RIGHTS; do
+        for name in GUEST INITRD APPEND GUEST_MEM RIGHTS GRANULE; do
             eval "[ -z \"\${$name:-}\" ]" || refuse "VMS=$VMS describes the whole VM; leave $name= out"
         done
         check_file VMS "$VMS"
@@ -112,10 +112,11 @@ check_guest() {
         esac
         if [ -n "${INITRD:-}" ]; then check_file INITRD "$INITRD"; initrd_file=$(locate "$INITRD"); fi
     fi
-    # The tour shows both kinds of fault on every CPU, so its rights grow one by one.
-    if [ "${GUEST:-}" = tour ]; then RIGHTS=${RIGHTS:-lazy}; fi
-    RIGHTS=${RIGHTS:-eager} GUEST_MEM=${GUEST_MEM:-256M} APPEND=${APPEND:-}
+    # The tour shows both kinds of fault on every CPU, so its rights grow one by one, page by page.
+    if [ "${GUEST:-}" = tour ]; then RIGHTS=${RIGHTS:-lazy} GRANULE=${GRANULE:-4k}; fi
+    RIGHTS=${RIGHTS:-eager} GRANULE=${GRANULE:-4k} GUEST_MEM=${GUEST_MEM:-256M} APPEND=${APPEND:-}
     check_word RIGHTS "$RIGHTS" eager lazy
+    check_word GRANULE "$GRANULE" 4k 64k 2m 1g auto
     check_word REBOOT "$REBOOT" restart stop
     is_number "$VCPUS" && [ "$VCPUS" -gt 0 ] || refuse "VCPUS=$VCPUS: must be a number"
     [ "$VCPUS" = 1 ] || refuse "VCPUS=$VCPUS: not yet: VCPUS is 1 in this version"

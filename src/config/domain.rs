@@ -76,7 +76,7 @@ pub(super) fn domain(
             node,
             "faultline,granule",
             &GRANULES,
-            "\"4k\" in this version",
+            "\"4k\", \"64k\", \"2m\", \"1g\" or \"auto\"",
         )?,
         reboot: policy(
             parser,
@@ -90,7 +90,13 @@ pub(super) fn domain(
 
 const RIGHTS: [(&str, RightsPolicy); 2] =
     [("eager", RightsPolicy::Eager), ("lazy", RightsPolicy::Lazy)];
-const GRANULES: [(&str, GranulePolicy); 1] = [("4k", GranulePolicy::Page)];
+const GRANULES: [(&str, GranulePolicy); 5] = [
+    ("4k", GranulePolicy::Page),
+    ("64k", GranulePolicy::Neighbours),
+    ("2m", GranulePolicy::Block2M),
+    ("1g", GranulePolicy::Block1G),
+    ("auto", GranulePolicy::Auto),
+];
 const REBOOTS: [(&str, RebootPolicy); 2] = [
     ("restart", RebootPolicy::Restart),
     ("stop", RebootPolicy::Stop),

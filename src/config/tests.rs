@@ -280,8 +280,8 @@ fn each_mistake_has_its_own_line() {
         ),
         (
             "granule",
-            domain_with(&[("faultline,granule", b"64k\0")], std::vec![kernel()]),
-            "vm: `faultline,granule` is \"64k\"; it can be \"4k\" in this version",
+            domain_with(&[("faultline,granule", b"16k\0")], std::vec![kernel()]),
+            "vm: `faultline,granule` is \"16k\"; it can be \"4k\", \"64k\", \"2m\", \"1g\" or \"auto\"",
         ),
         (
             "reboot",
@@ -340,6 +340,20 @@ fn each_mistake_has_its_own_line() {
         std::vec![node("vm", &[DOMAIN, CONSOLE], std::vec![kernel()])],
     ));
     assert_eq!(complaint(&missing), "VM bundle: vm: `memory` is missing");
+}
+
+#[test]
+fn every_granule_has_its_word() {
+    for (word, granule) in [
+        (&b"4k\0"[..], GranulePolicy::Page),
+        (b"64k\0", GranulePolicy::Neighbours),
+        (b"2m\0", GranulePolicy::Block2M),
+        (b"1g\0", GranulePolicy::Block1G),
+        (b"auto\0", GranulePolicy::Auto),
+    ] {
+        let blob = domain_with(&[("faultline,granule", word)], std::vec![kernel()]);
+        assert_eq!(read(&blob).unwrap().domains[0].granule, granule);
+    }
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Row {
 
     fn set(&self, slot: &Slot) {
         let (kind, detail, name) = match slot.kind {
-            Kind::Ram => (0, 0, ""),
+            Kind::Ram(_) => (0, 0, ""),
             Kind::Device(device) => (1, u64::from(device), device_name(device)),
             Kind::Window(pa) => (2, pa.raw(), ""),
         };

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
+use faultline::addr::Ipa;
 use faultline::vgic::{ListRegister, MAX_LIST_REGISTERS};
 use faultline::vm::Host;
 use tock_registers::interfaces::Readable;
@@ -46,6 +47,15 @@ impl Host for Cpu {
 
     fn timer_lines(&mut self) -> (bool, bool) {
         interrupts::timer_lines()
+    }
+
+    fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64) {
+        // A VM has one vCPU here, and that one is on.
+        debug_assert!(false, "vCPU {vcpu} at {entry} with {context:#x}");
+    }
+
+    fn kick(&mut self, vcpus: u64) {
+        let _ = vcpus;
     }
 
     fn warn(&mut self, text: fmt::Arguments<'_>) {

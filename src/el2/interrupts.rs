@@ -5,7 +5,7 @@ use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTP_CTL_EL0, CNTV_CTL_EL0};
 use faultline::board::Board;
 use faultline::registers::{Registers, pstate};
 use faultline::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS};
-use faultline::vm::{PHYSICAL_TIMER, Typed, VIRTUAL_TIMER, Vcpu, Vm};
+use faultline::vm::{Devices, PHYSICAL_TIMER, Typed, VIRTUAL_TIMER, Vcpu, Vm};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::sysreg::CNTHP_CVAL_EL2;
@@ -67,16 +67,20 @@ pub(super) fn handle(vm: &Vm, vcpu: &Vcpu, sources: &Sources, cpu: &mut Cpu) {
         };
         if let Some(timer) = guest_timer {
             // Left active: the guest's end of interrupt deactivates it.
-            vm.devices().timer_interrupt(timer, IntId::new(intid), cpu);
+            vm.on_devices(vcpu.index, cpu, |devices, cpu| {
+                devices.timer_interrupt(vcpu.index, timer, IntId::new(intid), cpu);
+            });
             continue;
         }
         if intid == sources.maintenance {
-            vm.devices().maintenance(cpu);
+            vm.on_devices(vcpu.index, cpu, |devices, cpu| {
+                devices.maintenance(vcpu.index, cpu);
+            });
             // It asks until the list registers are written, which is done before the guest is entered.
-            write_list(vm, cpu);
+            write_list(vm, vcpu, cpu);
         } else if intid == sources.hyp_timer {
             set_hyp_timer(None);
-            vm.devices().alarm(cpu);
+            vm.on_devices(vcpu.index, cpu, Devices::alarm);
         } else if Some(intid) == sources.console {
             console_input(vm, vcpu, cpu);
         }
@@ -95,12 +99,14 @@ pub(super) fn console_input(vm: &Vm, vcpu: &Vcpu, cpu: &mut Cpu) {
         }
     }
     console::interrupt_on_input(!cpu.input.is_full());
-    let mut devices = vm.devices();
-    while vm.has_console()
-        && devices.has_room()
-        && let Some(byte) = cpu.input.pop()
-    {
-        devices.receive(byte);
+    if vm.has_console() {
+        vm.on_devices(vcpu.index, cpu, |devices, cpu| {
+            while devices.has_room()
+                && let Some(byte) = cpu.input.pop()
+            {
+                devices.receive(byte);
+            }
+        });
     }
 }
 
@@ -132,10 +138,20 @@ fn tell_where(vm: &Vm, vcpu: &Vcpu) {
 }
 
 /// Writes the list registers, if what they shall hold has changed.
-pub(super) fn write_list(vm: &Vm, host: &mut Cpu) {
+#[inline]
+pub(super) fn write_list(vm: &Vm, vcpu: &Vcpu, host: &mut Cpu) {
+    if vm.needs_plan(vcpu.index) {
+        plan_list(vm, vcpu, host);
+    }
+}
+
+#[inline(never)] // most exits change no interrupt
+fn plan_list(vm: &Vm, vcpu: &Vcpu, host: &mut Cpu) {
     let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
     let count = host.gic.list_register_count();
-    let plan = vm.devices().plan(&mut registers, count, host);
+    let plan = vm.on_devices(vcpu.index, host, |devices, host| {
+        devices.plan(vcpu.index, &mut registers, count, host)
+    });
     if let Some(plan) = plan {
         host.gic.write_list(&registers, plan);
     }

@@ -102,7 +102,9 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     let name = machine.domain.name.clone();
     loaded.set_tree(tree(machine, &loaded, boot_number));
     let gic = machine.cpu.gic.version();
-    let devices = Devices::new(gic, machine.cpu.gic.links_in_hardware(), machine.clock)
+    let links_in_hardware = machine.cpu.gic.links_in_hardware();
+    let vcpus = machine.domain.vcpus as usize;
+    let devices = Devices::new(gic, vcpus, links_in_hardware, machine.clock)
         .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error:?}")));
     announce(machine, &loaded);
     let ground = Ground {
@@ -171,7 +173,7 @@ fn announce(machine: &Machine, loaded: &Loaded) {
     let domain = &machine.domain;
     log!(
         "vm",
-        "'{}': {}, {} vCPU, {} rights; no page is mapped yet",
+        "'{}': {}, {} vCPU, {} rights, {} granule; no page is mapped yet",
         domain.name,
         Size(domain.memory),
         domain.vcpus,
@@ -179,6 +181,7 @@ fn announce(machine: &Machine, loaded: &Loaded) {
             RightsPolicy::Eager => "eager",
             RightsPolicy::Lazy => "lazy",
         },
+        domain.granule,
     );
     log!("", "{}, entered at {}", loaded.format(), loaded.entry());
 }
@@ -224,7 +227,7 @@ fn run_vcpu(
     cpu: &mut Cpu,
 ) -> End {
     loop {
-        interrupts::write_list(vm, cpu);
+        interrupts::write_list(vm, vcpu, cpu);
         let vector = percpu::enter(&mut vcpu.registers);
         let syndrome = Syndrome {
             esr: ESR_EL2.get(),
@@ -237,15 +240,17 @@ fn run_vcpu(
             Next::Resume => {}
             Next::Interrupt => interrupts::handle(vm, vcpu, sources, cpu),
             Next::Wait => {
-                let mut devices = vm.devices();
-                devices.fold_in(cpu);
-                let is_pending = devices.is_pending();
-                drop(devices);
+                let is_pending = vm.on_devices(vcpu.index, cpu, |devices, cpu| {
+                    devices.fold_in(vcpu.index, cpu);
+                    devices.is_pending(vcpu.index)
+                });
                 if !is_pending {
                     cpu.wait();
                 }
                 interrupts::handle(vm, vcpu, sources, cpu);
             }
+            // There is no other vCPU that could be on.
+            Next::Off => return End::Off,
             Next::End(end) => return end,
         }
         if cpu.take_guest_listens() {

@@ -57,6 +57,8 @@ system_registers! {
     OSDLR_EL1 = "osdlr_el1";
     /// Cache Type.
     CTR_EL0 = "ctr_el0";
+    /// Data Cache Zero ID.
+    DCZID_EL0 = "dczid_el0";
     /// Instruction Set Attributes 2.
     ID_AA64ISAR2_EL1 = "S3_0_C0_C6_2";
     /// Random number (FEAT_RNG).

@@ -1,7 +1,7 @@
 //! Permission faults: a page is mapped with too few rights. Relax them in place; never allocate, never map over it.
 
 use crate::exit::Need;
-use crate::fault::{Fault, FaultingVcpu, GuestMemory, Resolution, data_rights};
+use crate::fault::{Fault, FaultingVcpu, GuestMemory, Resolution};
 use crate::machine::Machine;
 use crate::stage2::maintenance::{self, page_at};
 use crate::stage2::{Grant, Present, Relaxed};
@@ -48,7 +48,7 @@ fn more_rights<M: Machine>(
     present: &Present<'_>,
     m: &mut M,
 ) -> Grant {
-    let grant = Grant::data(data_rights(memory.rights, need));
+    let grant = Grant::data(memory.rights.data_rights(need));
     if need == Need::Execute && !present.rights().allows(need.rights()) {
         let page = page_at(present.output_address());
         let ready = maintenance::make_executable(m, page, memory.stage2.coherence());

@@ -58,6 +58,8 @@ pub enum Escalation {
 #[derive(Default, Debug)]
 pub struct Progress {
     recent: [Option<(Attempt, u32)>; 2],
+    /// Which of `recent` is the older.
+    older: bool,
     injection: Option<Injection>,
 }
 
@@ -78,7 +80,8 @@ impl Progress {
             .flatten()
             .find(|(recent, _)| recent == attempt);
         let Some((_, repeats)) = known else {
-            self.recent = [Some((*attempt, 0)), self.recent[0]];
+            self.recent[usize::from(self.older)] = Some((*attempt, 0));
+            self.older = !self.older;
             return Escalation::None;
         };
         *repeats += 1;

@@ -3,8 +3,7 @@
 use crate::addr::Pa;
 use crate::exit::Need;
 use crate::fault::{
-    Fault, FaultingVcpu, GuestMemory, Resolution, RightsPolicy, Stop, contents_of, data_rights,
-    page_of,
+    Fault, FaultingVcpu, GuestMemory, Resolution, RightsPolicy, Stop, contents_of, page_of,
 };
 use crate::machine::Machine;
 use crate::stage2::{Absent, CleanPage, Grant, Mapped, Tables};
@@ -71,7 +70,7 @@ fn first_grant<M: Machine>(
     page: &CleanPage,
     m: &mut M,
 ) -> Grant {
-    let grant = Grant::data(data_rights(memory.rights, need));
+    let grant = Grant::data(memory.rights.data_rights(need));
     let coherence = memory.stage2.coherence();
     // With DIC = 0 a page starts without X, so that the first fetch is the hook for I-cache maintenance.
     if need == Need::Execute || (memory.rights == RightsPolicy::Eager && coherence.dic) {

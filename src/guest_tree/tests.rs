@@ -259,5 +259,11 @@ proptest! {
         let reg = tree.find("/memory").unwrap().reg().unwrap();
         prop_assert_eq!(reg, [PaRange::new(Pa::new(0x4000_0000), pages << 12).unwrap()]);
         prop_assert_eq!(tree.find("/cpus").unwrap().children().count(), vcpus as usize);
+        for cpu in 0..vcpus {
+            let node = tree.find(&format!("/cpus/cpu@{cpu:x}")).unwrap();
+            prop_assert_eq!(cells(&node, "reg"), vec![cpu]);
+            prop_assert_eq!(strings(&node, "enable-method"), vec!["psci"]);
+            prop_assert_eq!(strings(&node, "device_type"), vec!["cpu"]);
+        }
     }
 }

@@ -5,15 +5,29 @@ use std::format;
 use proptest::prelude::*;
 
 use super::*;
+use crate::addr::IpaRange;
 
 const MINUS_ONE: [u64; 4] = [u64::MAX, 0, 0, 0];
+
+/// What is done about a call by the only vCPU of a VM.
+fn action(call: Call, mitigations: Mitigations) -> Action {
+    let caller = psci::Caller {
+        vcpu: 0,
+        power: &psci::Power::new(1),
+        ram: IpaRange {
+            start: Ipa::new(0x4000_0000),
+            size: 0x1000_0000,
+        },
+    };
+    call.action(&caller, mitigations)
+}
 
 fn call(x0: u64, x1: u64) -> Action {
     call_with(Mitigations::default(), x0, x1)
 }
 
 fn call_with(mitigations: Mitigations, x0: u64, x1: u64) -> Action {
-    Call::decode([x0, x1, 0x1111, 0x2222]).action(Mpidr::from_register(0), mitigations)
+    action(Call::decode([x0, x1, 0x1111, 0x2222]), mitigations)
 }
 
 fn returns(x0: u64) -> Action {
@@ -145,7 +159,7 @@ proptest! {
         let call = Call::decode(x);
         if let Call::Unknown { function } = call {
             prop_assert_eq!(u64::from(function), x[0] & 0xffff_ffff);
-            let action = call.action(Mpidr::from_register(0), Mitigations::from_pfr0(pfr0));
+            let action = action(call, Mitigations::from_pfr0(pfr0));
             prop_assert_eq!(action, Action::Return(MINUS_ONE));
         }
     }

@@ -1,37 +1,68 @@
 //! HVC and SMC: the guest calls, and gets an answer or its wish.
 
-use crate::board::Mpidr;
+use crate::addr::IpaRange;
+use crate::platform;
+use crate::psci::Caller;
 use crate::smccc::{self, Action, Call};
-use crate::vm::{End, Next, Vcpu, Vm};
+use crate::vm::{End, Host, Next, Vcpu, Vm};
 
 /// What a call with an immediate other than 0 gets: NOT_SUPPORTED.
 const NOT_SUPPORTED: u64 = u64::MAX;
-/// The one vCPU's affinity.
-const BOOT_VCPU: Mpidr = Mpidr::from_register(0);
+/// What PSCI calls return when they have done it.
+const SUCCESS: [u64; 4] = [0; 4];
 
 impl Vm {
     /// Handles a call; the PC is past it.
-    pub(super) fn call(&self, vcpu: &mut Vcpu, imm: u16) -> Next {
+    pub(super) fn call<H: Host>(&self, vcpu: &mut Vcpu, imm: u16, host: &mut H) -> Next {
         let x = &vcpu.registers.x;
         if imm != 0 {
             vcpu.registers.x[0] = NOT_SUPPORTED;
             return Next::Resume;
         }
+        let caller = Caller {
+            vcpu: vcpu.index,
+            power: &self.power,
+            ram: IpaRange {
+                start: platform::RAM_BASE,
+                size: self.memory,
+            },
+        };
         let call = Call::decode([x[0], x[1], x[2], x[3]]);
-        match call.action(BOOT_VCPU, self.mitigations) {
+        match call.action(&caller, self.mitigations) {
             Action::Return(answer) => vcpu.answer(answer),
             Action::Counter { id } => {
                 let value = self.counters().by_id(id);
                 vcpu.answer(smccc::counter(value))
             }
             Action::Wait => {
-                vcpu.answer([0; 4]);
+                vcpu.answer(SUCCESS);
                 Next::Wait
             }
-            Action::CpuOff | Action::SystemOff => Next::End(End::Off),
+            Action::CpuOn {
+                vcpu: started,
+                entry,
+                context,
+            } => {
+                host.start_vcpu(started, entry, context);
+                vcpu.answer(SUCCESS)
+            }
+            Action::CpuOff => self.switch_off(vcpu, host),
+            Action::SystemOff => Next::End(End::Off),
             Action::SystemReset => Next::End(End::Reset),
             Action::Exit { code } => Next::End(End::Exit(code)),
         }
+    }
+
+    /// The vCPU is off. When it was the last, nobody can switch one on again: the VM is off too.
+    fn switch_off<H: Host>(&self, vcpu: &Vcpu, host: &mut H) -> Next {
+        if self.power.switch_off(vcpu.index) {
+            return Next::Off;
+        }
+        host.warn(format_args!(
+            "vCPU {} switched itself off, and no other is on: the VM is off",
+            vcpu.index
+        ));
+        Next::End(End::Off)
     }
 }
 

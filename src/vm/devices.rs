@@ -1,5 +1,7 @@
 //! The devices of a VM, and the interrupts they raise.
 
+use alloc::vec::Vec;
+
 use crate::device::pl011::Pl011;
 use crate::device::pl031::Pl031;
 use crate::device::virtio;
@@ -44,8 +46,6 @@ const UART_LINE: IntId = platform::UART_INTERRUPT;
 const RTC_LINE: IntId = platform::RTC_INTERRUPT;
 /// SPIs the distributor has.
 const SPI_COUNT: usize = 256;
-/// The one vCPU.
-const BOOT_VCPU: usize = 0;
 
 /// Time of day at a moment of the counter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,27 +54,33 @@ pub struct Clock {
     pub epoch: u64,
 }
 
-/// A VM's devices.
+/// A VM's devices. Who works on them for a vCPU says which: its index, as [`Vcpu::index`] has it.
 pub struct Devices {
     uart: Pl011,
     rtc: Option<Pl031>,
     vgic: Vgic,
+    /// Bit per vCPU: it was told to plan and has not looked since.
+    told: u64,
     /// The guest has been heard of: it printed something since it was reset.
     spoke: bool,
 }
 
 impl Devices {
-    /// All devices out of reset; with a real-time clock if the time of day is known. `links_in_hardware`: list registers
-    /// may have the HW bit.
+    /// All devices out of reset for `vcpus` vCPUs; with a real-time clock if the time of day is known.
+    /// `links_in_hardware`: list registers may have the HW bit.
     ///
     /// # Errors
-    /// [`ConfigError`] never for one vCPU.
+    /// [`ConfigError`] for more vCPUs than the GIC serves, or none.
     pub fn new(
         gic: Version,
+        vcpus: usize,
         links_in_hardware: bool,
         clock: Option<Clock>,
     ) -> Result<Self, ConfigError> {
-        let vgic = Vgic::new(gic, &[Affinity::default()], SPI_COUNT)?;
+        let affinities: Vec<Affinity> = (0..vcpus)
+            .map(|vcpu| Affinity::from_mpidr(platform::affinity(vcpu)))
+            .collect();
+        let vgic = Vgic::new(gic, &affinities, SPI_COUNT)?;
         Ok(Self {
             uart: Pl011::new(),
             rtc: clock.map(|clock| Pl031::new(clock.epoch)),
@@ -83,6 +89,7 @@ impl Devices {
             } else {
                 vgic.without_hardware_links()
             },
+            told: 0,
             spoke: false,
         })
     }
@@ -103,14 +110,14 @@ impl Devices {
             host.dsb(crate::machine::Dsb::Ish);
         }
         if mmio.device == GICD || mmio.device == GICR {
-            self.fold_in(host);
+            self.fold_in(vcpu.index, host);
         }
         let is_big_endian = is_big_endian(vcpu.registers.pstate, host);
         if mmio.is_write {
             let value = vcpu.registers.read(mmio.transfer.register) & mmio.transfer.width.mask();
-            self.write(mmio, swap(value, mmio, is_big_endian), host);
+            self.write(vcpu.index, mmio, swap(value, mmio, is_big_endian), host);
         } else {
-            let value = swap(self.read(mmio, host), mmio, is_big_endian);
+            let value = swap(self.read(vcpu.index, mmio, host), mmio, is_big_endian);
             vcpu.registers
                 .write(mmio.transfer.register, mmio.transfer.extend(value));
         }
@@ -119,10 +126,10 @@ impl Devices {
         }
     }
 
-    fn read<H: Host>(&mut self, mmio: &Mmio, host: &mut H) -> u64 {
+    fn read<H: Host>(&mut self, vcpu: usize, mmio: &Mmio, host: &mut H) -> u64 {
         let (offset, width) = (mmio.offset, mmio.transfer.width);
         match mmio.device {
-            GICD => self.vgic.read_distributor(BOOT_VCPU, offset, width),
+            GICD => self.vgic.read_distributor(vcpu, offset, width),
             GICR => self.vgic.read_redistributor(offset, width),
             UART => {
                 let value = self.uart.read(offset, width);
@@ -144,10 +151,10 @@ impl Devices {
         }
     }
 
-    fn write<H: Host>(&mut self, mmio: &Mmio, value: u64, host: &mut H) {
+    fn write<H: Host>(&mut self, vcpu: usize, mmio: &Mmio, value: u64, host: &mut H) {
         let (offset, width) = (mmio.offset, mmio.transfer.width);
         match mmio.device {
-            GICD => self.vgic.write_distributor(BOOT_VCPU, offset, width, value),
+            GICD => self.vgic.write_distributor(vcpu, offset, width, value),
             GICR => self.vgic.write_redistributor(offset, width, value),
             UART => {
                 if let Some(byte) = self.uart.write(offset, width, value) {
@@ -165,7 +172,7 @@ impl Devices {
             _ => {}
         }
         if mmio.device == GICD || mmio.device == GICR {
-            self.deactivate_dropped(host);
+            self.deactivate_dropped(vcpu, host);
             // Enabling the console's interrupt may be what makes the guest a listener.
             if self.has_room() {
                 host.guest_listens();
@@ -193,7 +200,6 @@ impl Devices {
         if let Some(rtc) = &mut self.rtc {
             rtc.advance(now);
         }
-        self.fold_in(host);
         self.rtc_changed(host);
     }
 
@@ -211,7 +217,8 @@ impl Devices {
     /// Whether the guest would take a byte.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.uart.has_room(self.vgic.forwards(BOOT_VCPU, UART_LINE))
+        // An SPI is the same to every vCPU.
+        self.uart.has_room(self.vgic.forwards(0, UART_LINE))
     }
 
     /// A byte for the guest, which has room for it.
@@ -220,86 +227,128 @@ impl Devices {
         self.uart_changed();
     }
 
-    /// The guest wrote an SGI register.
-    pub(super) fn send_sgi<H: Host>(&mut self, register: SgiRegister, value: u64, host: &mut H) {
-        self.fold_in(host);
+    /// `vcpu` wrote an SGI register.
+    pub(super) fn send_sgi<H: Host>(
+        &mut self,
+        vcpu: usize,
+        register: SgiRegister,
+        value: u64,
+        host: &mut H,
+    ) {
+        self.fold_in(vcpu, host);
         match register {
-            SgiRegister::Sgi0r => self.vgic.write_sgi0r(BOOT_VCPU, value),
-            SgiRegister::Sgi1r => self.vgic.write_sgi1r(BOOT_VCPU, value),
-            SgiRegister::Asgi1r => self.vgic.write_asgi1r(BOOT_VCPU, value),
+            SgiRegister::Sgi0r => self.vgic.write_sgi0r(vcpu, value),
+            SgiRegister::Sgi1r => self.vgic.write_sgi1r(vcpu, value),
+            SgiRegister::Asgi1r => self.vgic.write_asgi1r(vcpu, value),
         }
     }
 
-    /// A timer's physical interrupt was taken and left active for the guest to end.
-    pub fn timer_interrupt<H: Host>(&mut self, guest: IntId, physical: IntId, host: &mut H) {
-        self.fold_in(host);
-        if !self.vgic.hardware_interrupt(BOOT_VCPU, guest, physical) {
+    /// The physical interrupt of a timer of `vcpu`, which this pCPU runs, was taken and left active for the guest to end.
+    pub fn timer_interrupt<H: Host>(
+        &mut self,
+        vcpu: usize,
+        guest: IntId,
+        physical: IntId,
+        host: &mut H,
+    ) {
+        self.fold_in(vcpu, host);
+        if !self.vgic.hardware_interrupt(vcpu, guest, physical) {
             host.deactivate(physical.raw());
         }
     }
 
-    /// A maintenance interrupt was taken: the list registers want looking at.
-    pub fn maintenance<H: Host>(&mut self, host: &mut H) {
-        self.fold_in(host);
+    /// A maintenance interrupt was taken while `vcpu` ran: the list registers want looking at.
+    pub fn maintenance<H: Host>(&mut self, vcpu: usize, host: &mut H) {
+        self.fold_in(vcpu, host);
     }
 
-    /// What the guest did to its list registers, into the model; timers that have gone quiet, out of it.
-    pub fn fold_in<H: Host>(&mut self, host: &mut H) {
-        let loaded = self.vgic.loaded(BOOT_VCPU);
+    /// What `vcpu`'s guest did to this pCPU's list registers, into the model; timers that have gone quiet, out of it.
+    pub fn fold_in<H: Host>(&mut self, vcpu: usize, host: &mut H) {
+        let loaded = self.vgic.loaded(vcpu);
         if loaded != 0 {
             let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
             host.read_list(&mut registers, loaded);
-            self.vgic.sync_from(BOOT_VCPU, &registers);
+            self.vgic.sync_from(vcpu, &registers);
         }
         let ended = host.ended_outside();
         if ended != 0 {
-            self.vgic.retire(BOOT_VCPU, ended);
+            self.vgic.retire(vcpu, ended);
         }
-        self.look_at_timers(host);
-        self.deactivate_dropped(host);
+        self.look_at_timers(vcpu, host);
+        self.deactivate_dropped(vcpu, host);
     }
 
     /// The guest sets its timers without an exit: what their lines say now counts, not what they said when the physical
     /// interrupt was taken.
-    fn look_at_timers<H: Host>(&mut self, host: &mut H) {
-        let linked = self.vgic.linked(BOOT_VCPU);
+    fn look_at_timers<H: Host>(&mut self, vcpu: usize, host: &mut H) {
+        let linked = self.vgic.linked(vcpu);
         if linked == 0 {
             return;
         }
         let (virt, physical) = host.timer_lines();
         for (intid, line) in [(VIRTUAL_TIMER, virt), (PHYSICAL_TIMER, physical)] {
             if linked >> intid.raw() & 1 == 1 {
-                self.vgic.set_private_line(BOOT_VCPU, intid, line);
+                self.vgic.set_private_line(vcpu, intid, line);
             }
         }
     }
 
-    fn deactivate_dropped<H: Host>(&mut self, host: &mut H) {
-        while let Some(intid) = self.vgic.take_deactivation(BOOT_VCPU) {
+    fn deactivate_dropped<H: Host>(&mut self, vcpu: usize, host: &mut H) {
+        while let Some(intid) = self.vgic.take_deactivation(vcpu) {
             host.deactivate(intid.raw());
         }
     }
 
-    /// Whether an interrupt waits for the guest.
-    #[must_use]
-    pub fn is_pending(&self) -> bool {
-        self.vgic.is_pending(BOOT_VCPU)
+    /// Whether an interrupt waits for `vcpu`, whose list registers were folded in. From here on a change that concerns it
+    /// is told again ([`Self::take_kicks`]): so a vCPU looks, and if there is nothing it waits, and no wake-up is lost.
+    pub fn is_pending(&mut self, vcpu: usize) -> bool {
+        self.has_looked(vcpu);
+        self.vgic.is_pending(vcpu)
     }
 
-    /// What the list registers shall hold, if anything changed since they were written last.
+    /// The vCPUs whose list registers no longer show what they should, a bit each.
+    pub(super) const fn vcpus_to_plan(&self) -> u64 {
+        self.vgic.vcpus_to_plan()
+    }
+
+    /// The vCPUs other than `own` that must look at their interrupts and have not been told so since they looked last, a
+    /// bit each; they count as told from now on. To be asked after every operation, and passed to [`Host::kick`] when the
+    /// lock is free again.
+    pub fn take_kicks(&mut self, own: usize) -> u64 {
+        let kicks = self.vgic.vcpus_to_plan() & !self.told & !bit(own);
+        self.told |= kicks;
+        kicks
+    }
+
+    fn has_looked(&mut self, vcpu: usize) {
+        self.told &= !bit(vcpu);
+    }
+
+    /// What `vcpu`'s list registers shall hold, if anything changed since they were written last.
     pub fn plan<H: Host>(
         &mut self,
+        vcpu: usize,
         registers: &mut [ListRegister; MAX_LIST_REGISTERS],
         count: usize,
         host: &mut H,
     ) -> Option<Plan> {
-        if !self.vgic.needs_plan(BOOT_VCPU) {
+        if !self.vgic.needs_plan(vcpu) {
             return None;
         }
-        self.fold_in(host);
-        let plan = self.vgic.plan(BOOT_VCPU, registers, count);
-        self.deactivate_dropped(host);
+        self.fold_in(vcpu, host);
+        self.has_looked(vcpu);
+        let plan = self.vgic.plan(vcpu, registers, count);
+        self.deactivate_dropped(vcpu, host);
         Some(plan)
+    }
+}
+
+/// `vcpu`'s bit in a set of them.
+const fn bit(vcpu: usize) -> u64 {
+    if vcpu < u64::BITS as usize {
+        1 << vcpu
+    } else {
+        0
     }
 }
 

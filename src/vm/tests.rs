@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::vec::Vec;
 
 use super::{Bytes, Clock, Devices, Ground, Host, Modules, Next, Vcpu, Vm, load};
-use crate::addr::Pa;
-use crate::config::{DomainConfig, GranulePolicy, Module, RebootPolicy};
+use crate::addr::{Ipa, Pa};
+use crate::config::{DomainConfig, Module, RebootPolicy};
 use crate::exit::{Exit, Syndrome, Vector};
-use crate::fault::RightsPolicy;
+use crate::fault::{GranulePolicy, RightsPolicy};
 use crate::features::{Coherence, Features, IdRegisters};
 use crate::machine::El1;
 use crate::machine::recorder::{HostState, Recorder};
@@ -67,6 +67,14 @@ impl Host for Recorder {
         self.host.timer_lines
     }
 
+    fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64) {
+        self.host.started.push((vcpu, entry.raw(), context));
+    }
+
+    fn kick(&mut self, vcpus: u64) {
+        self.host.kicks.push(vcpus);
+    }
+
     fn warn(&mut self, text: fmt::Arguments<'_>) {
         self.host.warnings.push(format!("{text}"));
     }
@@ -86,6 +94,10 @@ impl Run {
     }
 
     fn with(gic: Version) -> Self {
+        Self::with_vcpus(gic, 1)
+    }
+
+    fn with_vcpus(gic: Version, vcpus: u32) -> Self {
         let coherence = Coherence {
             fwb: false,
             idc: false,
@@ -97,7 +109,7 @@ impl Run {
         let config = DomainConfig {
             name: "test".into(),
             memory: 64 << 20,
-            vcpus: 1,
+            vcpus,
             console: true,
             kernel: Module::Inside(0..0),
             ramdisk: None,
@@ -137,7 +149,7 @@ impl Run {
             mitigations: Mitigations::default(),
             clock,
         };
-        let devices = Devices::new(gic, true, clock).unwrap();
+        let devices = Devices::new(gic, vcpus as usize, true, clock).unwrap();
         let vm = Vm::new(&config, &ground, loaded, devices, &mut m).unwrap();
         m.watch(vm.stage2());
         m.host = HostState {

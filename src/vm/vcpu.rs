@@ -16,6 +16,8 @@ const WARNINGS: usize = 8;
 
 /// A vCPU that is out of its guest. Whoever has it owns it.
 pub struct Vcpu {
+    /// Which of its VM's vCPUs it is, from 0; its affinity is [`crate::platform::affinity`] of it.
+    pub index: usize,
     /// Its general-purpose registers.
     pub registers: Registers,
     /// Is it getting anywhere?
@@ -28,14 +30,22 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// At its entry point, with the device tree's address in x0, x1 to x3 zero, all exceptions masked.
+    /// At its entry point, with `context` in x0, the other registers zero, all exceptions masked: as PSCI and a boot loader want it,
+    /// whose context is the device tree's address.
     ///
-    /// Source: Linux `Documentation/arch/arm64/booting.rst`.
+    /// Sources: DEN 0022, 6.4 "Initial core configuration"; Linux `Documentation/arch/arm64/booting.rst`.
     #[must_use]
-    pub fn entering(entry: Ipa, tree: Ipa, ids: &IdTable, counters: Arc<Counters>) -> Self {
+    pub fn entering(
+        index: usize,
+        entry: Ipa,
+        context: u64,
+        ids: &IdTable,
+        counters: Arc<Counters>,
+    ) -> Self {
         let mut registers = Registers::entering(entry.raw());
-        registers.x[0] = tree.raw();
+        registers.x[0] = context;
         Self {
+            index,
             registers,
             progress: Progress::default(),
             counters,

@@ -7,13 +7,13 @@ use crate::addr::{Ipa, IpaRange, PAGE_SIZE, Pa, PaRange};
 use crate::content::Content;
 use crate::exit::{Abort, Need};
 use crate::fault::progress::Progress;
-use crate::fault::{FaultingVcpu, GuestMemory, Resolution, RightsPolicy, resolve};
+use crate::fault::{FaultingVcpu, GranulePolicy, GuestMemory, Resolution, RightsPolicy, resolve};
 use crate::features::{Coherence, Features, IdRegisters};
 use crate::machine::recorder::Recorder;
 use crate::page_pool::PagePool;
 use crate::registers::Registers;
 use crate::slot::{Kind, Slot, Slots};
-use crate::stage2::{Config, Stage2, Vmid};
+use crate::stage2::{Config, Rights, Stage2, Vmid};
 use crate::stats::Counters;
 
 pub(super) const RAM_START: u64 = 0x4000_0000;
@@ -46,6 +46,7 @@ pub(super) struct Shared {
     pub(super) stage2: Stage2,
     pub(super) contents: Vec<Content>,
     pub(super) rights: RightsPolicy,
+    pub(super) granule: GranulePolicy,
     pub(super) erratum_834220: bool,
     pub(super) guest_errors_trap: bool,
     pub(super) pool: Rc<PagePool>,
@@ -59,6 +60,7 @@ impl Shared {
             pool: &self.pool,
             contents: &self.contents,
             rights: self.rights,
+            granule: self.granule,
             erratum_834220: self.erratum_834220,
             guest_errors_trap: self.guest_errors_trap,
         }
@@ -118,6 +120,7 @@ pub(super) struct World {
 pub(super) struct Setup {
     pub(super) coherence: Coherence,
     pub(super) rights: RightsPolicy,
+    pub(super) granule: GranulePolicy,
     pub(super) pages: u64,
     pub(super) highest: u64,
     pub(super) erratum_834220: bool,
@@ -129,6 +132,7 @@ impl Default for Setup {
         Self {
             coherence: A72,
             rights: RightsPolicy::Lazy,
+            granule: GranulePolicy::Page,
             pages: 64,
             highest: RAM_START + RAM_SIZE - 1,
             erratum_834220: false,
@@ -158,7 +162,7 @@ impl Setup {
         let pool = m.pool.clone();
         let mut slots = Slots::default();
         for (start, size, kind) in [
-            (RAM_START, RAM_SIZE, Kind::Ram),
+            (RAM_START, RAM_SIZE, Kind::Ram(Rights::ALL)),
             (DEVICE, PAGE_SIZE, Kind::Device(2)),
             (WINDOW, 2 * PAGE_SIZE, Kind::Window(Pa::new(WINDOW_PA))),
         ] {
@@ -174,6 +178,7 @@ impl Setup {
             stage2,
             contents: contents(&mut m, &pool),
             rights: self.rights,
+            granule: self.granule,
             erratum_834220: self.erratum_834220,
             guest_errors_trap: self.guest_errors_trap,
             pool,

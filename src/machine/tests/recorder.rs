@@ -95,6 +95,8 @@ pub(crate) struct Recorder {
 /// What a VM's host was asked for.
 #[derive(Default)]
 pub(crate) struct HostState {
+    pub(crate) started: Vec<(usize, u64, u64)>,
+    pub(crate) kicks: Vec<u64>,
     pub(crate) console: Vec<u8>,
     pub(crate) listens: u32,
     pub(crate) counter: u64,

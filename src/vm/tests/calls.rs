@@ -1,9 +1,11 @@
 //! Calls, system registers, and what is neither.
 
-use super::{ENTRY, Run};
+use super::{ENTRY, RAM, Run};
+use crate::addr::Ipa;
 use crate::exit::{Exit, encoding};
 use crate::fault::Stop;
 use crate::machine::El1;
+use crate::vgic::Version;
 use crate::vm::{End, Next};
 
 const HVC: u64 = 0x16 << 26 | 1 << 25;
@@ -80,6 +82,53 @@ fn psci_ends_the_vm() {
         run.vcpu.registers.x[0] = function;
         assert_eq!(run.exit(HVC, 0, 0), Next::End(end));
     }
+}
+
+/// CPU_ON 0xc400_0003 and AFFINITY_INFO 0xc400_0004, by HVC and by SMC.
+#[test]
+fn vcpus_are_switched_on_and_off() {
+    for conduit in [HVC, SMC] {
+        let mut run = Run::with_vcpus(Version::V3, 3);
+        let mut call = |index: usize, x: [u64; 4]| {
+            run.vcpu.index = index;
+            run.vcpu.registers.x[..4].copy_from_slice(&x);
+            let next = run.exit(conduit, 0, 0);
+            (next, run.vcpu.registers.x[0])
+        };
+        let entry = RAM + 0x20_0000;
+        assert_eq!(call(0, [0xc400_0003, 2, entry, 77]), (Next::Resume, 0));
+        assert_eq!(
+            call(0, [0xc400_0003, 2, entry, 78]),
+            (Next::Resume, -4i64 as u64),
+            "already on"
+        );
+        assert_eq!(call(2, [0xc400_0004, 0, 0, 0]).1, 0, "vCPU 0 is on");
+        assert_eq!(call(2, [0xc400_0004, 1, 0, 0]).1, 1, "vCPU 1 is off");
+        assert_eq!(call(0, [0x8400_0002, 0, 0, 0]).0, Next::Off);
+        assert_eq!(call(2, [0xc400_0004, 0, 0, 0]).1, 1, "vCPU 0 is off now");
+        assert_eq!(call(2, [0xc400_0003, 0, entry, 5]), (Next::Resume, 0));
+        assert_eq!(call(0, [0x8400_0002, 0, 0, 0]).0, Next::Off);
+        assert_eq!(call(2, [0x8400_0002, 0, 0, 0]).0, Next::End(End::Off));
+        assert_eq!(run.m.host.started, [(2, entry, 77), (0, entry, 5)]);
+        assert_eq!(
+            run.m.host.warnings,
+            ["vCPU 2 switched itself off, and no other is on: the VM is off"]
+        );
+    }
+}
+
+/// DEN 0022, 6.4: EL1h, all masked, the context in x0.
+#[test]
+fn a_vcpu_begins_with_its_context_and_nothing_else() {
+    let run = Run::with_vcpus(Version::V3, 2);
+    let vcpu = run.vm.vcpu(1, Ipa::new(RAM + 0x20_0000), 0xdead_beef_cafe);
+    assert_eq!(vcpu.index, 1);
+    assert_eq!(
+        (vcpu.registers.pc, vcpu.registers.pstate),
+        (RAM + 0x20_0000, 0x3c5)
+    );
+    assert_eq!(vcpu.registers.x[0], 0xdead_beef_cafe);
+    assert_eq!(vcpu.registers.x[1..], [0; 30]);
 }
 
 fn sysreg(encoding: u16, rt: u64, is_read: bool) -> u64 {

@@ -19,7 +19,7 @@ const PHYSICAL: IntId = IntId::ppi(11);
 
 fn plan(run: &mut Run) -> Option<Vec<ListRegister>> {
     let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
-    let plan = run.vm.devices().plan(&mut registers, 4, &mut run.m)?;
+    let plan = run.vm.devices().plan(0, &mut registers, 4, &mut run.m)?;
     run.m.host.list = registers.to_vec();
     Some(registers[..plan.used].to_vec())
 }
@@ -66,7 +66,7 @@ fn a_byte_received_raises_the_consoles_interrupt() {
     for _ in 0..16 {
         run.vm.devices().receive(b'z');
     }
-    assert!(run.vm.devices().is_pending());
+    assert!(run.vm.devices().is_pending(0));
     let list = plan(&mut run).expect("there is something to load");
     assert_eq!(
         list.iter()
@@ -86,7 +86,7 @@ fn with_timer() -> Run {
     run.m.host.timer_lines = (true, false);
     run.vm
         .devices()
-        .timer_interrupt(VIRTUAL_TIMER, PHYSICAL, &mut run.m);
+        .timer_interrupt(0, VIRTUAL_TIMER, PHYSICAL, &mut run.m);
     run
 }
 
@@ -111,7 +111,7 @@ fn an_interrupt_that_the_guest_ended_may_come_again() {
     run.m.host.list[0].state = State::Invalid;
     run.vm
         .devices()
-        .timer_interrupt(VIRTUAL_TIMER, PHYSICAL, &mut run.m);
+        .timer_interrupt(0, VIRTUAL_TIMER, PHYSICAL, &mut run.m);
     let list = plan(&mut run).expect("it is to be loaded again");
     assert_eq!((list.len(), list[0].state), (1, State::new(true, false)));
     assert!(run.m.host.deactivated.is_empty());
@@ -145,8 +145,8 @@ fn a_maintenance_interrupt_folds_in_what_ended() {
     plan(&mut run);
     run.m.host.list[0].state = State::Invalid;
     run.m.host.timer_lines = (false, false);
-    run.vm.devices().maintenance(&mut run.m);
-    assert!(!run.vm.devices().is_pending());
+    run.vm.devices().maintenance(0, &mut run.m);
+    assert!(!run.vm.devices().is_pending(0));
     assert_eq!(run.load(GICR_ISACTIVER0), 0);
 }
 
@@ -155,7 +155,7 @@ fn a_maintenance_interrupt_folds_in_what_ended() {
 fn an_sgi_sent_again_after_the_first_was_handled_is_delivered_again() {
     let mut run = with_timer();
     run.m.host.timer_lines = (false, false);
-    run.vm.devices().fold_in(&mut run.m);
+    run.vm.devices().fold_in(0, &mut run.m);
     run.store(GICR_ISENABLER0, 1 << 1);
     let sgi1r = 0x18 << 26 | 1 << 25 | 3 << 20 | 5 << 17 | 12 << 10 | 3 << 5 | 11 << 1;
     for time in 0..3 {
@@ -186,16 +186,16 @@ fn the_consoles_line_follows_its_mask_at_once() {
     for _ in 0..16 {
         run.vm.devices().receive(b'z');
     }
-    assert!(run.vm.devices().is_pending());
+    assert!(run.vm.devices().is_pending(0));
     run.store(UARTIMSC, 0);
-    assert!(!run.vm.devices().is_pending());
+    assert!(!run.vm.devices().is_pending(0));
     run.store(UARTIMSC, 1 << 4 | 1 << 6);
-    assert!(run.vm.devices().is_pending());
+    assert!(run.vm.devices().is_pending(0));
     while run.load(UARTFR) & 1 << 4 == 0 {
         run.load(UART);
     }
     assert!(
-        !run.vm.devices().is_pending(),
+        !run.vm.devices().is_pending(0),
         "reading the last byte ends it"
     );
 }
@@ -209,8 +209,8 @@ fn the_virtual_timers_interrupt_is_linked_to_the_physical_one() {
     run.m.host.timer_lines = (true, false);
     run.vm
         .devices()
-        .timer_interrupt(VIRTUAL_TIMER, PHYSICAL, &mut run.m);
-    assert!(run.vm.devices().is_pending());
+        .timer_interrupt(0, VIRTUAL_TIMER, PHYSICAL, &mut run.m);
+    assert!(run.vm.devices().is_pending(0));
     let list = plan(&mut run).expect("there is something to load");
     assert_eq!(list.len(), 1);
     assert_eq!((list[0].vintid.raw(), list[0].pintid), (27, Some(PHYSICAL)));
@@ -232,11 +232,11 @@ fn a_timer_that_went_quiet_before_it_was_taken_is_deactivated() {
     run.m.host.timer_lines = (true, false);
     run.vm
         .devices()
-        .timer_interrupt(VIRTUAL_TIMER, PHYSICAL, &mut run.m);
+        .timer_interrupt(0, VIRTUAL_TIMER, PHYSICAL, &mut run.m);
     plan(&mut run);
     run.m.host.timer_lines = (false, false);
-    run.vm.devices().fold_in(&mut run.m);
-    assert!(!run.vm.devices().is_pending());
+    run.vm.devices().fold_in(0, &mut run.m);
+    assert!(!run.vm.devices().is_pending(0));
     assert_eq!(run.m.host.deactivated, [PHYSICAL.raw()]);
 }
 
@@ -256,4 +256,66 @@ fn a_gicv2_guest_reaches_the_hardwares_cpu_interface() {
     run.exit(0x24 << 26 | 1 << 25 | 0x07, 0x0801_000c, 0x0801_0000);
     assert_eq!(run.m.translate(0x0801_0000).unwrap().0.raw(), 0x0804_0000);
     assert_eq!(run.vcpu.counters.windows, 1);
+}
+
+/// ICC_SGI1R_EL1: SGI 1 from vCPU 0 to vCPU 1.
+fn send_to_second(run: &mut Run) {
+    const SGI1R: u64 = 0x18 << 26 | 1 << 25 | 3 << 20 | 5 << 17 | 12 << 10 | 3 << 5 | 11 << 1;
+    run.vcpu.registers.x[3] = 1 << 24 | 1 << 1;
+    assert_eq!(run.exit(SGI1R, 0, 0), crate::vm::Next::Resume);
+}
+
+/// Two vCPUs whose SGIs are enabled.
+fn with_sgis() -> Run {
+    let mut run = Run::with_vcpus(Version::V3, 2);
+    run.store(GICD_CTLR, 0x12);
+    for frame in [0, 0x2_0000] {
+        run.store(GICR_IGROUPR0 + frame, u64::from(u32::MAX));
+        run.store(GICR_ISENABLER0 + frame, 0xffff);
+    }
+    plan_for(&mut run, 1);
+    run.m.host.kicks.clear();
+    run
+}
+
+fn plan_for(run: &mut Run, vcpu: usize) {
+    let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
+    let (vm, m) = (&run.vm, &mut run.m);
+    vm.on_devices(vcpu, m, |devices, m| {
+        devices.plan(vcpu, &mut registers, 4, m);
+    });
+}
+
+#[test]
+fn another_vcpu_is_kicked_once_and_again_after_it_has_planned() {
+    let mut run = with_sgis();
+    send_to_second(&mut run);
+    send_to_second(&mut run);
+    assert_eq!(run.m.host.kicks, [0b10]);
+    plan_for(&mut run, 1);
+    send_to_second(&mut run);
+    assert_eq!(run.m.host.kicks, [0b10, 0b10]);
+}
+
+/// It looks, finds nothing it could take, and waits: what comes afterwards must wake it.
+#[test]
+fn a_vcpu_that_has_looked_is_told_of_what_comes_afterwards() {
+    let mut run = with_sgis();
+    run.store(GICR_ISENABLER0 + 0x2_0000, 1 << 27);
+    run.store(GICR + 0x2_0000 + 0x1_0200, 1 << 20);
+    // Acknowledging state changes without anything deliverable: made active by register.
+    run.store(GICR_ISACTIVER0 + 0x2_0000, 1 << 20);
+    assert_eq!(run.m.host.kicks, [0b10]);
+    assert!(!run.vm.devices().is_pending(1));
+    send_to_second(&mut run);
+    assert_eq!(run.m.host.kicks, [0b10, 0b10]);
+    assert!(run.vm.devices().is_pending(1));
+}
+
+#[test]
+fn a_vcpu_is_not_kicked_for_what_it_does_itself() {
+    let mut run = with_sgis();
+    run.store(GICR_ISACTIVER0, 1 << 20);
+    assert!(run.m.host.kicks.is_empty());
+    assert!(plan(&mut run).is_some());
 }

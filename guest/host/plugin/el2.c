@@ -1,0 +1,122 @@
+/*
+ * A QEMU TCG plugin: counts the instructions executed in Faultline's image, and all of them.
+ *
+ *   -plugin el2.so,start=0x40200000,size=0x100000,out=FILE[,histogram=on]
+ *
+ * start, size: where the image lies in physical memory. At the end FILE has `el2 N` and `all N`; with histogram=on also
+ * a line `OFFSET N` for each instruction of the image that was executed, by its offset from the image's start.
+ *
+ * Guests use the same virtual addresses as EL2, so an instruction belongs to the image by where it lies in the host's
+ * memory. The first instruction of all runs with every MMU off: it says where physical memory begins there.
+ *
+ * Built for the plugin interface that the QEMU at hand speaks: -DVERSION=1 up to QEMU 8, 2 from QEMU 9 on.
+ */
+#include "qemu-plugin.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+QEMU_PLUGIN_EXPORT int qemu_plugin_version = VERSION;
+
+/* One vCPU thread runs at a time (thread=single), so plain additions will do. */
+static uint64_t el2, all;
+static uint64_t image_start, image_size;
+/* Host address of physical address 0, were there memory. */
+static uintptr_t physical_zero;
+/* How often each instruction of the image was executed, by its offset / 4; NULL without histogram=on. */
+static uint64_t *histogram;
+static char out[4096];
+
+static void executed_elsewhere(unsigned int cpu, void *count)
+{
+    (void)cpu;
+    all += (uintptr_t)count;
+}
+
+static void executed_in_image(unsigned int cpu, void *count)
+{
+    (void)cpu;
+    all += (uintptr_t)count;
+    el2 += (uintptr_t)count;
+}
+
+static void executed_instruction(unsigned int cpu, void *place)
+{
+    (void)cpu;
+    ++*(uint64_t *)place;
+}
+
+static uint64_t offset_in_image(const struct qemu_plugin_insn *insn)
+{
+    return (uintptr_t)qemu_plugin_insn_haddr(insn) - physical_zero - image_start;
+}
+
+static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+{
+    (void)id;
+    size_t count = qemu_plugin_tb_n_insns(tb);
+    struct qemu_plugin_insn *first = qemu_plugin_tb_get_insn(tb, 0);
+    if (physical_zero == 0) {
+        physical_zero = (uintptr_t)qemu_plugin_insn_haddr(first) - qemu_plugin_insn_vaddr(first);
+    }
+    bool in_image = offset_in_image(first) < image_size;
+    qemu_plugin_register_vcpu_tb_exec_cb(tb, in_image ? executed_in_image : executed_elsewhere, QEMU_PLUGIN_CB_NO_REGS,
+                                         (void *)(uintptr_t)count);
+    for (size_t i = 0; in_image && histogram && i < count; i++) {
+        struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+        uint64_t offset = offset_in_image(insn);
+        if (offset < image_size) {
+            qemu_plugin_register_vcpu_insn_exec_cb(insn, executed_instruction, QEMU_PLUGIN_CB_NO_REGS,
+                                                   &histogram[offset / 4]);
+        }
+    }
+}
+
+static void report(qemu_plugin_id_t id, void *userdata)
+{
+    (void)id, (void)userdata;
+    FILE *file = fopen(out, "w");
+    if (!file) {
+        perror(out);
+        return;
+    }
+    fprintf(file, "el2 %" PRIu64 "\nall %" PRIu64 "\n", el2, all);
+    for (uint64_t i = 0; histogram && i < image_size / 4; i++) {
+        if (histogram[i]) {
+            fprintf(file, "%" PRIx64 " %" PRIu64 "\n", i * 4, histogram[i]);
+        }
+    }
+    fclose(file);
+}
+
+QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv)
+{
+    (void)info;
+    bool wants_histogram = false;
+    for (int i = 0; i < argc; i++) {
+        char *value = strchr(argv[i], '=');
+        if (!value) {
+            return -1;
+        }
+        *value++ = 0;
+        if (!strcmp(argv[i], "start")) {
+            image_start = strtoull(value, NULL, 0);
+        } else if (!strcmp(argv[i], "size")) {
+            image_size = strtoull(value, NULL, 0);
+        } else if (!strcmp(argv[i], "out")) {
+            snprintf(out, sizeof out, "%s", value);
+        } else if (!strcmp(argv[i], "histogram")) {
+            wants_histogram = !strcmp(value, "on");
+        } else {
+            return -1;
+        }
+    }
+    if (wants_histogram) {
+        histogram = calloc(image_size / 4 + 1, sizeof *histogram);
+    }
+    qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+    qemu_plugin_register_atexit_cb(id, report, NULL);
+    return 0;
+}
