@@ -111,19 +111,24 @@ impl PagePool {
             // Once, and no larger than it has to be: the heap it lies on is small.
             chunks: Vec::with_capacity((last_chunk - first_chunk + 1) as usize),
         };
+        let mut whole: Option<(u64, u64)> = None;
         for number in first_chunk..=last_chunk {
             let start = (number << CHUNK_SHIFT).max(first.raw());
             let stop = ((number + 1) << CHUNK_SHIFT).min(end.raw());
             if stop - start == 1 << CHUNK_SHIFT {
                 bank.chunks.push(Chunk::whole());
-                let frame = usize::try_from(number).expect("chunk numbers fit a usize");
-                inner.frames.insert(frame..frame + 1);
-                inner.whole_chunks += 1;
+                whole = Some((whole.map_or(number, |(first, _)| first), number + 1));
             } else {
                 let page = (start >> PAGE_SHIFT) as usize % CHUNK_PAGES;
                 bank.chunks
                     .push(Chunk::part(page, ((stop - start) >> PAGE_SHIFT) as usize));
             }
+        }
+        if let Some((first, end)) = whole {
+            // In one go: the allocator joins neighbours only when they come back, and 1 GiB is 512 of them.
+            let frame = |number| usize::try_from(number).expect("chunk numbers fit a usize");
+            inner.frames.insert(frame(first)..frame(end));
+            inner.whole_chunks += end - first;
         }
         inner.add_bank(bank);
         inner.account.total += bytes / PAGE_SIZE;

@@ -93,6 +93,8 @@ pub struct Counters {
     pub tlb_conflicts: Count,
     /// Errors of the machine that it had corrected, or that the guest can go on after.
     pub survived_errors: Count,
+    /// Times all of the memory was cleaned, for a guest that switched its caches or cleaned by set and way.
+    pub flushes: Count,
     /// Exits by class.
     pub exits: Exits,
 }
@@ -202,6 +204,7 @@ impl Counters {
             decoded,
             tlb_conflicts,
             survived_errors,
+            flushes,
             exits,
         } = self;
         let Exits {
@@ -229,6 +232,7 @@ impl Counters {
             decoded,
             tlb_conflicts,
             survived_errors,
+            flushes,
             aborts,
             calls,
             sysreg,

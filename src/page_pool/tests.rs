@@ -62,6 +62,25 @@ fn only_whole_pages_inside_a_range_count() {
 }
 
 #[test]
+fn blocks_of_both_sizes_are_there_from_the_start() {
+    const GIB: u64 = 1 << 30;
+    let pool = pool(&[(GIB - 5 * MIB, 2 * GIB + 6 * MIB)]);
+    let large: Vec<RawBlock> = std::iter::from_fn(|| pool.take_block(GIB)).collect();
+    let starts: BTreeSet<u64> = large
+        .iter()
+        .map(|block| block.range().start.raw())
+        .collect();
+    assert_eq!(starts, BTreeSet::from([GIB, 2 * GIB]));
+    let small: Vec<RawBlock> = std::iter::from_fn(|| pool.take_block(2 * MIB)).collect();
+    assert_eq!(small.len(), 2, "what lies beside them");
+    let all = large.into_iter().chain(small).map(RawBlock::into_owned);
+    all.for_each(|block| pool.give_block(block));
+    assert_eq!(pool.account().taken, 0);
+    let again = pool.take_block(GIB).unwrap();
+    pool.give_block(again.into_owned());
+}
+
+#[test]
 fn a_chunk_that_is_whole_again_serves_as_a_block() {
     let pool = pool(&[(0x4000_0000, 2 * MIB)]);
     let one = pool.take().unwrap();

@@ -330,6 +330,12 @@ impl Descriptor {
         self.bits().is_set(STAGE2::OWNED)
     }
 
+    /// Whether a leaf stands for memory, owned or not, and not for a hardware window.
+    #[must_use]
+    pub fn is_memory(self) -> bool {
+        !self.bits().matches_all(STAGE2::MEMATTR::DeviceNGnRE)
+    }
+
     /// Whether it is [`Self::LOCKED`].
     #[must_use]
     pub fn is_locked(self) -> bool {

@@ -168,6 +168,17 @@ pub fn invalidate_vmid<M: Machine>(m: &mut M) {
     m.isb();
 }
 
+/// All PEs drop everything of every VMID: before VMIDs are used a second time. An I-cache that is not physically tagged may
+/// be tagged with the VMID.
+pub fn invalidate_all<M: Machine>(m: &mut M) {
+    m.dsb(Dsb::IshSt);
+    m.tlbi(Tlbi::Alle1Is);
+    m.ic(Ic::AllInnerShareable);
+    m.dsb(Dsb::Ish);
+    repeat(m);
+    m.isb();
+}
+
 /// On the CPUs of CVE-2025-10263 a TLBI and DSB may complete before another PE's store through the old entry is observed;
 /// one more broadcast TLBI and DSB waits for it. It is cheap enough to do on all.
 fn repeat<M: Machine>(m: &mut M) {
