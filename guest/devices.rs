@@ -54,10 +54,14 @@ impl Board {
         match address {
             GICD_BASE..GICC_BASE => {
                 self.interface.exit(&mut self.vgic);
-                self.vgic.read_distributor(0, address - GICD_BASE, width)
+                let access = self.vgic.distributor(0, address - GICD_BASE, width);
+                access.map_or(0, |access| self.vgic.read(access))
             }
             GICC_BASE..GICR_BASE => self.interface.read(&mut self.vgic, address - GICC_BASE),
-            GICR_BASE..UART_BASE => self.vgic.read_redistributor(address - GICR_BASE, width),
+            GICR_BASE..UART_BASE => {
+                let access = self.vgic.redistributor(address - GICR_BASE, width);
+                access.map_or(0, |access| self.vgic.read(access))
+            }
             UART_BASE..UART_END => self.uart.read(address - UART_BASE, width),
             _ => panic!("read of {address:#x}, where there is no device"),
         }
@@ -67,13 +71,15 @@ impl Board {
         match address {
             GICD_BASE..GICC_BASE => {
                 self.interface.exit(&mut self.vgic);
-                self.vgic
-                    .write_distributor(0, address - GICD_BASE, width, value);
+                if let Some(access) = self.vgic.distributor(0, address - GICD_BASE, width) {
+                    self.vgic.write(access, value);
+                }
             }
             GICC_BASE..GICR_BASE => self.interface.write(address - GICC_BASE, value),
             GICR_BASE..UART_BASE => {
-                self.vgic
-                    .write_redistributor(address - GICR_BASE, width, value)
+                if let Some(access) = self.vgic.redistributor(address - GICR_BASE, width) {
+                    self.vgic.write(access, value);
+                }
             }
             UART_BASE..UART_END => {
                 self.sent

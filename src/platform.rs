@@ -19,8 +19,15 @@ pub const FLASH: IpaRange = window(0x0400_0000, 0x0400_0000);
 /// GIC distributor (GICD).
 pub const GICD: IpaRange = window(0x0800_0000, 0x1_0000);
 
-/// GICv2 CPU interface (GICC): the hardware's GICV lies behind it.
+/// GICv2 CPU interface (GICC).
 pub const GICC: IpaRange = window(0x0801_0000, 0x2000);
+
+/// Its first page: the hardware's GICV lies behind it.
+pub const GICC_WINDOW: IpaRange = window(0x0801_0000, 0x1000);
+
+/// Its second page, which GICC_DIR begins: never the hardware's, which would deactivate only what it has in its list
+/// registers.
+pub const GICC_DIR: IpaRange = window(0x0801_1000, 0x1000);
 
 /// GICv3 redistributor (GICR) of vCPU 0; those of the others follow ([`redistributors`]).
 pub const GICR: IpaRange = window(0x080a_0000, 0x2_0000);

@@ -41,6 +41,8 @@ const MEMORY_REGISTERS: [(u16, El1); 11] = [
     (encoding(3, 0, 10, 3, 0), El1::Amair),
     (encoding(3, 0, 13, 0, 1), El1::Contextidr),
 ];
+/// `ICC_DIR_EL1`
+const ICC_DIR_EL1: u16 = encoding(3, 0, 12, 11, 1);
 
 /// Which register generates an SGI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +68,8 @@ pub enum Answer {
     SetWay,
     /// A write to one of EL1's memory registers.
     MemoryRegister(El1),
+    /// A write that deactivates an interrupt.
+    Deactivate,
     /// An undefined instruction.
     Undefined,
 }
@@ -85,6 +89,7 @@ pub fn answer(ids: &IdTable, gic_v3: bool, access: &SysRegAccess) -> Answer {
         ICC_ASGI1R_EL1 => sgi(SgiRegister::Asgi1r),
         ICC_SGI0R_EL1 => sgi(SgiRegister::Sgi0r),
         set_way if SET_WAY.contains(&set_way) => Answer::SetWay,
+        ICC_DIR_EL1 if gic_v3 && !access.is_read => Answer::Deactivate,
         ACTLR_EL1 if access.is_read => Answer::Value(0),
         ACTLR_EL1 => Answer::Ignored,
         id if access.is_read => ids.read(id).map_or(Answer::Undefined, Answer::Value),

@@ -25,9 +25,11 @@
 //! Source: IHI 0048B "ARM Generic Interrupt Controller Architecture Specification", version 2.0; IHI 0069 "Arm Generic
 //! Interrupt Controller Architecture Specification", versions 3 and 4.
 
+mod access;
 mod bank;
 mod distributor;
 mod fold;
+mod interface;
 mod link;
 pub mod list_register;
 mod plan;
@@ -37,6 +39,8 @@ mod sgi;
 #[cfg(test)]
 mod tests;
 
+pub use access::Access;
+pub use interface::{ACTIVE_PRIORITIES, CpuInterface};
 pub use list_register::{Group, ListRegister, MAX_LIST_REGISTERS, State};
 pub use plan::Plan;
 pub use redistributor::REDISTRIBUTOR_STRIDE;
@@ -103,8 +107,14 @@ pub struct Vgic {
     shared: Vec<SharedBank>,
     /// Bit per vCPU: its list registers no longer show what they should.
     dirty: u64,
+    /// Bit per vCPU: it was made dirty, or once more, since [`Vgic::take_news`].
+    news: u64,
+    /// Bit per row of SPIs: some may be pending, active or in a list register. The others are not looked at.
+    busy: u32,
     /// A guest's end of interrupt may deactivate the physical one by the HW bit.
     links_in_hardware: bool,
+    /// Bit per PPI: its line may fall without an exit.
+    unseen: u32,
 }
 
 /// What is private to a vCPU.
@@ -119,8 +129,10 @@ struct VcpuInterface {
     /// What the list registers hold, in their order.
     slots: [Slot; MAX_LIST_REGISTERS],
     slot_count: usize,
-    /// The last plan had more interrupts than list registers.
+    /// The last plan had more interrupts than list registers,
     has_leftovers: bool,
+    /// and some of those were active.
+    left_active: bool,
     /// Ends outside the list registers that were folded in since then.
     retired: u32,
 }
@@ -195,8 +207,11 @@ impl Vgic {
             shared: (0..rows)
                 .map(|row| SharedBank::new(spi_count - row * BANK as usize, affinities.len()))
                 .collect(),
-            dirty: 0,
+            dirty: every(affinities.len()),
+            news: 0,
+            busy: 0,
             links_in_hardware: true,
+            unseen: 0,
         })
     }
 
@@ -207,6 +222,17 @@ impl Vgic {
     pub fn without_hardware_links(self) -> Self {
         Self {
             links_in_hardware: false,
+            ..self
+        }
+    }
+
+    /// The same, with PPIs whose lines may change without an exit: those of the timers, which the guest sets by itself.
+    /// While one is handled its line is not known; when it has ended EL2 looks at it ([`Vgic::raised`]).
+    #[must_use]
+    pub fn with_unseen_lines(self, ppis: &[IntId]) -> Self {
+        let private = ppis.iter().filter(|intid| intid.is_private());
+        Self {
+            unseen: private.fold(0, |mask, intid| mask | 1 << intid.raw()),
             ..self
         }
     }
@@ -277,6 +303,13 @@ impl Vgic {
     #[must_use]
     pub const fn vcpus_to_plan(&self) -> u64 {
         self.dirty
+    }
+
+    /// Those of them that something has happened to since the last call.
+    pub const fn take_news(&mut self) -> u64 {
+        let news = self.news & self.dirty;
+        self.news = 0;
+        news
     }
 
     fn place(&self, vcpu: usize, intid: IntId) -> Option<Place> {
@@ -354,16 +387,20 @@ impl Vgic {
         })
     }
 
-    /// The banks in which `vcpu` can have interrupts.
+    /// The banks in which `vcpu` can have interrupts that are not idle.
     fn banks_of(&self, vcpu: usize) -> impl Iterator<Item = BankId> + use<> {
         let private = (vcpu < self.vcpus.len()).then_some(BankId::Private(vcpu));
         private
             .into_iter()
-            .chain((0..self.shared.len()).map(BankId::Shared))
+            .chain(bits(self.busy).map(|row| BankId::Shared(row as usize)))
     }
 
     /// After a change to interrupts `mask` of `bank`: whoever they are with must plan anew, if they are any concern now.
     fn reconsider(&mut self, bank: BankId, mask: u32) {
+        let state = self.bank(bank);
+        if let BankId::Shared(row) = bank {
+            self.busy = self.busy & !(1 << row) | u32::from(!state.is_idle()) << row;
+        }
         let state = self.bank(bank);
         let concerned = mask & (state.deliverable(self.groups) | state.active | state.resident);
         if concerned == 0 {
@@ -383,11 +420,18 @@ impl Vgic {
 
     fn mark(&mut self, vcpu: usize) {
         self.dirty |= 1 << vcpu;
+        self.news |= 1 << vcpu;
     }
 
     fn mark_all(&mut self) {
-        self.dirty = u64::MAX >> (MAX_VCPUS - self.vcpus.len());
+        self.dirty = every(self.vcpus.len());
+        self.news = self.dirty;
     }
+}
+
+/// A bit for each of `count` vCPUs, at least one.
+const fn every(count: usize) -> u64 {
+    u64::MAX >> (MAX_VCPUS - count)
 }
 
 impl VcpuInterface {
@@ -406,6 +450,7 @@ impl VcpuInterface {
             slots: [Slot::FREE; MAX_LIST_REGISTERS],
             slot_count: 0,
             has_leftovers: false,
+            left_active: false,
             retired: 0,
         }
     }

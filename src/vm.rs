@@ -14,6 +14,7 @@ mod load;
 mod summary;
 mod vcpu;
 
+use devices::Outcome;
 pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER, device_name};
 pub use input::{HOTKEY, Input, Typed};
 pub use load::{Bytes, LoadError, Loaded, Modules, load};
@@ -32,7 +33,7 @@ use crate::config::{DomainConfig, RebootPolicy};
 use crate::exit::{self, Exit, SysRegAccess};
 use crate::fault::inject::Exception;
 use crate::fault::{
-    self, Emulation, FaultingVcpu, GranulePolicy, GuestMemory, Resolution, RightsPolicy, Stop,
+    self, Emulation, FaultingVcpu, GranulePolicy, GuestMemory, Mmio, Resolution, RightsPolicy, Stop,
 };
 use crate::features::Features;
 use crate::machine::Machine;
@@ -87,6 +88,14 @@ pub trait Host: Machine {
     /// Has these vCPUs of this VM, a bit each, look at their interrupts: those that run leave the guest, those that wait
     /// wake. Others do it anyway before they enter.
     fn kick(&mut self, vcpus: u64);
+
+    /// Returns when each of these vCPUs of this VM, a bit each and none of them this one, has been out of its guest since
+    /// the call, with what it did there folded in ([`Devices::fold_in`]).
+    ///
+    /// This pCPU holds no lock meanwhile, and its own vCPU counts as out and folded in: it was, before the call. So two
+    /// that recall each other both return. A vCPU on no pCPU was folded in when it left one ([`Devices::leave`]); one that
+    /// runs is kicked, and folds in before it enters again, whether or not it has anything to plan.
+    fn recall(&mut self, vcpus: u64);
 
     /// One line for the log.
     fn warn(&mut self, text: fmt::Arguments<'_>);
@@ -249,8 +258,8 @@ impl Vm {
             mitigations: ground.mitigations,
             erratum_834220: ground.features.erratum_834220,
             guest_errors_trap: ground.features.ras,
+            to_plan: AtomicU64::new(devices.vcpus_to_plan()),
             devices: TicketMutex::new(devices),
-            to_plan: AtomicU64::new(0),
             has_console: config.console,
             power: Power::new(config.vcpus as usize),
             counters: (0..config.vcpus).map(|_| Arc::default()).collect(),
@@ -467,9 +476,7 @@ impl Vm {
         match resolution {
             Resolution::Retry => Next::Resume,
             Resolution::Mmio(mmio) => {
-                self.on_devices(vcpu.index, host, |devices, host| {
-                    devices.access(vcpu, &mmio, host);
-                });
+                self.access(vcpu, &mmio, host);
                 vcpu.retire(is_16_bit);
                 Next::Resume
             }
@@ -486,13 +493,44 @@ impl Vm {
         }
     }
 
+    /// Carries out a device access.
+    fn access<H: Host>(&self, vcpu: &mut Vcpu, mmio: &Mmio, host: &mut H) {
+        let own = vcpu.index;
+        let mut outcome = self.on_devices(own, host, |devices, host| {
+            devices.access(vcpu, mmio, false, host)
+        });
+        if let Outcome::Recall(others) = outcome {
+            host.recall(others);
+            outcome = self.on_devices(own, host, |devices, host| {
+                devices.access(vcpu, mmio, true, host)
+            });
+        }
+        if let Outcome::Done(holders) = outcome
+            && holders != 0
+        {
+            host.recall(holders);
+        }
+    }
+
+    /// The guest deactivates an interrupt by ICC_DIR_EL1.
+    fn deactivate<H: Host>(&self, own: usize, value: u64, host: &mut H) {
+        let result = self.on_devices(own, host, |devices, host| {
+            devices.deactivate(own, value, false, host)
+        });
+        if let Err(others) = result {
+            host.recall(others);
+            // Recalled, it is not refused.
+            let _ = self.on_devices(own, host, |devices, host| {
+                devices.deactivate(own, value, true, host)
+            });
+        }
+    }
+
     /// Carries out a device access that takes more than the syndrome tells: one or two registers, then the base, then PC.
     fn emulate<H: Host>(&self, vcpu: &mut Vcpu, emulation: &Emulation, host: &mut H) {
-        self.on_devices(vcpu.index, host, |devices, host| {
-            for mmio in iter::once(&emulation.first).chain(&emulation.second) {
-                devices.access(vcpu, mmio, host);
-            }
-        });
+        for mmio in iter::once(&emulation.first).chain(&emulation.second) {
+            self.access(vcpu, mmio, host);
+        }
         if let Some(write_back) = emulation.write_back {
             write_back.apply(&mut vcpu.registers, host);
         }
@@ -538,9 +576,13 @@ impl Vm {
             }
             Answer::Sgi(register) => {
                 let value = vcpu.registers.read(access.rt);
-                self.on_devices(vcpu.index, host, |devices, host| {
-                    devices.send_sgi(vcpu.index, register, value, host);
+                self.on_devices(vcpu.index, host, |devices, _| {
+                    devices.send_sgi(vcpu.index, register, value);
                 });
+            }
+            Answer::Deactivate => {
+                let value = vcpu.registers.read(access.rt);
+                self.deactivate(vcpu.index, value, host);
             }
             Answer::Undefined => {
                 let pc = vcpu.registers.pc;
@@ -581,10 +623,16 @@ fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError>
         kind: Kind::Device(devices::GICD),
     })?;
     match ground.vcpu_interface {
-        Some(gicv) => slots.add(Slot {
-            range: platform::GICC,
-            kind: Kind::Window(gicv),
-        })?,
+        Some(gicv) => {
+            slots.add(Slot {
+                range: platform::GICC_WINDOW,
+                kind: Kind::Window(gicv),
+            })?;
+            slots.add(Slot {
+                range: platform::GICC_DIR,
+                kind: Kind::Device(devices::GICC_DIR),
+            })?;
+        }
         None => slots.add(Slot {
             range: platform::redistributors(config.vcpus as usize),
             kind: Kind::Device(devices::GICR),

@@ -58,6 +58,10 @@ impl Host for Cpu {
         let _ = vcpus;
     }
 
+    fn recall(&mut self, vcpus: u64) {
+        let _ = vcpus;
+    }
+
     fn warn(&mut self, text: fmt::Arguments<'_>) {
         log!("guest", "{text}");
     }

@@ -62,6 +62,11 @@ impl Bank {
         self.latch | self.loaded_latch | self.line & !self.edge | self.linked & !self.taken
     }
 
+    /// Nothing is pending, active or in a list register.
+    pub(super) const fn is_idle(&self) -> bool {
+        (self.pending() | self.active | self.resident) == 0
+    }
+
     /// Level-sensitive and asserted. Not if a link was taken: then hardware looks at the line after the guest's end.
     pub(super) const fn asserted(&self) -> u32 {
         self.line & !self.edge & !self.taken

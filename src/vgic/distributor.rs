@@ -3,8 +3,9 @@
 //! Source: IHI 0048B "Distributor register descriptions"; IHI 0069 "The GIC Distributor register descriptions", for one
 //! security state (GICD_CTLR.DS = 1) and affinity routing only (GICD_CTLR.ARE = 1).
 
+use super::access::Access;
 use super::bank::{BANK, Bank, PRIORITY_MASK};
-use super::register::{GICD_V2, GICD_V3, Kind, Row, find};
+use super::register::Kind;
 use super::sgi::SGI_COUNT;
 use super::{BankId, Place, SGIS, Version, Vgic, bits};
 use crate::device::Width;
@@ -37,10 +38,10 @@ const ROUTE_ANY: u64 = 1 << 31;
 const ROUTE_MASK: u64 = 0xff_80ff_ffff;
 
 /// ICFGR: interrupts in a register, of two bits each.
-const CONFIGURED: u32 = 16;
+pub(super) const CONFIGURED: u32 = 16;
 
 /// Who accesses what: the vCPU whose private interrupts the frame shows, and whether it shows any.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     /// The vCPU that accesses a distributor, or that a redistributor belongs to.
     pub(super) vcpu: usize,
@@ -49,41 +50,15 @@ pub(super) struct View {
 }
 
 impl Vgic {
-    /// `vcpu`'s read of `width` at `offset` in the distributor.
+    /// Reads a register.
     #[must_use]
-    pub fn read_distributor(&self, vcpu: usize, offset: u64, width: Width) -> u64 {
-        match (
-            self.distributor_view(vcpu),
-            find(self.distributor_map(), offset, width),
-        ) {
-            (Some(view), Some((kind, index))) => self.read_register(view, kind, index, width),
-            _ => 0,
-        }
-    }
-
-    /// `vcpu`'s write of `width` at `offset` in the distributor.
-    pub fn write_distributor(&mut self, vcpu: usize, offset: u64, width: Width, value: u64) {
-        if let Some(view) = self.distributor_view(vcpu)
-            && let Some((kind, index)) = find(self.distributor_map(), offset, width)
-        {
-            self.write_register(view, kind, index, width, value & width.mask());
-        }
-    }
-
-    const fn distributor_map(&self) -> &'static [Row] {
-        match self.version {
-            Version::V2 => GICD_V2,
-            Version::V3 => GICD_V3,
-        }
-    }
-
-    fn distributor_view(&self, vcpu: usize) -> Option<View> {
-        let has_private = self.version == Version::V2;
-        (vcpu < self.vcpus.len()).then_some(View { vcpu, has_private })
-    }
-
-    /// `index`: offset in bytes in the register's row.
-    pub(super) fn read_register(&self, view: View, kind: Kind, index: u64, width: Width) -> u64 {
+    pub fn read(&self, access: Access) -> u64 {
+        let Access {
+            view,
+            kind,
+            index,
+            width,
+        } = access;
         let word = match kind {
             Kind::Control => self.read_control(),
             Kind::Type => self.read_typer(),
@@ -101,26 +76,26 @@ impl Vgic {
             Kind::Priority | Kind::Target | Kind::SgiPendingSet | Kind::SgiPendingClear => {
                 return self.read_bytes(view, kind, index, width);
             }
-            Kind::Route => return self.read_route(index, width),
+            Kind::Route => return self.read_route(view, index, width),
             Kind::RedistributorType => {
                 return self.read_redistributor_type(view.vcpu, index, width);
             }
             Kind::Waker => self.read_waker(view.vcpu),
             Kind::Identification(words) => words.get((index / 4) as usize).copied().unwrap_or(0),
-            Kind::SgiGenerate => 0,
+            Kind::SgiGenerate | Kind::Deactivate => 0,
         };
         u64::from(word)
     }
 
-    /// `index`: offset in bytes in the register's row; `value` has no bits beyond `width`.
-    pub(super) fn write_register(
-        &mut self,
-        view: View,
-        kind: Kind,
-        index: u64,
-        width: Width,
-        value: u64,
-    ) {
+    /// Writes a register; bits of `value` beyond the access's width are ignored.
+    pub fn write(&mut self, access: Access, value: u64) {
+        let Access {
+            view,
+            kind,
+            index,
+            width,
+        } = access;
+        let value = value & width.mask();
         let word = value as u32;
         match kind {
             Kind::Control => self.write_control(word),
@@ -139,15 +114,16 @@ impl Vgic {
             Kind::Priority | Kind::Target | Kind::SgiPendingSet | Kind::SgiPendingClear => {
                 self.write_bytes(view, kind, index, width, value);
             }
-            Kind::Route => self.write_route(index, width, value),
+            Kind::Route => self.write_route(view, index, width, value),
             Kind::SgiGenerate => self.write_sgir(view.vcpu, word),
+            Kind::Deactivate => self.deactivate(view.vcpu, self.deactivated(word)),
             Kind::Waker => self.write_waker(view.vcpu, word),
             Kind::Type | Kind::Implementer | Kind::RedistributorType | Kind::Identification(_) => {}
         }
     }
 
     /// The bank that word `word` of a bit-per-interrupt register shows in this frame.
-    fn bank_at(&self, view: View, word: u64) -> Option<BankId> {
+    pub(super) fn bank_at(&self, view: View, word: u64) -> Option<BankId> {
         match word.checked_sub(1) {
             None => view.has_private.then_some(BankId::Private(view.vcpu)),
             Some(row) => {
@@ -157,7 +133,7 @@ impl Vgic {
     }
 
     /// Interrupt `number` of a register with a field per interrupt, in this frame.
-    fn place_at(&self, view: View, number: u64) -> Option<Place> {
+    pub(super) fn place_at(&self, view: View, number: u64) -> Option<Place> {
         let bank = self.bank_at(view, number / u64::from(BANK))?;
         let bit = (number % u64::from(BANK)) as u32;
         (self.bank(bank).valid & 1 << bit != 0).then_some(Place { bank, bit })
@@ -342,8 +318,8 @@ impl Vgic {
         }
     }
 
-    fn read_route(&self, index: u64, width: Width) -> u64 {
-        match self.place_at(ROUTES, index / 8) {
+    fn read_route(&self, view: View, index: u64, width: Width) -> u64 {
+        match self.place_at(view, index / 8) {
             Some(Place {
                 bank: BankId::Shared(row),
                 bit,
@@ -355,8 +331,8 @@ impl Vgic {
         }
     }
 
-    fn write_route(&mut self, index: u64, width: Width, value: u64) {
-        if let Some(place) = self.place_at(ROUTES, index / 8)
+    fn write_route(&mut self, view: View, index: u64, width: Width, value: u64) {
+        if let Some(place) = self.place_at(view, index / 8)
             && let BankId::Shared(row) = place.bank
         {
             let shift = 8 * (index % 8);
@@ -380,12 +356,6 @@ impl Vgic {
         self.vcpus.iter().position(|vcpu| vcpu.affinity == affinity)
     }
 }
-
-/// GICD_IROUTER has no registers for private interrupts.
-const ROUTES: View = View {
-    vcpu: 0,
-    has_private: false,
-};
 
 const fn read_bits(bank: &Bank, kind: Kind) -> u32 {
     match kind {

@@ -16,6 +16,15 @@ impl Vgic {
             .map_or(0, |interface| interface.slot_count)
     }
 
+    /// Whether `vcpu`'s last plan left active interrupts outside the list registers: then [`Vgic::retire`] wants to know of
+    /// ends there.
+    #[must_use]
+    pub fn has_active_outside(&self, vcpu: usize) -> bool {
+        self.vcpus
+            .get(vcpu)
+            .is_some_and(|interface| interface.left_active)
+    }
+
     /// Folds in what the guest did to its list registers: `hardware` is what they hold now, in order.
     ///
     /// To be called before any other operation for `vcpu` after it left its guest; calling it again changes nothing.
@@ -54,8 +63,8 @@ impl Vgic {
         }
     }
 
-    /// The guest deactivated `intid` by a trapped write to GICC_DIR or ICC_DIR_EL1.
-    pub fn deactivate(&mut self, vcpu: usize, intid: IntId) {
+    /// `vcpu`'s guest deactivated `intid`, whoever acknowledged it.
+    pub(super) fn deactivate(&mut self, vcpu: usize, intid: IntId) {
         if let Some(place) = self.place(vcpu, intid)
             && self.bank(place.bank).active & place.mask() != 0
         {

@@ -75,16 +75,16 @@ impl Vgic {
         Some(links.pintid(bit))
     }
 
-    /// PPIs of `vcpu` that stand for a physical interrupt now, bit `n` for INTID `n`.
+    /// PPIs of `vcpu` that stand for a physical interrupt now, or whose lines are asserted for all that is known; bit `n`
+    /// for INTID `n`.
     ///
-    /// Their lines may have changed since it was taken: a guest reprograms its timer without an exit. EL2 looks, and says
-    /// what it sees with [`Vgic::set_private_line`], before it lets a guest read pending state and before it decides that
-    /// a guest in WFI has something to do.
+    /// Timers' lines may have changed since: a guest reprograms its timer without an exit. EL2 looks, and says what it sees
+    /// with [`Vgic::set_private_line`], before it lets a guest read pending state and before it decides that a guest in WFI
+    /// has something to do.
     #[must_use]
-    pub fn linked(&self, vcpu: usize) -> u32 {
-        self.vcpus
-            .get(vcpu)
-            .map_or(0, |interface| interface.bank.linked)
+    pub fn raised(&self, vcpu: usize) -> u32 {
+        let interface = self.vcpus.get(vcpu);
+        interface.map_or(0, |interface| interface.bank.linked | interface.bank.line)
     }
 
     /// `vcpu` leaves its physical CPU, or ends: nothing of it may stay linked there. What is pending is withdrawn (its line

@@ -55,9 +55,10 @@ pub struct Plan {
     /// No pending: a maintenance interrupt when none is pending (NPIE). More interrupts are pending.
     pub no_pending: bool,
     /// Entry not present: a maintenance interrupt when the guest ended an interrupt that is in none (LRENPIE), to be
-    /// folded in with [`Vgic::retire`]. Active interrupts are left outside; a guest that deactivates by GICC_DIR or
-    /// ICC_DIR_EL1 names them, so that register must be trapped ([`Vgic::deactivate`]).
+    /// folded in with [`Vgic::retire`]. Active interrupts are left outside.
     pub entry_not_present: bool,
+    /// A GICv3's ICC_DIR_EL1 must trap (TDIR), and go to [`Vgic::deactivation`].
+    pub traps_deactivation: bool,
 }
 
 impl Plan {
@@ -106,6 +107,7 @@ impl Vgic {
         let interface = &mut self.vcpus[vcpu];
         interface.slot_count = selection.chosen().len();
         interface.has_leftovers = has_leftovers;
+        interface.left_active = selection.left_active;
         interface.retired = 0;
         self.dirty &= !(1 << vcpu);
         Plan {
@@ -115,7 +117,29 @@ impl Vgic {
             underflow: selection.left_active && selection.chosen().len() >= 2,
             no_pending: selection.left_pending > 0,
             entry_not_present: selection.left_active,
+            // Any vCPU may deactivate an SPI, and hardware knows this vCPU's list registers only.
+            traps_deactivation: selection.left_active || self.vcpus.len() > 1,
         }
+    }
+
+    /// `vcpu` leaves its physical CPU, or ends, its list registers having been folded in: their content returns into the
+    /// model, and nothing of it stays linked ([`Vgic::unlink`]). Wherever it goes on, it plans first.
+    ///
+    /// Returns how many list registers, from the first, are to be freed before the physical CPU runs another vCPU.
+    #[must_use]
+    pub fn evict(&mut self, vcpu: usize) -> usize {
+        if vcpu >= self.vcpus.len() {
+            return 0;
+        }
+        self.unlink(vcpu);
+        self.take_back(vcpu);
+        let interface = &mut self.vcpus[vcpu];
+        interface.has_leftovers = false;
+        interface.left_active = false;
+        interface.retired = 0;
+        let used = core::mem::take(&mut interface.slot_count);
+        self.mark(vcpu);
+        used
     }
 
     /// The list registers' content returns into the model, as if none were in use.
@@ -179,8 +203,11 @@ impl Vgic {
             .map(|link| link.pintid);
         // A pending interrupt that waits for the end of the active one rather than share a list register with it.
         let goes_elsewhere = self.target(place) != Some(vcpu);
-        let must_wait =
-            is_active && (link.is_some() || self.is_sgi_with_source(place) || goes_elsewhere);
+        let must_wait = is_active
+            && (link.is_some()
+                || self.is_unseen(place)
+                || self.is_sgi_with_source(place)
+                || goes_elsewhere);
         let state = State::new(is_pending && !must_wait, is_active);
 
         let bank = self.bank_mut(place.bank);
@@ -212,6 +239,10 @@ impl Vgic {
             eoi_maintenance,
             source,
         }
+    }
+
+    fn is_unseen(&self, place: Place) -> bool {
+        matches!(place.bank, BankId::Private(_)) && self.unseen & place.mask() != 0
     }
 
     fn link_of(&self, place: Place) -> Option<Link> {

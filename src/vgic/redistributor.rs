@@ -2,9 +2,7 @@
 //!
 //! Source: IHI 0069 "The GIC Redistributor register descriptions".
 
-use super::distributor::View;
-use super::register::{GICR, find};
-use super::{Version, Vgic};
+use super::Vgic;
 use crate::device::Width;
 
 /// Bytes from one vCPU's redistributor to the next: RD_base and SGI_base.
@@ -20,36 +18,6 @@ const PROCESSOR_SLEEP: u32 = 1 << 1;
 const CHILDREN_ASLEEP: u32 = 1 << 2;
 
 impl Vgic {
-    /// A read of `width` at `offset` from the first redistributor; they follow each other every
-    /// [`REDISTRIBUTOR_STRIDE`]. Any vCPU may access any of them.
-    #[must_use]
-    pub fn read_redistributor(&self, offset: u64, width: Width) -> u64 {
-        match (
-            self.redistributor_view(offset),
-            find(GICR, offset % REDISTRIBUTOR_STRIDE, width),
-        ) {
-            (Some(view), Some((kind, index))) => self.read_register(view, kind, index, width),
-            _ => 0,
-        }
-    }
-
-    /// A write of `width` at `offset` from the first redistributor.
-    pub fn write_redistributor(&mut self, offset: u64, width: Width, value: u64) {
-        if let Some(view) = self.redistributor_view(offset)
-            && let Some((kind, index)) = find(GICR, offset % REDISTRIBUTOR_STRIDE, width)
-        {
-            self.write_register(view, kind, index, width, value & width.mask());
-        }
-    }
-
-    fn redistributor_view(&self, offset: u64) -> Option<View> {
-        let vcpu = usize::try_from(offset / REDISTRIBUTOR_STRIDE).ok()?;
-        (self.version == Version::V3 && vcpu < self.vcpus.len()).then_some(View {
-            vcpu,
-            has_private: true,
-        })
-    }
-
     pub(super) fn read_redistributor_type(&self, vcpu: usize, index: u64, width: Width) -> u64 {
         let mut value = u64::from(self.vcpus[vcpu].affinity.packed()) << AFFINITY_SHIFT;
         value |= (vcpu as u64) << PROCESSOR_NUMBER_SHIFT;

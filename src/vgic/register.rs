@@ -48,6 +48,8 @@ pub(super) enum Kind {
     RedistributorType,
     /// GICR_WAKER.
     Waker,
+    /// GICC_DIR, ICC_DIR_EL1.
+    Deactivate,
     /// PIDR and CIDR, by word.
     Identification(&'static [u32; 12]),
 }
@@ -155,6 +157,9 @@ pub(super) const GICR: &[Row] = &[
     row(0x1_0400, 0x1_0420, BYTE_OR_WORD, Kind::Priority),
     row(0x1_0c00, 0x1_0c08, WORD, Kind::Configuration),
 ];
+
+/// The second page of a GICv2's CPU interface.
+pub(super) const GICC_DEACTIVATE: &[Row] = &[row(0x000, 0x004, WORD, Kind::Deactivate)];
 
 /// The register at `offset` and the offset in its row, if it may be accessed so.
 pub(super) fn find(map: &[Row], offset: u64, width: Width) -> Option<(Kind, u64)> {

@@ -5,7 +5,7 @@
 //! Source: IHI 0048B "Software Generated Interrupt Register, GICD_SGIR", "SGI Set-Pending Registers"; IHI 0069
 //! "ICC_SGI1R_EL1", "Software Generated Interrupts".
 
-use super::{BankId, MAX_VCPUS, SGIS, Version, Vgic};
+use super::{BankId, SGIS, Version, Vgic, every};
 
 /// SGIs there are.
 pub(super) const SGI_COUNT: usize = 16;
@@ -136,7 +136,7 @@ impl Vgic {
 
     /// `vcpu` wrote GICD_SGIR (GICv2).
     pub(super) fn write_sgir(&mut self, vcpu: usize, value: u32) {
-        let all = u64::MAX >> (MAX_VCPUS - self.vcpus.len());
+        let all = every(self.vcpus.len());
         let itself = 1u64 << vcpu;
         let targets = match value >> sgir::FILTER_SHIFT & 3 {
             sgir::FILTER_LIST => u64::from(value >> sgir::TARGET_LIST_SHIFT & 0xff) & all,

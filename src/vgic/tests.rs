@@ -12,6 +12,31 @@ mod registers;
 use super::{Affinity, Version, Vgic};
 use crate::device::Width;
 
+/// Whole accesses, with the list registers as they are.
+impl Vgic {
+    fn read_distributor(&self, vcpu: usize, offset: u64, width: Width) -> u64 {
+        let access = self.distributor(vcpu, offset, width);
+        access.map_or(0, |access| self.read(access))
+    }
+
+    fn write_distributor(&mut self, vcpu: usize, offset: u64, width: Width, value: u64) {
+        if let Some(access) = self.distributor(vcpu, offset, width) {
+            self.write(access, value);
+        }
+    }
+
+    fn read_redistributor(&self, offset: u64, width: Width) -> u64 {
+        let access = self.redistributor(offset, width);
+        access.map_or(0, |access| self.read(access))
+    }
+
+    fn write_redistributor(&mut self, offset: u64, width: Width, value: u64) {
+        if let Some(access) = self.redistributor(offset, width) {
+            self.write(access, value);
+        }
+    }
+}
+
 /// A controller for `vcpus` vCPUs with affinities 0.0.0.0, 0.0.0.1, … and 64 SPIs.
 fn vgic(version: Version, vcpus: usize) -> Vgic {
     let affinities: Vec<Affinity> = (0..vcpus as u64).map(Affinity::from_mpidr).collect();

@@ -1,5 +1,7 @@
 //! The devices of a VM, and the interrupts they raise.
 
+mod interrupts;
+
 use alloc::vec::Vec;
 
 use crate::device::pl011::Pl011;
@@ -7,10 +9,7 @@ use crate::device::pl031::Pl031;
 use crate::device::virtio;
 use crate::fault::Mmio;
 use crate::platform;
-use crate::sysreg::SgiRegister;
-use crate::vgic::{
-    Affinity, ConfigError, IntId, ListRegister, MAX_LIST_REGISTERS, Plan, Version, Vgic,
-};
+use crate::vgic::{self, Affinity, ConfigError, IntId, Version, Vgic};
 use crate::vm::{Host, Vcpu};
 
 /// Device number of the GIC distributor.
@@ -28,8 +27,13 @@ pub(super) const FLASH: u8 = 4;
 /// Device number of the empty virtio-mmio transports.
 pub(super) const VIRTIO: u8 = 5;
 
+/// Device number of the second page of a GICv2's CPU interface, where GICC_DIR is.
+pub(super) const GICC_DIR: u8 = 6;
+
 /// Names of the devices, by number.
-pub(super) const NAMES: [&str; 6] = ["GICD", "GICR", "PL011", "PL031", "flash", "virtio"];
+pub(super) const NAMES: [&str; 7] = [
+    "GICD", "GICR", "PL011", "PL031", "flash", "virtio", "GICC_DIR",
+];
 
 /// The name of the device that a slot's number means; empty for none.
 #[must_use]
@@ -46,6 +50,16 @@ const UART_LINE: IntId = platform::UART_INTERRUPT;
 const RTC_LINE: IntId = platform::RTC_INTERRUPT;
 /// SPIs the distributor has.
 const SPI_COUNT: usize = 256;
+
+/// What became of an access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    /// It was carried out. Of a write: these vCPUs, a bit each, have what it changed in their list registers; it has its
+    /// full effect when they have left their guests.
+    Done(u64),
+    /// Nothing was done: it depends on what these vCPUs did in their guests.
+    Recall(u64),
+}
 
 /// Time of day at a moment of the counter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,7 +94,8 @@ impl Devices {
         let affinities: Vec<Affinity> = (0..vcpus)
             .map(|vcpu| Affinity::from_mpidr(platform::affinity(vcpu)))
             .collect();
-        let vgic = Vgic::new(gic, &affinities, SPI_COUNT)?;
+        let vgic = Vgic::new(gic, &affinities, SPI_COUNT)?
+            .with_unseen_lines(&[VIRTUAL_TIMER, PHYSICAL_TIMER]);
         Ok(Self {
             uart: Pl011::new(),
             rtc: clock.map(|clock| Pl031::new(clock.epoch)),
@@ -100,37 +115,67 @@ impl Devices {
         self.spoke
     }
 
-    /// Answers one access and moves its value.
+    /// Answers one access and moves its value; or does nothing yet, because of other vCPUs' list registers.
+    /// `has_recalled`: they were recalled.
     #[inline(never)] // `faultline break` of gdb stops here
-    pub(super) fn access<H: Host>(&mut self, vcpu: &mut Vcpu, mmio: &Mmio, host: &mut H) {
+    pub(super) fn access<H: Host>(
+        &mut self,
+        vcpu: &mut Vcpu,
+        mmio: &Mmio,
+        has_recalled: bool,
+        host: &mut H,
+    ) -> Outcome {
+        let is_big_endian = is_big_endian(vcpu.registers.pstate, host);
+        let written = mmio.is_write.then(|| {
+            let value = vcpu.registers.read(mmio.transfer.register) & mmio.transfer.width.mask();
+            swap(value, mmio, is_big_endian)
+        });
+        let register = self.gic_register(vcpu.index, mmio);
+        if let Some(register) = register
+            && let Err(others) = self.prepare(vcpu.index, register, written, has_recalled, host)
+        {
+            return Outcome::Recall(others);
+        }
         if let Some(count) = vcpu.counters.mmio.get(usize::from(mmio.device)) {
             count.add(1);
         }
         if mmio.transfer.is_ordered && mmio.is_write {
             host.dsb(crate::machine::Dsb::Ish);
         }
-        if mmio.device == GICD || mmio.device == GICR {
-            self.fold_in(vcpu.index, host);
-        }
-        let is_big_endian = is_big_endian(vcpu.registers.pstate, host);
-        if mmio.is_write {
-            let value = vcpu.registers.read(mmio.transfer.register) & mmio.transfer.width.mask();
-            self.write(vcpu.index, mmio, swap(value, mmio, is_big_endian), host);
-        } else {
-            let value = swap(self.read(vcpu.index, mmio, host), mmio, is_big_endian);
-            vcpu.registers
-                .write(mmio.transfer.register, mmio.transfer.extend(value));
+        let mut held = 0;
+        match (register, written) {
+            (Some(register), None) => {
+                let value = self.vgic.read(register);
+                load(vcpu, mmio, swap(value, mmio, is_big_endian));
+            }
+            (Some(register), Some(value)) => {
+                held = self.write_gic(vcpu.index, register, value, host);
+            }
+            (None, None) => {
+                let value = self.read(mmio, host);
+                load(vcpu, mmio, swap(value, mmio, is_big_endian));
+            }
+            (None, Some(value)) => self.write(mmio, value, host),
         }
         if mmio.transfer.is_ordered && !mmio.is_write {
             host.dsb(crate::machine::Dsb::Ish);
         }
+        Outcome::Done(held)
     }
 
-    fn read<H: Host>(&mut self, vcpu: usize, mmio: &Mmio, host: &mut H) -> u64 {
+    fn gic_register(&self, vcpu: usize, mmio: &Mmio) -> Option<vgic::Access> {
         let (offset, width) = (mmio.offset, mmio.transfer.width);
         match mmio.device {
-            GICD => self.vgic.read_distributor(vcpu, offset, width),
-            GICR => self.vgic.read_redistributor(offset, width),
+            GICD => self.vgic.distributor(vcpu, offset, width),
+            GICR => self.vgic.redistributor(offset, width),
+            GICC_DIR => self.vgic.deactivation_page(vcpu, offset, width),
+            _ => None,
+        }
+    }
+
+    fn read<H: Host>(&mut self, mmio: &Mmio, host: &mut H) -> u64 {
+        let (offset, width) = (mmio.offset, mmio.transfer.width);
+        match mmio.device {
             UART => {
                 let value = self.uart.read(offset, width);
                 self.uart_accessed(host);
@@ -151,11 +196,9 @@ impl Devices {
         }
     }
 
-    fn write<H: Host>(&mut self, vcpu: usize, mmio: &Mmio, value: u64, host: &mut H) {
+    fn write<H: Host>(&mut self, mmio: &Mmio, value: u64, host: &mut H) {
         let (offset, width) = (mmio.offset, mmio.transfer.width);
         match mmio.device {
-            GICD => self.vgic.write_distributor(vcpu, offset, width, value),
-            GICR => self.vgic.write_redistributor(offset, width, value),
             UART => {
                 if let Some(byte) = self.uart.write(offset, width, value) {
                     self.spoke = true;
@@ -170,13 +213,6 @@ impl Devices {
                 self.rtc_changed(host);
             }
             _ => {}
-        }
-        if mmio.device == GICD || mmio.device == GICR {
-            self.deactivate_dropped(vcpu, host);
-            // Enabling the console's interrupt may be what makes the guest a listener.
-            if self.has_room() {
-                host.guest_listens();
-            }
         }
     }
 
@@ -226,130 +262,12 @@ impl Devices {
         self.uart.receive(byte);
         self.uart_changed();
     }
-
-    /// `vcpu` wrote an SGI register.
-    pub(super) fn send_sgi<H: Host>(
-        &mut self,
-        vcpu: usize,
-        register: SgiRegister,
-        value: u64,
-        host: &mut H,
-    ) {
-        self.fold_in(vcpu, host);
-        match register {
-            SgiRegister::Sgi0r => self.vgic.write_sgi0r(vcpu, value),
-            SgiRegister::Sgi1r => self.vgic.write_sgi1r(vcpu, value),
-            SgiRegister::Asgi1r => self.vgic.write_asgi1r(vcpu, value),
-        }
-    }
-
-    /// The physical interrupt of a timer of `vcpu`, which this pCPU runs, was taken and left active for the guest to end.
-    pub fn timer_interrupt<H: Host>(
-        &mut self,
-        vcpu: usize,
-        guest: IntId,
-        physical: IntId,
-        host: &mut H,
-    ) {
-        self.fold_in(vcpu, host);
-        if !self.vgic.hardware_interrupt(vcpu, guest, physical) {
-            host.deactivate(physical.raw());
-        }
-    }
-
-    /// A maintenance interrupt was taken while `vcpu` ran: the list registers want looking at.
-    pub fn maintenance<H: Host>(&mut self, vcpu: usize, host: &mut H) {
-        self.fold_in(vcpu, host);
-    }
-
-    /// What `vcpu`'s guest did to this pCPU's list registers, into the model; timers that have gone quiet, out of it.
-    pub fn fold_in<H: Host>(&mut self, vcpu: usize, host: &mut H) {
-        let loaded = self.vgic.loaded(vcpu);
-        if loaded != 0 {
-            let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
-            host.read_list(&mut registers, loaded);
-            self.vgic.sync_from(vcpu, &registers);
-        }
-        let ended = host.ended_outside();
-        if ended != 0 {
-            self.vgic.retire(vcpu, ended);
-        }
-        self.look_at_timers(vcpu, host);
-        self.deactivate_dropped(vcpu, host);
-    }
-
-    /// The guest sets its timers without an exit: what their lines say now counts, not what they said when the physical
-    /// interrupt was taken.
-    fn look_at_timers<H: Host>(&mut self, vcpu: usize, host: &mut H) {
-        let linked = self.vgic.linked(vcpu);
-        if linked == 0 {
-            return;
-        }
-        let (virt, physical) = host.timer_lines();
-        for (intid, line) in [(VIRTUAL_TIMER, virt), (PHYSICAL_TIMER, physical)] {
-            if linked >> intid.raw() & 1 == 1 {
-                self.vgic.set_private_line(vcpu, intid, line);
-            }
-        }
-    }
-
-    fn deactivate_dropped<H: Host>(&mut self, vcpu: usize, host: &mut H) {
-        while let Some(intid) = self.vgic.take_deactivation(vcpu) {
-            host.deactivate(intid.raw());
-        }
-    }
-
-    /// Whether an interrupt waits for `vcpu`, whose list registers were folded in. From here on a change that concerns it
-    /// is told again ([`Self::take_kicks`]): so a vCPU looks, and if there is nothing it waits, and no wake-up is lost.
-    pub fn is_pending(&mut self, vcpu: usize) -> bool {
-        self.has_looked(vcpu);
-        self.vgic.is_pending(vcpu)
-    }
-
-    /// The vCPUs whose list registers no longer show what they should, a bit each.
-    pub(super) const fn vcpus_to_plan(&self) -> u64 {
-        self.vgic.vcpus_to_plan()
-    }
-
-    /// The vCPUs other than `own` that must look at their interrupts and have not been told so since they looked last, a
-    /// bit each; they count as told from now on. To be asked after every operation, and passed to [`Host::kick`] when the
-    /// lock is free again.
-    pub fn take_kicks(&mut self, own: usize) -> u64 {
-        let kicks = self.vgic.vcpus_to_plan() & !self.told & !bit(own);
-        self.told |= kicks;
-        kicks
-    }
-
-    fn has_looked(&mut self, vcpu: usize) {
-        self.told &= !bit(vcpu);
-    }
-
-    /// What `vcpu`'s list registers shall hold, if anything changed since they were written last.
-    pub fn plan<H: Host>(
-        &mut self,
-        vcpu: usize,
-        registers: &mut [ListRegister; MAX_LIST_REGISTERS],
-        count: usize,
-        host: &mut H,
-    ) -> Option<Plan> {
-        if !self.vgic.needs_plan(vcpu) {
-            return None;
-        }
-        self.fold_in(vcpu, host);
-        self.has_looked(vcpu);
-        let plan = self.vgic.plan(vcpu, registers, count);
-        self.deactivate_dropped(vcpu, host);
-        Some(plan)
-    }
 }
 
-/// `vcpu`'s bit in a set of them.
-const fn bit(vcpu: usize) -> u64 {
-    if vcpu < u64::BITS as usize {
-        1 << vcpu
-    } else {
-        0
-    }
+/// Puts the value of a load into its register.
+fn load(vcpu: &mut Vcpu, mmio: &Mmio, value: u64) {
+    vcpu.registers
+        .write(mmio.transfer.register, mmio.transfer.extend(value));
 }
 
 /// Whether the guest's data accesses are big-endian: SCTLR_EL1.EE at EL1, E0E at EL0, PSTATE.E in AArch32.

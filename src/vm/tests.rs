@@ -78,6 +78,10 @@ impl Host for Recorder {
         self.host.kicks.push(vcpus);
     }
 
+    fn recall(&mut self, vcpus: u64) {
+        self.host.recalls.push(vcpus);
+    }
+
     fn warn(&mut self, text: fmt::Arguments<'_>) {
         self.host.warnings.push(format!("{text}"));
     }

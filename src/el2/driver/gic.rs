@@ -149,7 +149,7 @@ impl Gic {
         }
         match self {
             Self::V2(gic) => gic.set_control(plan.hcr()),
-            Self::V3(gic) => gic.set_control(plan.hcr()),
+            Self::V3(gic) => gic.set_control(plan.hcr() | v3::traps(plan)),
         }
     }
 

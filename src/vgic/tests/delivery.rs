@@ -97,7 +97,7 @@ fn a_timer_that_falls_before_it_is_seen_is_withdrawn_and_deactivated() {
         let mut guest = Guest::new(0, 4);
         guest.physical_interrupt(&mut vgic, TIMER);
         guest.exit(&mut vgic);
-        assert_eq!(vgic.linked(0), 1 << TIMER.raw());
+        assert_eq!(vgic.raised(0), 1 << TIMER.raw());
         vgic.set_private_line(0, TIMER, false);
         guest.enter(&mut vgic);
         assert!(guest.physical.is_empty());
@@ -331,7 +331,7 @@ fn a_vcpu_that_leaves_its_cpu_leaves_no_link_behind() {
             vgic.unlink(0);
             guest.enter(&mut vgic);
             assert!(guest.physical.is_empty());
-            assert_eq!(vgic.linked(0), 0);
+            assert_eq!(vgic.raised(0), 0);
             if is_handling {
                 assert_eq!(
                     guest.registers[0].state,
@@ -343,6 +343,70 @@ fn a_vcpu_that_leaves_its_cpu_leaves_no_link_behind() {
             guest.turn(&mut vgic);
             assert_eq!(guest.acknowledge(), None);
         }
+    }
+}
+
+/// In its handler the guest sets the timer to later without an exit; it must not be given the interrupt again.
+#[test]
+fn a_timer_whose_vcpu_moves_while_it_is_handled_comes_once() {
+    for version in BOTH {
+        let mut vgic = running(version, 1).with_unseen_lines(&[TIMER]);
+        let mut guest = Guest::new(0, 4);
+        guest.physical_interrupt(&mut vgic, TIMER);
+        guest.acknowledge();
+        guest.leave(&mut vgic);
+        guest.enter(&mut vgic);
+        assert_eq!(guest.registers[0].state, State::Active);
+        guest.timer_asserted = false;
+        guest.end(TIMER);
+        assert_eq!(guest.acknowledge(), None);
+        assert!(guest.wants_maintenance(), "EL2 must look at the line");
+        guest.turn(&mut vgic);
+        assert_eq!(guest.acknowledge(), None);
+    }
+}
+
+#[test]
+fn a_timer_that_expires_while_its_vcpu_is_nowhere_is_a_reason_to_wake() {
+    for version in BOTH {
+        let mut vgic = running(version, 2).with_unseen_lines(&[TIMER]);
+        let mut guest = Guest::new(1, 4);
+        guest.timer_asserted = false;
+        guest.turn(&mut vgic);
+        guest.leave(&mut vgic);
+        vgic.take_news();
+        assert!(!vgic.is_pending(1));
+        vgic.set_private_line(1, TIMER, true);
+        assert!(vgic.is_pending(1));
+        assert_eq!(vgic.take_news(), 0b10);
+        guest.timer_asserted = true;
+        guest.physical_interrupt(&mut vgic, TIMER);
+        let register = guest.acknowledge().expect("pending");
+        assert_eq!((register.vintid, register.pintid), (TIMER, Some(TIMER)));
+    }
+}
+
+#[test]
+fn an_spi_that_another_vcpu_acknowledged_can_be_deactivated() {
+    for version in BOTH {
+        let mut vgic = running(version, 2);
+        let mut guest = Guest::new(0, 4);
+        guest.splits_end = true;
+        vgic.set_line(SPI, true);
+        guest.turn(&mut vgic);
+        assert!(guest.plan.traps_deactivation, "and so on every vCPU");
+        guest.acknowledge();
+        guest.end(SPI);
+        vgic.set_line(SPI, false);
+        let access = vgic.deactivation(1).unwrap();
+        let value = u64::from(SPI.raw());
+        assert_eq!(vgic.depends_on(access, Some(value)), 0b01);
+        guest.exit(&mut vgic);
+        vgic.write(access, value);
+        assert!(vgic.needs_plan(0), "its list register shows it active");
+        guest.turn(&mut vgic);
+        assert_eq!(guest.registers[0].state, State::Invalid);
+        assert_eq!(read(&vgic, 1, 0x304), 0);
     }
 }
 

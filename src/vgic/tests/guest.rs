@@ -58,8 +58,10 @@ impl Guest {
             "more list registers in use than there are"
         );
         vgic.sync_from(self.vcpu, &self.registers[..loaded]);
-        vgic.retire(self.vcpu, self.end_count);
-        if vgic.linked(self.vcpu) & 1 << TIMER.raw() != 0 {
+        if vgic.has_active_outside(self.vcpu) {
+            vgic.retire(self.vcpu, self.end_count);
+        }
+        if vgic.raised(self.vcpu) & 1 << TIMER.raw() != 0 {
             vgic.set_private_line(self.vcpu, TIMER, self.timer_asserted);
         }
     }
@@ -67,6 +69,7 @@ impl Guest {
     /// EL2 lets the vCPU into its guest.
     pub(super) fn enter(&mut self, vgic: &mut Vgic) {
         if vgic.needs_plan(self.vcpu) {
+            self.exit(vgic);
             let mut planned = [ListRegister::default(); MAX_LIST_REGISTERS];
             self.plan = vgic.plan(self.vcpu, &mut planned, self.count);
             assert!(self.plan.used <= self.plan.write && self.plan.write <= self.count);
@@ -77,12 +80,38 @@ impl Guest {
             self.end_count = 0;
             self.check_registers();
         }
+        self.deactivate_owed(vgic);
+    }
+
+    fn deactivate_owed(&mut self, vgic: &mut Vgic) {
         while let Some(pintid) = vgic.take_deactivation(self.vcpu) {
             assert!(
                 self.physical.remove(&pintid),
                 "physical {pintid} was not active"
             );
         }
+    }
+
+    /// The vCPU leaves its physical CPU: nothing of it stays there. Its CPU interface goes with it.
+    pub(super) fn leave(&mut self, vgic: &mut Vgic) {
+        self.exit(vgic);
+        let used = vgic.evict(self.vcpu);
+        assert!(
+            self.registers[used..]
+                .iter()
+                .all(|register| register.state == State::Invalid),
+            "a list register would be left behind"
+        );
+        self.registers = [ListRegister::default(); MAX_LIST_REGISTERS];
+        self.plan = Plan::default();
+        self.end_count = 0;
+        vgic.set_private_line(self.vcpu, TIMER, self.timer_asserted);
+        self.deactivate_owed(vgic);
+        assert!(self.physical.is_empty(), "a link is left behind");
+        assert!(
+            vgic.needs_plan(self.vcpu),
+            "it starts from nothing where it goes on"
+        );
     }
 
     /// Out of the guest and in again until hardware asks for no more maintenance.
@@ -122,6 +151,15 @@ impl Guest {
         next.state = State::Active;
         self.running.push(next.priority);
         Some(*next)
+    }
+
+    /// What it could be given.
+    pub(super) fn pending(&self) -> Vec<IntId> {
+        self.registers
+            .iter()
+            .filter(|register| register.state == State::Pending)
+            .map(|register| register.vintid)
+            .collect()
     }
 
     /// The guest writes EOIR.

@@ -319,3 +319,99 @@ fn a_vcpu_is_not_kicked_for_what_it_does_itself() {
     assert!(run.m.host.kicks.is_empty());
     assert!(plan(&mut run).is_some());
 }
+
+/// vCPU 0's list registers hold SPI 1, acknowledged; vCPU 1 runs.
+fn with_spi_handled_elsewhere() -> Run {
+    let mut run = with_sgis();
+    run.store(GICD + 0x84, 1 << 1);
+    run.store(GICD + 0x104, 1 << 1);
+    run.store(GICD + 0x204, 1 << 1);
+    plan(&mut run);
+    run.m.host.list[0].state = State::new(false, true);
+    run.vcpu.index = 1;
+    run.m.host.kicks.clear();
+    run.m.host.recalls.clear();
+    run
+}
+
+#[test]
+fn the_state_of_an_interrupt_is_asked_of_the_vcpu_that_has_it() {
+    let mut run = with_spi_handled_elsewhere();
+    run.load(GICD + 0x304);
+    assert_eq!(run.m.host.recalls, [0b01]);
+    run.load(GICD + 0x104);
+    run.load(GICD + 0x308);
+    assert_eq!(
+        run.m.host.recalls,
+        [0b01],
+        "nothing of vCPU 0's is in these"
+    );
+}
+
+#[test]
+fn a_write_waits_for_the_vcpu_that_has_the_interrupt() {
+    let mut run = with_spi_handled_elsewhere();
+    run.store(GICD + 0x184, 1 << 1);
+    assert_eq!(
+        run.m.host.recalls,
+        [0b01],
+        "disabled: it must not be given it"
+    );
+    run.store(GICD + 0x184, 1 << 2);
+    assert_eq!(run.m.host.recalls, [0b01]);
+}
+
+/// Before it, for the state is vCPU 0's; after it, for vCPU 0 still has it.
+#[test]
+fn clearing_active_state_asks_before_and_waits_after() {
+    let mut run = with_spi_handled_elsewhere();
+    // The recall has vCPU 0 fold in what it did.
+    run.vm.devices().fold_in(0, &mut run.m);
+    run.store(GICD + 0x384, 1 << 1);
+    assert_eq!(run.m.host.recalls, [0b01, 0b01]);
+    assert_eq!(run.load(GICD + 0x304), 0);
+}
+
+/// ICC_DIR_EL1: S3_0_C12_C11_1.
+#[test]
+fn another_vcpus_interrupt_can_be_deactivated_by_name() {
+    let mut run = with_spi_handled_elsewhere();
+    run.vm.devices().fold_in(0, &mut run.m);
+    run.vcpu.registers.x[3] = 33;
+    let dir = 0x18 << 26 | 1 << 25 | 3 << 20 | 1 << 17 | 12 << 10 | 3 << 5 | 11 << 1;
+    assert_eq!(run.exit(dir, 0, 0), crate::vm::Next::Resume);
+    assert_eq!(run.m.host.recalls, [0b01]);
+    assert_eq!(run.m.host.kicks, [0b01]);
+    assert_eq!(run.load(GICD + 0x304), 0);
+}
+
+/// GICC_DIR is no part of the hardware's window.
+#[test]
+fn a_gicv2_guest_deactivates_by_name_through_el2() {
+    let mut run = Run::with(Version::V2);
+    run.store(GICD, 1);
+    run.store(GICD + 0x104, 1 << 1);
+    run.store(GICD + 0x204, 1 << 1);
+    plan(&mut run);
+    run.m.host.list[0].state = State::new(false, true);
+    assert_eq!(run.load(GICD + 0x304), 1 << 1);
+    run.store(0x0801_1000, 33);
+    assert_eq!(run.load(GICD + 0x304), 0);
+    assert_eq!(plan(&mut run).map(|list| list.len()), Some(0));
+    assert_eq!(run.load(0x0801_1000), 0, "it is write-only");
+}
+
+#[test]
+fn a_vcpu_that_leaves_its_pcpu_takes_all_with_it() {
+    let mut run = with_timer();
+    plan(&mut run);
+    run.m.host.list[0].state = State::new(false, true);
+    let used = run.vm.devices().leave(0, &mut run.m);
+    assert_eq!(used, 1, "list registers to free");
+    assert_eq!(run.m.host.deactivated, [PHYSICAL.raw()]);
+    let list = plan(&mut run).expect("it starts from nothing");
+    assert_eq!(
+        (list.len(), list[0].state, list[0].pintid),
+        (1, State::new(false, true), None)
+    );
+}

@@ -7,6 +7,7 @@ use aarch64_cpu::registers::{ICC_SRE_EL2, MPIDR_EL1};
 use faultline::addr::{Pa, PaRange};
 use faultline::board::Redistributors;
 use faultline::traps;
+use faultline::vgic::Plan;
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::{FIRST_SPI, PRIORITY};
@@ -189,6 +190,12 @@ impl GicV3 {
         barrier::isb(barrier::SY);
         self.set_control(1);
     }
+}
+
+/// The trap bits of ICH_HCR_EL2.
+pub(super) const fn traps(plan: Plan) -> u32 {
+    const TDIR: u32 = 1 << 14;
+    if plan.traps_deactivation { TDIR } else { 0 }
 }
 
 fn init_cpu_interface() {

@@ -1,0 +1,130 @@
+//! A vCPU's CPU interface, besides its list registers: what belongs to the vCPU and lives in the hardware while it runs.
+//!
+//! Whoever takes a vCPU off its physical CPU saves the registers named here, and restores them where it goes on; the list
+//! registers are no part of it ([`Vgic::evict`] and [`Vgic::plan`](Vgic::plan)), nor is GICH_HCR or ICH_HCR_EL2, which the plan gives.
+//!
+//! Source: IHI 0048B "Virtual Machine Control Register, GICH_VMCR", "Active Priorities Register, GICH_APR"; IHI 0069
+//! "ICH_VMCR_EL2", "`ICH_AP0R<n>_EL2`", "`ICH_AP1R<n>_EL2`", "Interrupt prioritization".
+
+use super::{Group, Vgic};
+
+/// Active priorities registers of a group there may be.
+pub const ACTIVE_PRIORITIES: usize = 4;
+
+/// What a vCPU's CPU interface holds. The default is its state out of reset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CpuInterface {
+    /// GICH_VMCR, ICH_VMCR_EL2: what the guest set up.
+    pub vmcr: u32,
+    /// GICH_APR (the first of them, alone), `ICH_AP0R<n>_EL2`: active priorities of Group 0. As many as the hardware has.
+    pub group_0: [u32; ACTIVE_PRIORITIES],
+    /// `ICH_AP1R<n>_EL2`: active priorities of Group 1.
+    pub group_1: [u32; ACTIVE_PRIORITIES],
+    /// The active priorities count in steps of this many priorities: 8 with five preemption bits, as a GICv2 has (and
+    /// ICH_VTR_EL2.PREbits says of a GICv3), 4 with six, 2 with seven. 0 is taken for 8.
+    pub step: u8,
+}
+
+/// Fields of GICH_VMCR and ICH_VMCR_EL2, which are alike as far as they matter here: a GICv2 has five bits of VMPriMask at
+/// the top of where a GICv3 has eight.
+mod vmcr {
+    pub(super) const ENABLE_GROUP_0: u32 = 1 << 0;
+    pub(super) const ENABLE_GROUP_1: u32 = 1 << 1;
+    pub(super) const MASK_SHIFT: u32 = 24;
+}
+
+/// Running priority of an idle interface.
+const IDLE: u8 = 0xff;
+
+impl CpuInterface {
+    /// Whether a pending interrupt of this priority and group would be signalled to the vCPU: its group is enabled, the
+    /// mask lets it through, and it is more urgent than what is being handled.
+    ///
+    /// The binary point is taken for the finest: an interrupt that would have to wait for one of its own priority group
+    /// passes for signalled.
+    #[must_use]
+    pub fn signals(&self, priority: u8, group: Group) -> bool {
+        let enable = match group {
+            Group::Zero => vmcr::ENABLE_GROUP_0,
+            Group::One => vmcr::ENABLE_GROUP_1,
+        };
+        let mask = (self.vmcr >> vmcr::MASK_SHIFT) as u8;
+        self.vmcr & enable != 0 && priority < mask && priority < self.running()
+    }
+
+    /// The priority of the most urgent interrupt that is being handled.
+    fn running(&self) -> u8 {
+        let step = u32::from(if self.step == 0 { 8 } else { self.step });
+        for (n, word) in (0..).zip(self.group_0.iter().zip(&self.group_1)) {
+            let active = word.0 | word.1;
+            if active != 0 {
+                let level: u32 = n * u32::BITS + active.trailing_zeros();
+                return u8::try_from(level * step).unwrap_or(IDLE);
+            }
+        }
+        IDLE
+    }
+}
+
+impl Vgic {
+    /// Whether an interrupt waits for `vcpu` that its CPU interface would signal to it: what ends a WFI.
+    #[must_use]
+    pub fn is_signalled(&self, vcpu: usize, interface: &CpuInterface) -> bool {
+        self.waiting(vcpu).any(|place| {
+            let is_group_1 = self.bank(place.bank).group & place.mask() != 0;
+            let group = if is_group_1 { Group::One } else { Group::Zero };
+            interface.signals(self.priority(place), group)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Groups enabled, mask 0xf0.
+    const OPEN: CpuInterface = CpuInterface {
+        vmcr: 0xf000_0003,
+        group_0: [0; 4],
+        group_1: [0; 4],
+        step: 8,
+    };
+
+    #[test]
+    fn what_is_masked_is_not_signalled() {
+        assert!(OPEN.signals(0xe8, Group::Zero) && OPEN.signals(0xe8, Group::One));
+        assert!(!OPEN.signals(0xf0, Group::One), "not less than the mask");
+        let only_0 = CpuInterface {
+            vmcr: 0xf000_0001,
+            ..OPEN
+        };
+        assert!(only_0.signals(0, Group::Zero) && !only_0.signals(0, Group::One));
+        assert!(!CpuInterface::default().signals(0, Group::Zero), "reset");
+    }
+
+    #[test]
+    fn what_is_handled_is_interrupted_by_what_is_more_urgent_only() {
+        // Priority 0x50 is bit 10 of 32 levels, 8 apart; 0x80 is bit 0 of the second word, 4 apart.
+        for (group_1, step, running) in [
+            ([1 << 10 | 1 << 20, 0, 0, 0], 8, 0x50),
+            ([1 << 10, 0, 0, 0], 0, 0x50),
+            ([0, 1 << 0, 0, 0], 4, 0x80),
+            ([0, 0, 0, 1 << 31], 2, 0xfe),
+        ] {
+            let busy = CpuInterface {
+                vmcr: 0xff00_0003,
+                group_1,
+                step,
+                ..OPEN
+            };
+            assert!(busy.signals(running - 1, Group::Zero));
+            assert!(!busy.signals(running, Group::Zero));
+        }
+        let nested = CpuInterface {
+            group_0: [1 << 4, 0, 0, 0],
+            group_1: [1 << 10, 0, 0, 0],
+            ..OPEN
+        };
+        assert!(nested.signals(0x18, Group::One) && !nested.signals(0x20, Group::One));
+    }
+}

@@ -1,0 +1,212 @@
+//! Interrupts between the vGIC, the list registers of the pCPU at hand, and the other vCPUs.
+
+use super::{Devices, PHYSICAL_TIMER, VIRTUAL_TIMER};
+use crate::sysreg::SgiRegister;
+use crate::vgic::{Access, CpuInterface, IntId, ListRegister, MAX_LIST_REGISTERS, Plan};
+use crate::vm::Host;
+
+impl Devices {
+    /// Folds in what an access of `own` to `register` depends on, or says which others must be recalled for it.
+    ///
+    /// # Errors
+    /// Those others, a bit each. `own` is folded in then, so that nobody waits for it while it waits.
+    pub(super) fn prepare<H: Host>(
+        &mut self,
+        own: usize,
+        register: Access,
+        written: Option<u64>,
+        has_recalled: bool,
+        host: &mut H,
+    ) -> Result<(), u64> {
+        let depends_on = self.vgic.depends_on(register, written);
+        if depends_on == 0 {
+            return Ok(());
+        }
+        self.fold_in(own, host);
+        let others = depends_on & !bit(own);
+        if others == 0 || has_recalled {
+            Ok(())
+        } else {
+            Err(others)
+        }
+    }
+
+    /// Carries out `own`'s write; the others that hold what it changed, a bit each.
+    pub(super) fn write_gic<H: Host>(
+        &mut self,
+        own: usize,
+        register: Access,
+        value: u64,
+        host: &mut H,
+    ) -> u64 {
+        let holders = self.vgic.holders(register, value);
+        self.vgic.write(register, value);
+        self.deactivate_dropped(own, host);
+        // Enabling the console's interrupt may be what makes the guest a listener.
+        if self.has_room() {
+            host.guest_listens();
+        }
+        holders & self.vgic.vcpus_to_plan() & !bit(own)
+    }
+
+    /// `own` wrote ICC_DIR_EL1. See [`Devices::access`] for what comes back.
+    pub(in crate::vm) fn deactivate<H: Host>(
+        &mut self,
+        own: usize,
+        value: u64,
+        has_recalled: bool,
+        host: &mut H,
+    ) -> Result<(), u64> {
+        let Some(register) = self.vgic.deactivation(own) else {
+            return Ok(());
+        };
+        self.prepare(own, register, Some(value), has_recalled, host)?;
+        self.write_gic(own, register, value, host);
+        Ok(())
+    }
+
+    /// `vcpu` wrote an SGI register.
+    pub(in crate::vm) fn send_sgi(&mut self, vcpu: usize, register: SgiRegister, value: u64) {
+        match register {
+            SgiRegister::Sgi0r => self.vgic.write_sgi0r(vcpu, value),
+            SgiRegister::Sgi1r => self.vgic.write_sgi1r(vcpu, value),
+            SgiRegister::Asgi1r => self.vgic.write_asgi1r(vcpu, value),
+        }
+    }
+
+    /// The physical interrupt of a timer of `vcpu`, which this pCPU runs, was taken and left active for the guest to end.
+    pub fn timer_interrupt<H: Host>(
+        &mut self,
+        vcpu: usize,
+        guest: IntId,
+        physical: IntId,
+        host: &mut H,
+    ) {
+        self.fold_in(vcpu, host);
+        if !self.vgic.hardware_interrupt(vcpu, guest, physical) {
+            host.deactivate(physical.raw());
+        }
+    }
+
+    /// The timer of `vcpu`, which is on no pCPU, asserts its line from now on.
+    pub fn timer_expired(&mut self, vcpu: usize, guest: IntId) {
+        self.vgic.set_private_line(vcpu, guest, true);
+    }
+
+    /// A maintenance interrupt was taken while `vcpu` ran: the list registers want looking at.
+    pub fn maintenance<H: Host>(&mut self, vcpu: usize, host: &mut H) {
+        self.fold_in(vcpu, host);
+    }
+
+    /// What `vcpu`'s guest did to this pCPU's list registers, into the model; timers that have gone quiet, out of it.
+    pub fn fold_in<H: Host>(&mut self, vcpu: usize, host: &mut H) {
+        let loaded = self.vgic.loaded(vcpu);
+        if loaded != 0 {
+            let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
+            host.read_list(&mut registers, loaded);
+            self.vgic.sync_from(vcpu, &registers);
+        }
+        if self.vgic.has_active_outside(vcpu) {
+            let ended = host.ended_outside();
+            self.vgic.retire(vcpu, ended);
+        }
+        self.look_at_timers(vcpu, host);
+        self.deactivate_dropped(vcpu, host);
+    }
+
+    /// The guest sets its timers without an exit: what their lines say now counts, not what they said when the physical
+    /// interrupt was taken.
+    fn look_at_timers<H: Host>(&mut self, vcpu: usize, host: &mut H) {
+        let raised = self.vgic.raised(vcpu);
+        if raised == 0 {
+            return;
+        }
+        let (virt, physical) = host.timer_lines();
+        for (intid, line) in [(VIRTUAL_TIMER, virt), (PHYSICAL_TIMER, physical)] {
+            if raised >> intid.raw() & 1 == 1 {
+                self.vgic.set_private_line(vcpu, intid, line);
+            }
+        }
+    }
+
+    fn deactivate_dropped<H: Host>(&mut self, vcpu: usize, host: &mut H) {
+        while let Some(intid) = self.vgic.take_deactivation(vcpu) {
+            host.deactivate(intid.raw());
+        }
+    }
+
+    /// `vcpu` leaves this pCPU, or ends: all that its list registers hold returns into the model, its timers' lines stay as
+    /// they are, and nothing of it stays active here. Its timers must still be in the pCPU's registers.
+    ///
+    /// Returns how many list registers, from the first, are to be freed before another vCPU runs here. What else belongs
+    /// to its CPU interface is in [`CpuInterface`].
+    #[must_use]
+    pub fn leave<H: Host>(&mut self, vcpu: usize, host: &mut H) -> usize {
+        self.fold_in(vcpu, host);
+        let used = self.vgic.evict(vcpu);
+        let (virt, physical) = host.timer_lines();
+        for (intid, line) in [(VIRTUAL_TIMER, virt), (PHYSICAL_TIMER, physical)] {
+            self.vgic.set_private_line(vcpu, intid, line);
+        }
+        self.deactivate_dropped(vcpu, host);
+        used
+    }
+
+    /// Whether an interrupt waits for `vcpu`, whose list registers were folded in. From here on a change that concerns it
+    /// is told again ([`Self::take_kicks`]): so a vCPU looks, and if there is nothing it waits, and no wake-up is lost.
+    pub fn is_pending(&mut self, vcpu: usize) -> bool {
+        self.has_looked(vcpu);
+        self.vgic.is_pending(vcpu)
+    }
+
+    /// The same, of interrupts that this CPU interface would signal: what ends a WFI.
+    pub fn is_signalled(&mut self, vcpu: usize, interface: &CpuInterface) -> bool {
+        self.has_looked(vcpu);
+        self.vgic.is_signalled(vcpu, interface)
+    }
+
+    /// The vCPUs whose list registers no longer show what they should, a bit each.
+    pub(in crate::vm) const fn vcpus_to_plan(&self) -> u64 {
+        self.vgic.vcpus_to_plan()
+    }
+
+    /// The vCPUs other than `own` that must look at their interrupts and have not been told so since they looked last, a
+    /// bit each; they count as told from now on. To be asked after every operation, and passed to [`Host::kick`] when the
+    /// lock is free again. `own` looks by itself, before it enters or waits.
+    pub fn take_kicks(&mut self, own: usize) -> u64 {
+        let kicks = self.vgic.take_news() & !self.told & !bit(own);
+        self.told |= kicks;
+        kicks
+    }
+
+    fn has_looked(&mut self, vcpu: usize) {
+        self.told &= !bit(vcpu);
+    }
+
+    /// What `vcpu`'s list registers shall hold, if anything changed since they were written last.
+    pub fn plan<H: Host>(
+        &mut self,
+        vcpu: usize,
+        registers: &mut [ListRegister; MAX_LIST_REGISTERS],
+        count: usize,
+        host: &mut H,
+    ) -> Option<Plan> {
+        if !self.vgic.needs_plan(vcpu) {
+            return None;
+        }
+        self.fold_in(vcpu, host);
+        self.has_looked(vcpu);
+        let plan = self.vgic.plan(vcpu, registers, count);
+        self.deactivate_dropped(vcpu, host);
+        Some(plan)
+    }
+}
+
+/// `vcpu`'s bit in a set of them.
+const fn bit(vcpu: usize) -> u64 {
+    if vcpu < u64::BITS as usize {
+        1 << vcpu
+    } else {
+        0
+    }
+}
