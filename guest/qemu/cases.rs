@@ -39,7 +39,7 @@ impl Machine<'_> {
 type Fits = fn(&Cpu) -> bool;
 
 /// Guests that pass or fail by themselves, on every machine and with both policies of rights.
-const MEMORY_GUESTS: [&str; 8] = [
+const MEMORY_GUESTS: [&str; 9] = [
     "founding_bug",
     "s1ptw",
     "page_crossing",
@@ -47,6 +47,7 @@ const MEMORY_GUESTS: [&str; 8] = [
     "first_touch",
     "integrity",
     "el0_pages",
+    "set_way",
     "aborts",
 ];
 /// Guests that pass or fail by themselves, on every machine.
