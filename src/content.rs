@@ -38,13 +38,34 @@ impl Content {
         self.range
     }
 
-    /// Copies what falls into the guest page `ipa_page` into the page at `page`.
-    pub fn fill<M: Machine>(&self, m: &mut M, ipa_page: IpaRange, page: Pa) {
-        let Some(part) = self.range.intersect(&ipa_page) else {
+    /// The memory in which the bytes of `leaf` lie just as a leaf of that size needs them: all of it this content's, in one
+    /// piece, aligned to its size. Such memory can be lent to a guest, as it is.
+    #[must_use]
+    pub fn in_place(&self, leaf: IpaRange) -> Option<PaRange> {
+        let from = leaf.start.raw().checked_sub(self.range.start.raw())?;
+        if self.range.size.checked_sub(from)? < leaf.size {
+            return None;
+        }
+        let start = match &self.source {
+            Source::Memory(base) => base.checked_add(from)?,
+            Source::Pages(pages) if leaf.size == PAGE_SIZE && from.is_multiple_of(PAGE_SIZE) => {
+                pages.get((from / PAGE_SIZE) as usize)?.pa()
+            }
+            Source::Pages(_) | Source::Bytes(_) => return None,
+        };
+        start.is_aligned(leaf.size).then_some(PaRange {
+            start,
+            size: leaf.size,
+        })
+    }
+
+    /// Copies what falls into `leaf`, a page or a block of the guest's, into the memory at `memory`.
+    pub fn fill<M: Machine>(&self, m: &mut M, leaf: IpaRange, memory: Pa) {
+        let Some(part) = self.range.intersect(&leaf) else {
             return;
         };
         let from = part.start.raw() - self.range.start.raw();
-        let to = page.add(part.start.raw() - ipa_page.start.raw());
+        let to = memory.add(part.start.raw() - leaf.start.raw());
         match &self.source {
             Source::Memory(base) => m.copy(
                 PaRange {
@@ -75,7 +96,7 @@ impl Content {
     }
 }
 
-/// Copies `size` bytes at `from` of a row of pages; at most two pages' worth, as the target is one page.
+/// Copies `size` bytes at `from` of a row of pages.
 fn copy_pages<M: Machine>(
     m: &mut M,
     pages: &[OwnedPage],

@@ -2,18 +2,23 @@
 //!
 //! [`resolve`] is the order of decisions; the two kinds of fault part at the live leaf. `translation` maps where nothing
 //! is, `permission` relaxes what is there, and neither can do the other's work. The fault status is only a hint that is
-//! cross-checked: between the fault and now another vCPU may have been here.
+//! cross-checked: between the fault and now another vCPU may have been here. How much one fault brings is `policy`'s, and
+//! the work of `block` and `neighbours`; memory that is lent is copied by `copy` when it is written.
 //!
 //! Nothing in here knows of VMs or devices. What somebody else must do is answered as a [`Resolution`].
 //!
 //! Source: DDI 0487 "Stage 2 translation", "Abort exceptions"; handbook for the bugs behind each rule.
 
+mod block;
+mod copy;
 mod emulate;
 pub mod inject;
 mod ipa;
+mod neighbours;
 mod permission;
 mod policy;
 pub mod progress;
+mod ram;
 mod stage1;
 mod status;
 pub mod stop;
@@ -32,11 +37,12 @@ use crate::machine::Machine;
 use crate::page_pool::PagePool;
 use crate::registers::Registers;
 use crate::slot::{Kind, Slots};
-use crate::stage2::{Leaf, Stage2, maintenance};
+use crate::stage2::{Leaf, Present, Stage2, maintenance};
 use crate::stats::Counters;
 use inject::Exception;
 use ipa::Located;
 use progress::{Attempt, Escalation, Progress};
+use ram::RamFault;
 
 /// The memory of a VM, as a fault sees it.
 pub struct GuestMemory<'a> {
@@ -56,6 +62,21 @@ pub struct GuestMemory<'a> {
     pub erratum_834220: bool,
     /// `HCR_EL2.TEA`: external aborts of the guest's own accesses and walks come to EL2.
     pub guest_errors_trap: bool,
+}
+
+impl GuestMemory<'_> {
+    /// Whether something was loaded into a part of `leaf`.
+    fn has_contents(&self, leaf: IpaRange) -> bool {
+        self.contents
+            .iter()
+            .any(|content| content.range().overlaps(&leaf))
+    }
+
+    /// Fills `memory`, which is zeroed and stands for `leaf`, with its contents.
+    fn fill<M: Machine>(&self, leaf: IpaRange, memory: Pa, m: &mut M) {
+        let contents = self.contents.iter();
+        contents.for_each(|content| content.fill(m, leaf, memory));
+    }
 }
 
 /// The vCPU's part in it.
@@ -195,10 +216,14 @@ fn by_slot<M: Machine>(
         .find(fault.ipa)
         .map(|slot| (slot.kind, slot.range))
     {
-        Some((Kind::Ram(_), _)) => by_leaf(memory, vcpu, fault, Backing::Pool, m),
+        Some((Kind::Ram(most), range)) if most.allows(fault.need.rights()) => {
+            let ram = RamFault::new(memory, vcpu, fault, range, most);
+            by_leaf(memory, vcpu, fault, &Backing::Ram(ram), m)
+        }
+        Some((Kind::Ram(_), _)) => denied(memory, vcpu, fault, m),
         Some((Kind::Window(base), range)) if !fault.abort.is_fetch && !fault.abort.s1ptw => {
             let page = base.add(fault.ipa.page().raw() - range.start.raw());
-            by_leaf(memory, vcpu, fault, Backing::Window(page), m)
+            by_leaf(memory, vcpu, fault, &Backing::Window(page), m)
         }
         Some((Kind::Device(device), range)) if fault.is_plain_data() => {
             let window = emulate::Window { device, range };
@@ -212,10 +237,9 @@ fn by_slot<M: Machine>(
 }
 
 /// What a page that is not mapped yet is made of.
-#[derive(Clone, Copy)]
-enum Backing {
-    /// A page of the pool.
-    Pool,
+enum Backing<'a> {
+    /// Memory: of the pool, or lent.
+    Ram(RamFault<'a>),
     /// The hardware's own, at this address.
     Window(Pa),
 }
@@ -225,7 +249,7 @@ fn by_leaf<M: Machine>(
     memory: &GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
     fault: &Fault<'_>,
-    backing: Backing,
+    backing: &Backing<'_>,
     m: &mut M,
 ) -> Resolution {
     let leaf = memory.stage2.walk().leaf(m, fault.ipa);
@@ -245,18 +269,32 @@ fn by_leaf<M: Machine>(
     if let Escalation::Stop { repeats } = escalation {
         return Resolution::Stop(Stop::NoProgress { attempt, repeats });
     }
-    let is_translation = matches!(fault.abort.status, FaultStatus::Translation(_));
-    let answer = match leaf {
-        Leaf::Absent(absent) => {
-            vcpu.counters.cross_check.add(u64::from(!is_translation));
-            match backing {
-                Backing::Pool => translation::resolve(memory, vcpu, fault, absent, m),
-                Backing::Window(page) => translation::map_window(memory, vcpu, absent, page, m),
-            }
+    let is_other = match (&leaf, fault.abort.status) {
+        (Leaf::Absent(_), FaultStatus::Translation(_))
+        | (Leaf::Present(_), FaultStatus::Permission(_)) => false,
+        (Leaf::Present(present), FaultStatus::AccessFlag(_)) => present.is_young(),
+        _ => true,
+    };
+    vcpu.counters.cross_check.add(u64::from(is_other));
+    let answer = match (leaf, backing) {
+        // Another vCPU fills a block here, or makes a leaf again: the guest tries until it has, and takes its interrupts
+        // meanwhile.
+        (Leaf::Absent(absent), _) if absent.is_locked() => {
+            vcpu.counters.raced.add(1);
+            Resolution::Retry
         }
-        Leaf::Present(present) => {
-            vcpu.counters.cross_check.add(u64::from(is_translation));
-            permission::resolve(memory, vcpu, fault, present, m)
+        (Leaf::Absent(absent), Backing::Ram(ram)) => translation::resolve(ram, absent, m),
+        (Leaf::Absent(absent), Backing::Window(page)) => {
+            translation::map_window(memory, vcpu, absent, *page, m)
+        }
+        // A leaf without its flag is in no TLB: to set it is all.
+        (Leaf::Present(present), _) if is_about_age(fault, &present) => {
+            vcpu.counters.aged.add(u64::from(present.make_young(m)));
+            Resolution::Retry
+        }
+        (Leaf::Present(present), Backing::Ram(ram)) => permission::resolve(ram, present, m),
+        (Leaf::Present(present), Backing::Window(_)) => {
+            permission::drop_stale(vcpu, fault, present, m)
         }
     };
     vcpu.counters.tlbi.add(u64::from(progress::escalate(
@@ -268,6 +306,26 @@ fn by_leaf<M: Machine>(
     answer
 }
 
+/// Whether the CPU faulted for want of the access flag, and it is wanting.
+fn is_about_age(fault: &Fault<'_>, present: &Present<'_>) -> bool {
+    matches!(fault.abort.status, FaultStatus::AccessFlag(_)) && !present.is_young()
+}
+
+/// RAM that the guest may not use in this way: read-only, or execute-never. What it tried fails as on a bus that refuses;
+/// cache maintenance that wants to write is no exception.
+fn denied<M: Machine>(
+    memory: &GuestMemory<'_>,
+    vcpu: &mut FaultingVcpu<'_>,
+    fault: &Fault<'_>,
+    m: &mut M,
+) -> Resolution {
+    if fault.abort.s1ptw {
+        external_on_walk(memory, vcpu, fault, m)
+    } else {
+        external(fault)
+    }
+}
+
 /// Nothing there that the access could mean.
 fn not_memory<M: Machine>(
     memory: &GuestMemory<'_>,
@@ -276,16 +334,7 @@ fn not_memory<M: Machine>(
     m: &mut M,
 ) -> Resolution {
     if fault.abort.s1ptw {
-        // The guest's tables lie in nothing. Its own walk says at which of its levels.
-        return match stage1::level_of_table(memory.stage2, fault.far, fault.ipa, m) {
-            Some(level) => Resolution::Inject(Exception::external_on_walk(
-                fault.abort,
-                fault.far,
-                fault.ipa,
-                level,
-            )),
-            None => unlocated(vcpu, fault.abort, fault.far, m),
-        };
+        return external_on_walk(memory, vcpu, fault, m);
     }
     if fault.abort.is_maintenance {
         vcpu.counters.skipped.add(1);
@@ -294,16 +343,26 @@ fn not_memory<M: Machine>(
     external(fault)
 }
 
-fn external(fault: &Fault<'_>) -> Resolution {
-    Resolution::Inject(Exception::external(fault.abort, fault.far, fault.ipa))
+/// The guest's walk cannot read its table, or not update it. Its own tables say at which of its levels.
+fn external_on_walk<M: Machine>(
+    memory: &GuestMemory<'_>,
+    vcpu: &mut FaultingVcpu<'_>,
+    fault: &Fault<'_>,
+    m: &mut M,
+) -> Resolution {
+    match stage1::level_of_table(memory.stage2, fault.far, fault.ipa, m) {
+        Some(level) => Resolution::Inject(Exception::external_on_walk(
+            fault.abort,
+            fault.far,
+            fault.ipa,
+            level,
+        )),
+        None => unlocated(vcpu, fault.abort, fault.far, m),
+    }
 }
 
-/// The contents that touch the page at `ipa`.
-fn contents_of(contents: &[Content], ipa: Ipa) -> impl Iterator<Item = &Content> {
-    let page = page_of(ipa);
-    contents
-        .iter()
-        .filter(move |content| content.range().overlaps(&page))
+fn external(fault: &Fault<'_>) -> Resolution {
+    Resolution::Inject(Exception::external(fault.abort, fault.far, fault.ipa))
 }
 
 const fn page_of(ipa: Ipa) -> IpaRange {

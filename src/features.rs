@@ -335,11 +335,11 @@ pub const fn pa_range(bits: u32) -> u64 {
 pub struct Midr(pub u64);
 
 impl Midr {
-    const fn part(self) -> u64 {
+    pub(crate) const fn part(self) -> u64 {
         self.0 >> 4 & 0xfff
     }
 
-    const fn is_arm(self) -> bool {
+    pub(crate) const fn is_arm(self) -> bool {
         self.0 >> 24 & 0xff == b'A' as u64
     }
 

@@ -47,6 +47,9 @@ pub const RTC: IpaRange = window(0x0901_0000, 0x1000);
 /// Interrupt of [`RTC`].
 pub const RTC_INTERRUPT: IntId = spi(2);
 
+/// What was stolen from each vCPU, 64 bytes each: memory that the guest can read.
+pub const STOLEN_TIME: IpaRange = window(0x090a_0000, 0x1000);
+
 /// All virtio-mmio windows, 512 bytes each; there is no device in any of them.
 pub const VIRTIO: IpaRange = window(0x0a00_0000, 0x4000);
 
@@ -127,6 +130,7 @@ mod tests {
             row("GICR (GICv3)", GICR, None),
             row("PL011", UART, Some(UART_INTERRUPT)),
             row("PL031", RTC, Some(RTC_INTERRUPT)),
+            row("stolen time", STOLEN_TIME, None),
             row("virtio-mmio", VIRTIO, Some(VIRTIO_INTERRUPT)),
         ] {
             assert!(
@@ -164,7 +168,7 @@ mod tests {
             size: RAM_MAX,
         };
         let most = redistributors(crate::vgic::MAX_VCPUS);
-        let windows = [FLASH, GICD, GICC, most, UART, RTC, VIRTIO, ram];
+        let windows = [FLASH, GICD, GICC, most, UART, RTC, STOLEN_TIME, VIRTIO, ram];
         for (index, one) in windows.iter().enumerate() {
             assert!(
                 windows

@@ -5,10 +5,20 @@
 //! `x0`; calls of the 32-bit convention have 32-bit arguments. `docs/guest-abi.md` tells guests' authors the same, and a
 //! test keeps the identifiers there equal. PSCI is next door.
 //!
-//! Does not do: conduits (both are answered alike; the caller advances the PC of a trapped SMC), immediates other than 0,
-//! TRNG and PV time, and firmware workarounds: a CPU that needs one shows to the guest as "not known".
+//! `x4` and up are preserved, floating point and SVE registers too, so a caller that sets the "no SVE live" hint
+//! (identifier bit 16) names a function that does not exist, as version 1.1 has it.
 //!
-//! Source: DEN 0028 "SMC Calling Convention", version 1.1 and later.
+//! Does not do: conduits (both are answered alike; the caller advances the PC of a trapped SMC), immediates other than 0, and
+//! firmware workarounds.
+//!
+//! Sources: DEN 0028 "SMC Calling Convention", version 1.1 and later; DEN 0057 "Paravirtualized Time for Arm-based Systems".
+
+mod mitigations;
+pub mod trng;
+
+pub use mitigations::{
+    ARCH_WORKAROUND_1, ARCH_WORKAROUND_2, ARCH_WORKAROUND_3, Mitigation, Mitigations, Workaround,
+};
 
 use crate::addr::Ipa;
 use crate::psci;
@@ -17,12 +27,10 @@ use crate::psci;
 pub const VERSION: u32 = 0x8000_0000;
 /// `SMCCC_ARCH_FEATURES`.
 pub const ARCH_FEATURES: u32 = 0x8000_0001;
-/// `SMCCC_ARCH_WORKAROUND_1`: branch target injection.
-pub const ARCH_WORKAROUND_1: u32 = 0x8000_8000;
-/// `SMCCC_ARCH_WORKAROUND_2`: speculative store bypass.
-pub const ARCH_WORKAROUND_2: u32 = 0x8000_7fff;
-/// `SMCCC_ARCH_WORKAROUND_3`: branch history injection.
-pub const ARCH_WORKAROUND_3: u32 = 0x8000_3fff;
+/// `PV_TIME_FEATURES`: which parts of paravirtual time are there?
+pub const PV_TIME_FEATURES: u32 = 0xc500_0020;
+/// `PV_TIME_ST`: where does the calling vCPU find its stolen time?
+pub const PV_TIME_ST: u32 = 0xc500_0021;
 /// Call UID query of the vendor-specific hypervisor service: who we are.
 pub const CALL_UID: u32 = 0x8600_ff01;
 /// Our own: the guest is done, with a code.
@@ -58,6 +66,12 @@ pub enum Call {
     ArchFeatures(u32),
     /// One of the workarounds.
     Workaround(Workaround),
+    /// One of the entropy functions.
+    Trng(trng::Call),
+    /// Is this function of paravirtual time there?
+    PvTimeFeatures(u32),
+    /// Where does this vCPU find its stolen time?
+    StolenTime,
     /// Who are you?
     Uid,
     /// The guest is done.
@@ -104,6 +118,10 @@ pub enum Action {
         /// The code.
         code: u64,
     },
+    /// `x0` to `x3` get [`trng::Request::answer`] and the guest goes on.
+    Random(trng::Request),
+    /// `x0` gets the address of the calling vCPU's stolen time, or NOT_SUPPORTED if there is no memory for it.
+    StolenTime,
     /// `x0` to `x3` get [`counter`] of the VM's counter of this number and the guest goes on.
     Counter {
         /// The number; there may be no such counter.
@@ -130,6 +148,17 @@ pub const fn counter(value: Option<u64>) -> [u64; 4] {
     }
 }
 
+/// What an answer depends on besides the call.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Who calls.
+    pub caller: psci::Caller<'a>,
+    /// What is known about the CPUs' weaknesses.
+    pub mitigations: Mitigations,
+    /// Whether there is a source of entropy.
+    pub has_entropy: bool,
+}
+
 impl Call {
     /// The call that `x0` to `x3` make.
     #[must_use]
@@ -139,9 +168,14 @@ impl Call {
         if let Some(call) = psci::Call::decode(x) {
             return Self::Psci(call);
         }
+        if let Some(call) = trng::Call::decode(function, x1) {
+            return Self::Trng(call);
+        }
         match function {
             VERSION => Self::Version,
             ARCH_FEATURES => Self::ArchFeatures(low(x1)),
+            PV_TIME_FEATURES => Self::PvTimeFeatures(low(x1)),
+            PV_TIME_ST => Self::StolenTime,
             CALL_UID => Self::Uid,
             EXIT => Self::Exit { code: x1 },
             COUNTER => Self::Counter { id: x1 },
@@ -154,16 +188,22 @@ impl Call {
 
     /// What is to be done about it.
     #[must_use]
-    pub fn action(&self, caller: &psci::Caller<'_>, mitigations: Mitigations) -> Action {
+    pub fn action(&self, context: &Context<'_>) -> Action {
+        let mitigations = context.mitigations;
         match *self {
-            Self::Psci(call) => call.action(caller),
+            Self::Psci(call) => call.action(&context.caller),
             Self::Version => Action::answer(SMCCC_1_1),
             Self::ArchFeatures(function) => arch_features(function, mitigations),
             Self::Workaround(workaround) => match mitigations.of(workaround) {
                 Mitigation::NotRequired => Action::answer(SUCCESS),
                 Mitigation::Unknown => Action::NOT_SUPPORTED,
             },
-            Self::Uid => Action::Return(uid_words()),
+            Self::Trng(call) if context.has_entropy => call.action(),
+            Self::Trng(_) => Action::NOT_SUPPORTED,
+            Self::PvTimeFeatures(PV_TIME_FEATURES | PV_TIME_ST) => Action::answer(SUCCESS),
+            Self::PvTimeFeatures(_) => Action::NOT_SUPPORTED,
+            Self::StolenTime => Action::StolenTime,
+            Self::Uid => Action::Return(uuid_words(&UID)),
             Self::Exit { code } => Action::Exit { code },
             Self::Counter { id } => Action::Counter { id },
             Self::Unknown { .. } => Action::NOT_SUPPORTED,
@@ -177,7 +217,7 @@ pub(crate) const fn low(x: u64) -> u32 {
 }
 
 fn arch_features(function: u32, mitigations: Mitigations) -> Action {
-    if matches!(function, VERSION | ARCH_FEATURES) {
+    if matches!(function, VERSION | ARCH_FEATURES | PV_TIME_FEATURES) {
         return Action::answer(SUCCESS);
     }
     let Some(workaround) = Workaround::from_function(function) else {
@@ -190,93 +230,14 @@ fn arch_features(function: u32, mitigations: Mitigations) -> Action {
     }
 }
 
-/// Our UID as the convention returns it: four words, the first byte in the lowest bits of the first.
-fn uid_words() -> [u64; 4] {
-    let (words, _) = UID.as_chunks::<4>();
+/// A UUID as the convention returns it: four words, the first byte in the lowest bits of the first.
+fn uuid_words(uuid: &[u8; 16]) -> [u64; 4] {
+    let (words, _) = uuid.as_chunks::<4>();
     let mut x = [0; 4];
     for (register, word) in x.iter_mut().zip(words) {
         *register = u64::from(u32::from_le_bytes(*word));
     }
     x
-}
-
-/// A weakness of CPUs that firmware can work around.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Workaround {
-    /// `SMCCC_ARCH_WORKAROUND_1`.
-    BranchTarget,
-    /// `SMCCC_ARCH_WORKAROUND_2`.
-    SpeculativeStore,
-    /// `SMCCC_ARCH_WORKAROUND_3`.
-    BranchHistory,
-}
-
-impl Workaround {
-    const fn from_function(function: u32) -> Option<Self> {
-        match function {
-            ARCH_WORKAROUND_1 => Some(Self::BranchTarget),
-            ARCH_WORKAROUND_2 => Some(Self::SpeculativeStore),
-            ARCH_WORKAROUND_3 => Some(Self::BranchHistory),
-            _ => None,
-        }
-    }
-}
-
-/// What is known about a weakness on this CPU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Mitigation {
-    /// The CPU does not have it.
-    NotRequired,
-    /// We do not know, or it has it and we do nothing: the guest is told that it is on its own.
-    #[default]
-    Unknown,
-}
-
-/// What is known about all of them. The default claims nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Mitigations {
-    /// Branch target injection (Spectre variant 2).
-    pub branch_target: Mitigation,
-    /// Speculative store bypass (variant 4).
-    pub speculative_store: Mitigation,
-    /// Branch history injection.
-    pub branch_history: Mitigation,
-}
-
-/// Position of `ID_AA64PFR0_EL1.CSV2`, four bits.
-const CSV2_SHIFT: u32 = 56;
-/// `CSV2` from here on: branch targets do not leak between contexts.
-const CSV2_BRANCH_TARGETS: u64 = 1;
-/// `CSV2` from here on (`FEAT_CSV2_3`): nor does branch history.
-const CSV2_BRANCH_HISTORY: u64 = 3;
-
-impl Mitigations {
-    /// What `ID_AA64PFR0_EL1` proves; the AND over all CPUs a vCPU may run on is the caller's.
-    #[must_use]
-    pub const fn from_pfr0(id_aa64pfr0: u64) -> Self {
-        let csv2 = (id_aa64pfr0 >> CSV2_SHIFT) & 0xf;
-        Self {
-            branch_target: proved(csv2 >= CSV2_BRANCH_TARGETS),
-            speculative_store: Mitigation::Unknown,
-            branch_history: proved(csv2 >= CSV2_BRANCH_HISTORY),
-        }
-    }
-
-    const fn of(self, workaround: Workaround) -> Mitigation {
-        match workaround {
-            Workaround::BranchTarget => self.branch_target,
-            Workaround::SpeculativeStore => self.speculative_store,
-            Workaround::BranchHistory => self.branch_history,
-        }
-    }
-}
-
-const fn proved(unaffected: bool) -> Mitigation {
-    if unaffected {
-        Mitigation::NotRequired
-    } else {
-        Mitigation::Unknown
-    }
 }
 
 #[cfg(test)]

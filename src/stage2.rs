@@ -26,8 +26,8 @@ mod unmap;
 pub mod vmid;
 pub mod walk;
 
-pub use absent::{Absent, Claim, Mapped};
-pub use clean::{CleanBlock, CleanPage};
+pub use absent::{Absent, Claim, Mapped, Neighbours, Supply, WINDOW_PAGES};
+pub use clean::{CleanBlock, CleanPage, Lent};
 pub use config::{Config, ConfigError};
 pub use descriptor::{Descriptor, Level, Memory, Rights, View};
 pub use dirty::LogError;

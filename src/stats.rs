@@ -67,8 +67,18 @@ pub struct Counters {
     pub raced: Count,
     /// Faults whose IPA came from AT because HPFAR_EL2 was not to be believed.
     pub translated_by_at: Count,
-    /// Pages mapped.
+    /// Pages mapped, those of blocks and those that are lent among them.
     pub mapped: Count,
+    /// Blocks of the pool mapped.
+    pub blocks: Count,
+    /// Pages of modules mapped in place, those of blocks among them.
+    pub lent: Count,
+    /// Pages of modules copied because the guest wrote them, those of blocks among them.
+    pub copied: Count,
+    /// Blocks split because a page of them needed to be alone.
+    pub split: Count,
+    /// Access flags set for a guest whose CPU does not set them.
+    pub aged: Count,
     /// Hardware window pages mapped.
     pub windows: Count,
     /// Leaves relaxed by R, W, X.
@@ -192,6 +202,11 @@ impl Counters {
             raced,
             translated_by_at,
             mapped,
+            blocks,
+            lent,
+            copied,
+            split,
+            aged,
             windows,
             relaxed,
             icache,
@@ -222,6 +237,11 @@ impl Counters {
             raced,
             translated_by_at,
             mapped,
+            blocks,
+            lent,
+            copied,
+            split,
+            aged,
             windows,
             icache,
             dcache,

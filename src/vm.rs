@@ -11,6 +11,7 @@ mod calls;
 mod devices;
 mod input;
 mod load;
+mod stolen;
 mod summary;
 mod vcpu;
 
@@ -18,6 +19,7 @@ use devices::Outcome;
 pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER, device_name};
 pub use input::{HOTKEY, Input, Typed};
 pub use load::{Bytes, LoadError, Loaded, Modules, load};
+pub use stolen::StolenTime;
 pub use summary::Summary;
 pub use vcpu::Vcpu;
 
@@ -88,6 +90,12 @@ pub trait Host: Machine {
     /// Has these vCPUs of this VM, a bit each, look at their interrupts: those that run leave the guest, those that wait
     /// wake. Others do it anyway before they enter.
     fn kick(&mut self, vcpus: u64);
+
+    /// A random number from the CPU (FEAT_RNG); `None`: it has none now. Asked only if every CPU has the feature.
+    fn entropy(&mut self) -> Option<u64>;
+
+    /// Stores 64 bits at a multiple of 8 in memory that a guest may read, in one access.
+    fn store(&mut self, at: Pa, value: u64);
 
     /// Returns when each of these vCPUs of this VM, a bit each and none of them this one, has been out of its guest since
     /// the call, with what it did there folded in ([`Devices::fold_in`]).
@@ -168,12 +176,14 @@ pub struct Vm {
     mitigations: Mitigations,
     erratum_834220: bool,
     guest_errors_trap: bool,
+    has_entropy: bool,
     devices: TicketMutex<Devices>,
     /// A copy of [`Devices::vcpus_to_plan`], for a look without the lock.
     to_plan: AtomicU64,
     has_console: bool,
     /// Which vCPUs are on.
     power: Power,
+    stolen: StolenTime,
     /// What each vCPU did.
     counters: Vec<Arc<Counters>>,
 }
@@ -258,10 +268,12 @@ impl Vm {
             mitigations: ground.mitigations,
             erratum_834220: ground.features.erratum_834220,
             guest_errors_trap: ground.features.ras,
+            has_entropy: ground.features.rng,
             to_plan: AtomicU64::new(devices.vcpus_to_plan()),
             devices: TicketMutex::new(devices),
             has_console: config.console,
             power: Power::new(config.vcpus as usize),
+            stolen: StolenTime::new(config.vcpus as usize),
             counters: (0..config.vcpus).map(|_| Arc::default()).collect(),
         })
     }
@@ -337,6 +349,12 @@ impl Vm {
         self.to_plan.load(Ordering::Relaxed) & 1 << (index % MAX_VCPUS) != 0
     }
 
+    /// What was stolen from its vCPUs: who schedules them says so.
+    #[must_use]
+    pub const fn stolen(&self) -> &StolenTime {
+        &self.stolen
+    }
+
     /// The vCPU that the VM starts with, at its entry point.
     #[must_use]
     pub fn boot_vcpu(&self) -> Vcpu {
@@ -390,12 +408,12 @@ impl Vm {
             Exit::Hvc(imm) => {
                 exits.calls.add(1);
                 vcpu.progress.retired();
-                self.call(vcpu, *imm, host)
+                self.call(vcpu, *imm, pool, host)
             }
             Exit::Smc(imm) => {
                 exits.calls.add(1);
                 vcpu.retire(false);
-                self.call(vcpu, *imm, host)
+                self.call(vcpu, *imm, pool, host)
             }
             Exit::SysReg(access) => {
                 exits.sysreg.add(1);
@@ -609,6 +627,10 @@ fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError>
     slots.add(Slot {
         range: ram,
         kind: Kind::Ram(Rights::ALL),
+    })?;
+    slots.add(Slot {
+        range: platform::STOLEN_TIME,
+        kind: Kind::Ram(Rights::READ),
     })?;
     slots.add(Slot {
         range: platform::FLASH,

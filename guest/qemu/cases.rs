@@ -51,11 +51,12 @@ const MEMORY_GUESTS: [&str; 9] = [
     "aborts",
 ];
 /// Guests that pass or fail by themselves, on every machine.
-const OTHER_GUESTS: [&str; 7] = [
+const OTHER_GUESTS: [&str; 8] = [
     "mmio_widths",
     "pair_access",
     "timer",
     "psci",
+    "offers",
     "id_registers",
     "every_register",
     "every_device",

@@ -65,7 +65,7 @@ pub(super) fn boot(x0: Pa) -> Machine {
     let board = Board::from_tree(&tree).unwrap_or_else(|error| refuse(format_args!("{error}")));
     power::prepare(board.psci.filter(|_| !el3::is_ours()), board.watchdog);
     greet(&board, blob);
-    let features = cpu();
+    let mut features = cpu();
     options
         .warnings
         .iter()
@@ -89,6 +89,8 @@ pub(super) fn boot(x0: Pa) -> Machine {
     );
     let clock = clock(&board, &options);
     let seed = seed(&board, &options, blob, &features);
+    // A run that is to be like another offers guests no randomness of its own.
+    features.rng &= options.seed.is_none();
     Machine {
         cpu: Cpu::new(&features, gic),
         ids: ids::raw(),
@@ -104,7 +106,7 @@ pub(super) fn boot(x0: Pa) -> Machine {
         clock,
         seed,
         crash: options.crash,
-        mitigations: Mitigations::from_pfr0(features.pfr0),
+        mitigations: Mitigations::new(features.midr, features.pfr0),
         features,
     }
 }

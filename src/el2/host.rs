@@ -3,14 +3,33 @@
 use core::fmt;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
-use faultline::addr::Ipa;
+use faultline::addr::{Ipa, Pa};
 use faultline::vgic::{ListRegister, MAX_LIST_REGISTERS};
 use faultline::vm::Host;
 use tock_registers::interfaces::Readable;
 
 use super::console::{self, log};
 use super::interrupts;
-use super::machine::Cpu;
+use super::machine::{Cpu, identity};
+
+/// Times a CPU that has no random number yet is asked again.
+const ENTROPY_ATTEMPTS: u32 = 16;
+
+/// RNDRRS: a number from a generator that was seeded for it, or none, which is what NZCV says then (FEAT_RNG).
+fn random_reseeded() -> Option<u64> {
+    let (value, is_there): (u64, u64);
+    // SAFETY: a register that is only read; the flags are declared clobbered by default.
+    unsafe {
+        core::arch::asm!(
+            "mrs {value}, S3_3_C2_C4_1",
+            "cset {is_there}, ne",
+            value = out(reg) value,
+            is_there = out(reg) is_there,
+            options(nomem, nostack)
+        );
+    }
+    (is_there != 0).then_some(value)
+}
 
 impl Host for Cpu {
     fn put_console(&mut self, byte: u8) {
@@ -56,6 +75,15 @@ impl Host for Cpu {
 
     fn kick(&mut self, vcpus: u64) {
         let _ = vcpus;
+    }
+
+    fn entropy(&mut self) -> Option<u64> {
+        (0..ENTROPY_ATTEMPTS).find_map(|_| random_reseeded())
+    }
+
+    fn store(&mut self, at: Pa, value: u64) {
+        // SAFETY: an aligned word of a page that a guest may only read.
+        unsafe { identity::<u64>(at).write_volatile(value) };
     }
 
     fn recall(&mut self, vcpus: u64) {

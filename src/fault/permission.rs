@@ -1,20 +1,22 @@
-//! Permission faults: a page is mapped with too few rights. Relax them in place; never allocate, never map over it.
+//! Permission faults: memory is mapped with too few rights. Relax them in place; never map over it.
+//!
+//! Nothing is allocated but for two reasons: a block is split where rights are needed page by page, and memory that is
+//! lent is copied when it is written.
 
 use crate::exit::Need;
-use crate::fault::{Fault, FaultingVcpu, GuestMemory, Resolution};
+use crate::fault::ram::RamFault;
+use crate::fault::{Fault, FaultingVcpu, Resolution, copy, page_of};
 use crate::machine::Machine;
-use crate::stage2::maintenance::{self, page_at};
-use crate::stage2::{Grant, Present, Relaxed};
+use crate::stage2::maintenance;
+use crate::stage2::{Grant, Leaf, Level, OutOfPages, Present, Relaxed, Rights};
 
-/// Answers a fault on RAM where the walk found a page.
+/// Answers a fault on RAM where the walk found a page or a block.
 ///
-/// A page that has the right already was faulted on through a stale TLB entry: `relax` drops that too, so no path back
+/// A leaf that has the right already was faulted on through a stale TLB entry: `relax` drops that too, so no path back
 /// into the guest leaves things as they were.
 #[inline(never)] // `faultline break` of gdb stops here
 pub(super) fn resolve<M: Machine>(
-    memory: &GuestMemory<'_>,
-    vcpu: &mut FaultingVcpu<'_>,
-    fault: &Fault<'_>,
+    fault: &RamFault<'_>,
     present: Present<'_>,
     m: &mut M,
 ) -> Resolution {
@@ -22,41 +24,85 @@ pub(super) fn resolve<M: Machine>(
     if let Some(answer) = map_on_permission(&present) {
         return answer;
     }
+    if present.rights().allows(fault.need.rights()) {
+        return relax(fault, present, m);
+    }
+    if fault.is_logged && !present.level().is_last() {
+        return match split(fault, m) {
+            Ok(Leaf::Present(page)) => one_leaf(fault, page, m),
+            // Taken back, or being changed: the guest tries again with what is there now.
+            Ok(Leaf::Absent(_)) => {
+                fault.note_raced();
+                Resolution::Retry
+            }
+            Err(OutOfPages) => fault.out_of_pages(),
+        };
+    }
+    one_leaf(fault, present, m)
+}
+
+fn one_leaf<M: Machine>(fault: &RamFault<'_>, present: Present<'_>, m: &mut M) -> Resolution {
+    if fault.need == Need::Write && present.is_lent() {
+        copy::resolve(fault, present, m)
+    } else {
+        relax(fault, present, m)
+    }
+}
+
+/// Splits the block at the place that faulted down to pages. Answers what is mapped there then.
+pub(super) fn split<'a, M: Machine>(
+    fault: &RamFault<'a>,
+    m: &mut M,
+) -> Result<Leaf<'a>, OutOfPages> {
+    let stage2 = fault.memory.stage2;
+    let blocks = stage2.split(m, page_of(fault.ipa), Level::LAST, fault.memory.pool)?;
+    fault.counters.split.add(blocks);
+    Ok(stage2.walk().leaf(m, fault.ipa))
+}
+
+/// Gives a leaf the rights it lacks, in place.
+fn relax<M: Machine>(fault: &RamFault<'_>, present: Present<'_>, m: &mut M) -> Resolution {
     let before = present.rights();
-    let grant = more_rights(memory, vcpu, fault.need, &present, m);
+    let mut grant = fault.data_grant();
+    if present.is_lent() {
+        grant = Grant::data(grant.rights().without(Rights::WRITE));
+    }
+    if fault.need == Need::Execute && !before.allows(Rights::EXECUTE) {
+        let (memory, coherence) = (present.output(), fault.memory.stage2.coherence());
+        let make_executable = |m: &mut M| maintenance::make_executable(m, memory, coherence);
+        grant = fault.and_execute(grant, make_executable, m);
+    }
     let added = grant.rights().without(before);
-    vcpu.counters.tlbi.add(1);
+    fault.counters.tlbi.add(1);
     match present.relax(m, grant) {
         Relaxed::Relaxed => {
-            vcpu.counters.note_permission(fault.need);
+            fault.counters.note_permission(fault.need);
             for need in [Need::Read, Need::Write, Need::Execute] {
-                vcpu.counters.relaxed[need as usize].add(u64::from(added.allows(need.rights())));
+                fault.counters.relaxed[need as usize].add(u64::from(added.allows(need.rights())));
             }
         }
-        Relaxed::Sufficient => vcpu.counters.sufficient.add(1),
+        Relaxed::Sufficient => fault.counters.sufficient.add(1),
         // Somebody else changed the leaf: the guest tries again with what is there now.
-        Relaxed::Raced { .. } => vcpu.counters.raced.add(1),
+        Relaxed::Raced { .. } => fault.note_raced(),
     }
     Resolution::Retry
 }
 
-/// What the guest needs, and what its policy gives with it.
-fn more_rights<M: Machine>(
-    memory: &GuestMemory<'_>,
-    vcpu: &mut FaultingVcpu<'_>,
-    need: Need,
-    present: &Present<'_>,
+/// Answers a fault on a window that is mapped already: it has all the rights a window has, so the CPU's entry is stale.
+pub(super) fn drop_stale<M: Machine>(
+    vcpu: &FaultingVcpu<'_>,
+    fault: &Fault<'_>,
+    present: Present<'_>,
     m: &mut M,
-) -> Grant {
-    let grant = Grant::data(memory.rights.data_rights(need));
-    if need == Need::Execute && !present.rights().allows(need.rights()) {
-        let page = page_at(present.output_address());
-        let ready = maintenance::make_executable(m, page, memory.stage2.coherence());
-        vcpu.counters.icache.add(u64::from(ready.was_maintained()));
-        grant.and_execute(ready)
-    } else {
-        grant
+) -> Resolution {
+    let grant = Grant::data(fault.need.rights());
+    vcpu.counters.tlbi.add(1);
+    match present.relax(m, grant) {
+        Relaxed::Relaxed => vcpu.counters.note_permission(fault.need),
+        Relaxed::Sufficient => vcpu.counters.sufficient.add(1),
+        Relaxed::Raced { .. } => vcpu.counters.raced.add(1),
     }
+    Resolution::Retry
 }
 
 /// KVM's mistake of May 2026, on purpose: a permission fault goes to a `map` that finds something there and answers

@@ -8,7 +8,7 @@ use crate::addr::{Gva, Ipa};
 use crate::exit::{FaultStatus, Need};
 use crate::fault::stop::Stop;
 use crate::machine::Machine;
-use crate::stage2::{Leaf, Stage2, maintenance};
+use crate::stage2::{Descriptor, Leaf, Stage2, maintenance};
 
 /// Repeats after which all of the VM's TLB entries are dropped.
 const INVALIDATE_AT: u32 = 4;
@@ -16,6 +16,9 @@ const INVALIDATE_AT: u32 = 4;
 const REMAKE_AT: u32 = 9;
 /// Repeats after which the VM is stopped.
 const STOP_AT: u32 = 64;
+/// Repeats on a descriptor that another vCPU has locked after which the VM is stopped: to fill 1 GiB takes long, for ever
+/// it does not.
+const STOP_LOCKED_AT: u32 = 1 << 22;
 /// Exceptions taken in a row without an instruction retired in between after which the VM is stopped.
 const INJECTIONS: u32 = 16;
 
@@ -85,7 +88,9 @@ impl Progress {
             return Escalation::None;
         };
         *repeats += 1;
+        let is_locked = Descriptor::from_raw(attempt.descriptor).is_locked();
         match *repeats {
+            ..STOP_LOCKED_AT if is_locked => Escalation::None,
             INVALIDATE_AT => Escalation::Invalidate,
             REMAKE_AT => Escalation::Remake,
             repeats @ STOP_AT.. => Escalation::Stop { repeats },

@@ -151,7 +151,12 @@ fn no_progress(f: &mut fmt::Formatter<'_>, attempt: &Attempt, repeats: u32) -> f
     };
     let descriptor = Descriptor::from_raw(attempt.descriptor);
     write!(f, ", IPA {ipa}, ")?;
-    match (descriptor.view(Level::LAST), attempt.status) {
+    let leaf = match descriptor.view(Level::LAST) {
+        // Valid, and no page: a block.
+        View::Invalid => descriptor.view(Level::new(2)),
+        page => page,
+    };
+    match (leaf, attempt.status) {
         (View::Leaf(_, rights), FaultStatus::Permission(_)) if !rights.allows(need.rights()) => {
             write!(
                 f,

@@ -1,84 +1,99 @@
-//! Translation faults: nothing is mapped. Take a page from the pool, make it clean, map it.
+//! Translation faults: nothing is mapped. Take memory from the pool, make it clean, map it.
+//!
+//! Prepare, then commit: memory is taken, filled and cleaned, and the tables are at hand, before anything in the tree
+//! changes. What a boot loader left in memory just as a leaf needs it is not copied but lent, until the guest writes it.
 
 use crate::addr::Pa;
 use crate::exit::Need;
-use crate::fault::{
-    Fault, FaultingVcpu, GuestMemory, Resolution, RightsPolicy, Stop, contents_of, page_of,
-};
+use crate::fault::ram::{RamFault, out_of_pages};
+use crate::fault::{FaultingVcpu, GuestMemory, Resolution, block, neighbours, page_of};
 use crate::machine::Machine;
-use crate::stage2::{Absent, CleanPage, Grant, Mapped, Tables};
+use crate::stage2::{Absent, Lent, Level, Mapped, Rights, Tables};
 
-/// Answers a fault on RAM where the walk found nothing.
-///
-/// Prepare, then commit: the page is taken, filled and cleaned, and the tables are at hand, before anything in the tree
-/// changes.
+/// Answers a fault on RAM where the walk found nothing: with the largest leaf that the policy permits, that lies in the
+/// slot, that finds nothing mapped, and that the pool has.
 #[inline(never)] // `faultline break` of gdb stops here
 pub(super) fn resolve<M: Machine>(
-    memory: &GuestMemory<'_>,
-    vcpu: &mut FaultingVcpu<'_>,
-    fault: &Fault<'_>,
+    fault: &RamFault<'_>,
     absent: Absent<'_>,
     m: &mut M,
 ) -> Resolution {
-    let Ok(mut tables) = Tables::prepare(m, memory.pool, absent.tables_needed()) else {
-        return out_of_pages(memory);
-    };
-    let Some(page) = fresh_page(memory, fault, m) else {
-        tables.give_back(memory.pool);
-        return out_of_pages(memory);
-    };
-    let coherence = memory.stage2.coherence();
-    vcpu.counters.dcache.add(u64::from(!coherence.fwb));
-    let grant = first_grant(memory, vcpu, fault.need, &page, m);
-    match absent.map(m, page, grant, &mut tables) {
-        Mapped::Installed => {
-            vcpu.counters.mapped.add(1);
-            vcpu.counters.note_translation(fault.need);
-        }
-        // Another vCPU mapped the page first. The guest tries again and finds it, or faults for a right it lacks.
-        Mapped::Raced { page, .. } => {
-            vcpu.counters.raced.add(1);
-            page.give_back(m, memory.pool);
+    let mut absent = absent;
+    for level in fault.blocks() {
+        let room = absent.has_room_for(*level);
+        let Some(leaf) = fault.leaf(*level).filter(|_| room) else {
+            continue;
+        };
+        match block::map(fault, leaf, absent, m) {
+            Ok(answer) => return answer,
+            Err(unused) => absent = unused,
         }
     }
-    tables.give_back(memory.pool);
+    if fault.has_neighbours() {
+        neighbours::map(fault, absent, m)
+    } else {
+        map_page(fault, absent, m)
+    }
+}
+
+fn map_page<M: Machine>(fault: &RamFault<'_>, absent: Absent<'_>, m: &mut M) -> Resolution {
+    let pool = fault.memory.pool;
+    let Ok(mut tables) = Tables::prepare(m, pool, absent.tables_needed()) else {
+        return fault.out_of_pages();
+    };
+    let from = fault.in_place(page_of(fault.ipa));
+    let answer = match from {
+        Some(range) if fault.need != Need::Write => {
+            let lent = Lent::visible(m, range, fault.memory.stage2.coherence());
+            lend(fault, absent, &lent, &mut tables, m);
+            Resolution::Retry
+        }
+        _ => map_own(fault, absent, &mut tables, m),
+    };
+    tables.give_back(pool);
+    answer
+}
+
+/// Maps a page of the pool.
+fn map_own<M: Machine>(
+    fault: &RamFault<'_>,
+    absent: Absent<'_>,
+    tables: &mut Tables,
+    m: &mut M,
+) -> Resolution {
+    let Some(page) = fault.take_page(fault.ipa, m) else {
+        return fault.out_of_pages();
+    };
+    let coherence = fault.memory.stage2.coherence();
+    let grant = fault.first_grant(fault.need, |m| page.make_executable(m, coherence), m);
+    match absent.map(m, page, grant, tables) {
+        Mapped::Installed => fault.note_mapped(1),
+        Mapped::Raced { page, .. } => {
+            fault.note_raced();
+            page.give_back(m, fault.memory.pool);
+        }
+    }
     Resolution::Retry
 }
 
-/// A page for the IPA of the fault: of zeroes, which this pCPU has at hand most of the time, or with what was loaded there.
-fn fresh_page<M: Machine>(
-    memory: &GuestMemory<'_>,
-    fault: &Fault<'_>,
+/// Maps memory that is lent, a page or a block, to answer a fault that does not want to write.
+pub(super) fn lend<M: Machine>(
+    fault: &RamFault<'_>,
+    absent: Absent<'_>,
+    lent: &Lent,
+    tables: &mut Tables,
     m: &mut M,
-) -> Option<CleanPage> {
-    let coherence = memory.stage2.coherence();
-    let mut contents = contents_of(memory.contents, fault.ipa).peekable();
-    if contents.peek().is_none() {
-        return CleanPage::take(m, memory.pool, coherence);
-    }
-    let page = memory.pool.take_raw(m.cpu())?;
-    Some(page.filled(m, coherence, |m, pa| {
-        contents.for_each(|content| content.fill(m, page_of(fault.ipa), pa));
-    }))
-}
-
-/// The rights a fresh page starts with.
-fn first_grant<M: Machine>(
-    memory: &GuestMemory<'_>,
-    vcpu: &mut FaultingVcpu<'_>,
-    need: Need,
-    page: &CleanPage,
-    m: &mut M,
-) -> Grant {
-    let grant = Grant::data(memory.rights.data_rights(need));
-    let coherence = memory.stage2.coherence();
-    // With DIC = 0 a page starts without X, so that the first fetch is the hook for I-cache maintenance.
-    if need == Need::Execute || (memory.rights == RightsPolicy::Eager && coherence.dic) {
-        let ready = page.make_executable(m, coherence);
-        vcpu.counters.icache.add(u64::from(ready.was_maintained()));
-        grant.and_execute(ready)
+) {
+    let coherence = fault.memory.stage2.coherence();
+    let pages = Level::of_size(lent.range().size).pages();
+    let fault = fault.without(Rights::WRITE);
+    fault.counters.dcache.add(u64::from(!coherence.fwb) * pages);
+    let grant = fault.first_grant(fault.need, |m| lent.make_executable(m, coherence), m);
+    if absent.lend(m, lent, &grant, tables).is_ok() {
+        fault.counters.lent.add(pages);
+        fault.note_mapped(pages);
     } else {
-        grant
+        fault.note_raced();
     }
 }
 
@@ -87,7 +102,7 @@ fn first_grant<M: Machine>(
 #[inline(never)] // `faultline break` of gdb stops here
 pub(super) fn map_window<M: Machine>(
     memory: &GuestMemory<'_>,
-    vcpu: &mut FaultingVcpu<'_>,
+    vcpu: &FaultingVcpu<'_>,
     absent: Absent<'_>,
     page: Pa,
     m: &mut M,
@@ -100,12 +115,4 @@ pub(super) fn map_window<M: Machine>(
         .add(u64::from(absent.map_window(m, page, &mut tables).is_ok()));
     tables.give_back(memory.pool);
     Resolution::Retry
-}
-
-fn out_of_pages(memory: &GuestMemory<'_>) -> Resolution {
-    let account = memory.pool.account();
-    Resolution::Stop(Stop::OutOfPages {
-        total: account.total,
-        mapped: memory.stage2.page_count(),
-    })
 }

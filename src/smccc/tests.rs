@@ -19,7 +19,11 @@ fn action(call: Call, mitigations: Mitigations) -> Action {
             size: 0x1000_0000,
         },
     };
-    call.action(&caller, mitigations)
+    call.action(&Context {
+        caller,
+        mitigations,
+        has_entropy: false,
+    })
 }
 
 fn call(x0: u64, x1: u64) -> Action {
@@ -58,12 +62,12 @@ fn workarounds_are_claimed_only_where_the_cpu_proves_it() {
         assert_eq!(call(0x8000_0001, function), Action::Return(MINUS_ONE));
         assert_eq!(call(function, 0), Action::Return(MINUS_ONE));
     }
-    let newer = Mitigations::from_pfr0(0x1300_0000_1111_2222);
-    let newest = Mitigations::from_pfr0(0x1100_0000_1111_2222 | 3 << 56);
-    let older = Mitigations::from_pfr0(0x1000_0000_1111_2222);
+    let newer = Mitigations::new(0, 0x1300_0000_1111_2222);
+    let newest = Mitigations::new(0, 0x1100_0000_1111_2222 | 3 << 56);
+    let older = Mitigations::new(0, 0x1000_0000_1111_2222);
     assert_eq!(older, Mitigations::default());
     assert_eq!(newer, newest, "CSV2 is 3 in both");
-    let middle = Mitigations::from_pfr0(0x0200_0000_0000_0000);
+    let middle = Mitigations::new(0, 0x0200_0000_0000_0000);
     assert_eq!(call_with(middle, 0x8000_0001, one), returns(1));
     assert_eq!(
         call_with(middle, 0x8000_0001, three),
@@ -80,6 +84,57 @@ fn workarounds_are_claimed_only_where_the_cpu_proves_it() {
         ..newest
     };
     assert_eq!(call_with(known, 0x8000_0001, two), returns(-2_i64 as u64));
+}
+
+#[test]
+fn cores_that_execute_in_order_are_unaffected_whatever_csv2_says() {
+    let [one, two, three] = [0x8000_8000, 0x8000_7fff, 0x8000_3fff];
+    // Cortex-A53, A35, A55; A57, A72, A73 and the A53's number of another implementer.
+    for midr in [0x410f_d034, 0x411f_d040, 0x412f_d050] {
+        let known = Mitigations::new(midr, 0);
+        assert_eq!(call_with(known, 0x8000_0001, one), returns(1), "{midr:#x}");
+        assert_eq!(call_with(known, 0x8000_0001, two), returns(-2_i64 as u64));
+        assert_eq!(call_with(known, 0x8000_0001, three), returns(1));
+    }
+    for midr in [0x411f_d070, 0x410f_d083, 0x410f_d090, 0x510f_d034, 0] {
+        assert_eq!(
+            Mitigations::new(midr, 0),
+            Mitigations::default(),
+            "{midr:#x}"
+        );
+    }
+}
+
+#[test]
+fn a_guest_that_may_run_on_either_of_two_cpus_is_promised_what_both_have() {
+    let a53 = Mitigations::new(0x410f_d034, 0);
+    let a72 = Mitigations::new(0x410f_d083, 0);
+    let a76 = Mitigations::new(0x411f_d0b1, 1 << 56);
+    assert_eq!(a53.and(a72), a72);
+    assert_eq!(a72.and(a53), a72);
+    assert_eq!(a53.and(a76), a76);
+    assert_eq!(a76.and(a76), a76);
+}
+
+/// DEN 0057: found by SMCCC_ARCH_FEATURES, then by itself.
+#[test]
+fn paravirtual_time_is_found() {
+    assert_eq!(call(0x8000_0001, 0xc500_0020), returns(0));
+    assert_eq!(call(0xc500_0020, 0xc500_0020), returns(0));
+    assert_eq!(call(0xc500_0020, 0xc500_0021), returns(0));
+    for absent in [0, 0xc500_0022, 0x8500_0021] {
+        assert_eq!(call(0xc500_0020, absent), Action::Return(MINUS_ONE));
+    }
+    assert_eq!(call(0xc500_0021, 0), Action::StolenTime);
+}
+
+#[test]
+fn entropy_is_there_where_its_source_is() {
+    for x0 in 0x8400_0050..0x8400_0060 {
+        assert_eq!(call(x0, 0x8400_0050), Action::Return(MINUS_ONE), "{x0:#x}");
+        assert_eq!(call(x0 | 1 << 30, 8), Action::Return(MINUS_ONE), "{x0:#x}");
+    }
+    assert_eq!(trng::Call::Version.action(), returns(0x1_0000));
 }
 
 /// Bytes in written order to registers, checked with the pair that KVM's documentation and headers give.
@@ -125,7 +180,9 @@ fn what_we_do_not_have_is_minus_one() {
         1,
         0x8400_0050,
         0xc400_0053,
-        0xc500_0020,
+        0xc400_0053,
+        0x8500_0020,
+        0xc500_0022,
         0x8600_0000,
         0x8600_ff03,
         0xc600_0002,
@@ -159,7 +216,7 @@ proptest! {
         let call = Call::decode(x);
         if let Call::Unknown { function } = call {
             prop_assert_eq!(u64::from(function), x[0] & 0xffff_ffff);
-            let action = action(call, Mitigations::from_pfr0(pfr0));
+            let action = action(call, Mitigations::new(0, pfr0));
             prop_assert_eq!(action, Action::Return(MINUS_ONE));
         }
     }

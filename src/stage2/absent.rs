@@ -4,14 +4,14 @@
 //! make ready, so it is claimed before: its descriptor is [`Descriptor::LOCKED`] while one vCPU fills it, and others that
 //! fault on it try again.
 
-use crate::addr::{Ipa, IpaRange, PAGE_SIZE, Pa};
+use crate::addr::{Ipa, IpaRange, PAGE_SIZE, Pa, PaRange};
 use crate::machine::Machine;
 use crate::page_pool::OwnedPage;
 use crate::stage2::clean::CleanBlock;
 use crate::stage2::descriptor::{Descriptor, Level, Memory, Rights};
 use crate::stage2::maintenance;
 use crate::stage2::walk::{Leaf, Place, Seen, page_of};
-use crate::stage2::{CleanPage, Grant, Stage2, Tables};
+use crate::stage2::{CleanPage, Grant, Lent, Stage2, Tables};
 
 /// Nothing is mapped: the walk ended at an invalid descriptor, at whatever level.
 #[must_use]
@@ -44,8 +44,17 @@ pub struct Claim<'t> {
 /// Pages of one fault-around window: 64 KiB.
 pub const WINDOW_PAGES: usize = 16;
 
-/// Pages for the neighbours of one that faulted, by their place in the window of 64 KiB.
-pub type Neighbours = [Option<(CleanPage, Grant)>; WINDOW_PAGES];
+/// What a page of a window is made of.
+#[derive(Debug)]
+pub enum Supply {
+    /// A page that the tree will own.
+    Own(CleanPage),
+    /// A page that somebody lends.
+    Lent(Lent),
+}
+
+/// Pages for one that faulted and its neighbours, by their place in the window of 64 KiB.
+pub type Neighbours = [Option<(Supply, Grant)>; WINDOW_PAGES];
 
 impl<'t> Absent<'t> {
     pub(super) const fn of(seen: Seen<'t>) -> Self {
@@ -107,6 +116,23 @@ impl<'t> Absent<'t> {
         }
     }
 
+    /// Which pages of the window of 64 KiB that holds this IPA have nothing mapped: bit `n` for page `n`.
+    pub fn vacant_around<M: Machine>(&self, m: &mut M) -> u16 {
+        if !self.seen.place.level.is_last() {
+            return u16::MAX;
+        }
+        let _walking = self.seen.tree.gate.enter(m.cpu());
+        let place = self.seen.renewed(m).place;
+        if !place.level.is_last() {
+            return u16::MAX;
+        }
+        let first = place.index & !(WINDOW_PAGES - 1);
+        (0..WINDOW_PAGES).fold(0, |vacant, n| {
+            let is_vacant = m.load(place.table, first + n) == Descriptor::INVALID.raw();
+            vacant | u16::from(is_vacant) << n
+        })
+    }
+
     /// Maps the pages in `around` into the window of 64 KiB that holds this IPA, each where nothing is. Those that found
     /// something there stay in `around`. Answers how many were mapped.
     pub fn map_around<M: Machine>(
@@ -125,17 +151,18 @@ impl<'t> Absent<'t> {
         let window = ipa.raw() & !(WINDOW_PAGES as u64 * PAGE_SIZE - 1);
         let mut mapped = 0;
         for (n, slot) in around.iter_mut().enumerate() {
-            let Some((page, grant)) = slot else { continue };
-            grant.check(page.pa(), PAGE_SIZE);
-            let new = Descriptor::leaf(Level::LAST, page.pa(), grant.rights(), tree.memory(), true);
+            let Some((supply, grant)) = slot else {
+                continue;
+            };
+            let new = supply.leaf(grant, tree.memory());
             let invalid = Descriptor::INVALID.raw();
             if m.publish(place.table, first + n, invalid, new.raw())
                 .is_ok()
             {
                 let at = Ipa::new(window + n as u64 * PAGE_SIZE);
-                tree.note_pages(1);
                 tree.note_written(page_of(at), grant.rights());
-                if let Some((page, _)) = slot.take() {
+                if let Some((Supply::Own(page), _)) = slot.take() {
+                    tree.note_pages(1);
                     page.into_owned().into_pa();
                 }
                 mapped += 1;
@@ -159,6 +186,26 @@ impl<'t> Absent<'t> {
         let new = Descriptor::leaf(Level::LAST, oa, rights, Memory::Device, false);
         let _walking = self.seen.tree.gate.enter(m.cpu());
         self.install(m, Level::LAST, new, tables)
+    }
+
+    /// Maps `lent` as a leaf of its size, without W. The tree does not own it.
+    ///
+    /// # Errors
+    /// What is there now, if somebody else was first.
+    ///
+    /// # Panics
+    /// If `lent` is no page and no block, or W is granted.
+    pub fn lend<M: Machine>(
+        self,
+        m: &mut M,
+        lent: &Lent,
+        grant: &Grant,
+        tables: &mut Tables,
+    ) -> Result<(), Leaf<'t>> {
+        let level = Level::of_size(lent.range().size);
+        let new = lent_leaf(level, lent, grant, self.seen.tree.memory());
+        let _walking = self.seen.tree.gate.enter(m.cpu());
+        self.install(m, level, new, tables)
     }
 
     /// Claims the leaf at `level` that holds this IPA: it is locked until the claim is filled or released. `tables` holds
@@ -283,10 +330,43 @@ pub(super) fn unlock<M: Machine>(m: &mut M, place: Place, new: Descriptor) {
     maintenance::after_map(m);
 }
 
-/// Gives the pages that were not mapped to `keep`.
-pub fn left_over(around: Neighbours, mut keep: impl FnMut(OwnedPage)) {
-    around
-        .into_iter()
-        .flatten()
-        .for_each(|(page, _)| keep(page.into_owned()));
+impl Supply {
+    /// The page it is.
+    #[must_use]
+    pub const fn pa(&self) -> Pa {
+        match self {
+            Self::Own(page) => page.pa(),
+            Self::Lent(lent) => lent.range().start,
+        }
+    }
+
+    /// The page, if it was to be the tree's: to give it back.
+    #[must_use]
+    pub fn into_owned(self) -> Option<OwnedPage> {
+        match self {
+            Self::Own(page) => Some(page.into_owned()),
+            Self::Lent(_) => None,
+        }
+    }
+
+    fn leaf(&self, grant: &Grant, memory: Memory) -> Descriptor {
+        match self {
+            Self::Own(page) => {
+                grant.check(page.pa(), PAGE_SIZE);
+                Descriptor::leaf(Level::LAST, page.pa(), grant.rights(), memory, true)
+            }
+            Self::Lent(lent) => lent_leaf(Level::LAST, lent, grant, memory),
+        }
+    }
+}
+
+fn lent_leaf(level: Level, lent: &Lent, grant: &Grant, memory: Memory) -> Descriptor {
+    let PaRange { start, size } = lent.range();
+    assert_eq!(size, level.size(), "what is lent is one leaf");
+    assert!(
+        !grant.rights().allows(Rights::WRITE),
+        "nobody writes what is lent"
+    );
+    grant.check(start, size);
+    Descriptor::leaf(level, start, grant.rights(), memory, false)
 }

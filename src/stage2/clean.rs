@@ -1,5 +1,5 @@
 //! What becomes of a page that was taken: [`RawPage`] (may hold anything) to [`CleanPage`] (ours to show), and only that can
-//! be mapped.
+//! be mapped. Blocks go the same way. Memory that is not the pool's and that a guest may look at is [`Lent`].
 //!
 //! Source: DDI 0487 "Caches and memory hierarchy": a guest whose stage 1 is off reads past the caches.
 
@@ -34,6 +34,17 @@ impl RawPage {
         m.zero(page_at(pa));
         fill(m, pa);
         maintenance::make_visible(m, page_at(pa), coherence);
+        CleanPage {
+            page: self.into_owned(),
+            zeroed: None,
+        }
+    }
+
+    /// Holding what `from`, a page, holds, then visible to a guest.
+    pub fn copied<M: Machine>(self, m: &mut M, coherence: &Coherence, from: PaRange) -> CleanPage {
+        assert_eq!(from.size, PAGE_SIZE, "a page is copied as a whole");
+        m.copy(from, self.pa());
+        maintenance::make_visible(m, page_at(self.pa()), coherence);
         CleanPage {
             page: self.into_owned(),
             zeroed: None,
@@ -150,6 +161,17 @@ impl RawBlock {
     }
 }
 
+impl RawBlock {
+    /// Holding what `from`, as large as the block, holds, then visible to a guest.
+    pub fn copied<M: Machine>(self, m: &mut M, coherence: &Coherence, from: PaRange) -> CleanBlock {
+        let range = self.range();
+        assert_eq!(from.size, range.size, "a block is copied as a whole");
+        m.copy(from, range.start);
+        maintenance::make_visible(m, range, coherence);
+        CleanBlock(self.into_owned())
+    }
+}
+
 /// A block whose contents are ours to show; as [`CleanPage`].
 #[derive(PartialEq, Eq, Debug)]
 #[must_use = "a block that is dropped is lost: give it back to the pool"]
@@ -170,6 +192,30 @@ impl CleanBlock {
     /// The bare token, to give it back.
     pub fn into_owned(self) -> OwnedBlock {
         self.0
+    }
+}
+
+/// Memory that a guest may look at and nobody writes for as long as the tree stands: a module, where the boot loader put
+/// it. It is mapped without W and never owned; who wants to write gets a copy ([`crate::stage2::Present::replace`]).
+#[derive(PartialEq, Eq, Debug)]
+pub struct Lent(PaRange);
+
+impl Lent {
+    /// Lends `range`, which nobody writes: visible to a guest whatever wrote it before.
+    pub fn visible<M: Machine>(m: &mut M, range: PaRange, coherence: &Coherence) -> Self {
+        maintenance::make_visible(m, range, coherence);
+        Self(range)
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub const fn range(&self) -> PaRange {
+        self.0
+    }
+
+    /// Makes instruction fetches from it coherent, as [`CleanPage::make_executable`].
+    pub fn make_executable<M: Machine>(&self, m: &mut M, coherence: &Coherence) -> ExecReady {
+        maintenance::make_executable(m, self.0, &after_cleaning(coherence))
     }
 }
 

@@ -78,6 +78,22 @@ impl Level {
         1 << self.shift()
     }
 
+    /// The level at which a leaf stands for `size` bytes.
+    ///
+    /// # Panics
+    /// If no leaf does.
+    #[must_use]
+    pub const fn of_size(size: u64) -> Self {
+        let mut number = 1;
+        while number <= 3 {
+            if Self(number).size() == size {
+                return Self(number);
+            }
+            number += 1;
+        }
+        panic!("leaves are of 4 KiB, 2 MiB or 1 GiB")
+    }
+
     /// Pages of 4 KiB that one descriptor of this level stands for.
     #[must_use]
     pub const fn pages(self) -> u64 {
@@ -330,10 +346,17 @@ impl Descriptor {
         self.bits().is_set(STAGE2::OWNED)
     }
 
-    /// Whether a leaf stands for memory, owned or not, and not for a hardware window.
+    /// Whether it is a leaf of memory, and not a hardware window's.
     #[must_use]
     pub fn is_memory(self) -> bool {
         !self.bits().matches_all(STAGE2::MEMATTR::DeviceNGnRE)
+    }
+
+    /// Whether it is a leaf of memory that somebody lent ([`crate::stage2::Lent`]): the tree does not own it, and nobody
+    /// may write it.
+    #[must_use]
+    pub fn is_lent(self) -> bool {
+        self.bits().is_set(STAGE2::VALID) && self.is_memory() && !self.is_owned()
     }
 
     /// Whether it is [`Self::LOCKED`].

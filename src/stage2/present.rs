@@ -8,7 +8,7 @@ use crate::stage2::absent::unlock;
 use crate::stage2::descriptor::{Descriptor, Level, Rights, View};
 use crate::stage2::maintenance;
 use crate::stage2::walk::{Leaf, Seen};
-use crate::stage2::{CleanPage, Grant};
+use crate::stage2::{CleanBlock, CleanPage, Grant};
 
 /// A page or a block is mapped.
 #[must_use]
@@ -80,8 +80,20 @@ impl<'t> Present<'t> {
     pub fn memory_address(&self) -> Option<Pa> {
         self.seen
             .descriptor
-            .is_owned()
+            .is_memory()
             .then(|| self.output_address())
+    }
+
+    /// Whether it is memory that somebody lent: a store is answered by putting a copy in its place.
+    #[must_use]
+    pub fn is_lent(&self) -> bool {
+        self.seen.descriptor.is_lent()
+    }
+
+    /// Whether its access flag is set.
+    #[must_use]
+    pub fn is_young(&self) -> bool {
+        self.seen.descriptor.is_young()
     }
 
     /// The level it lies at: 3 for pages, 2 and 1 for blocks.
@@ -104,9 +116,16 @@ impl<'t> Present<'t> {
 
     /// Adds the rights of `grant` to the leaf in place, and sets its access flag. Rights only grow; the output address
     /// stays.
+    ///
+    /// # Panics
+    /// If W is granted to memory that is lent: it is replaced, never written.
     pub fn relax<M: Machine>(self, m: &mut M, grant: Grant) -> Relaxed<'t> {
         let PaRange { start, size } = self.output();
         grant.check(start, size);
+        assert!(
+            !(self.is_lent() && grant.rights().allows(Rights::WRITE)),
+            "nobody writes what is lent"
+        );
         let Seen {
             tree, ipa, place, ..
         } = self.seen;
@@ -210,6 +229,40 @@ impl<'t> Present<'t> {
         Replaced::Done(Some(OwnedPage::from_descriptor(old.address())))
     }
 
+    /// Puts `block` in the place of a block that is lent, with `grant` and no right besides, by break-before-make.
+    ///
+    /// # Errors
+    /// The block, not used, and what is there now, if the leaf is not what was observed any more.
+    ///
+    /// # Panics
+    /// On a leaf of another size, or one that the tree owns.
+    pub fn replace_lent<M: Machine>(
+        self,
+        m: &mut M,
+        block: CleanBlock,
+        grant: &Grant,
+    ) -> Result<(), (CleanBlock, Leaf<'t>)> {
+        let PaRange { start, size } = block.range();
+        assert!(
+            self.is_lent() && self.output().size == size,
+            "a block takes the place of one that is lent"
+        );
+        grant.check(start, size);
+        let Seen { tree, ipa, .. } = self.seen;
+        let Some(seen) = self.lock(m) else {
+            let _walking = tree.gate.enter(m.cpu());
+            let now = Leaf::of(tree.see(m, ipa));
+            return Err((block, now));
+        };
+        let new = Descriptor::leaf(self.level(), start, grant.rights(), tree.memory(), true);
+        let _walking = tree.gate.enter(m.cpu());
+        unlock(m, seen.place, new);
+        tree.note_pages(self.level().pages());
+        tree.note_written(self.range(), grant.rights());
+        block.into_owned().into_range();
+        Ok(())
+    }
+
     /// The break of break-before-make. Locked, not just invalid: other PEs that fault in the gap retry and do not map over
     /// it. Answers what was there at the last; `None` if it is not the leaf that was seen any more.
     fn lock<M: Machine>(&self, m: &mut M) -> Option<Seen<'t>> {
@@ -230,7 +283,8 @@ impl<'t> Present<'t> {
         };
         drop(walking);
         let seen = locked?;
-        maintenance::after_break(m, ipa, tree.ttl(seen.place.level));
+        let ttl = tree.ttl(seen.place.level);
+        tree.under(m, |m| maintenance::after_break(m, ipa, ttl));
         Some(seen)
     }
 }

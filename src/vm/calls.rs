@@ -1,9 +1,10 @@
 //! HVC and SMC: the guest calls, and gets an answer or its wish.
 
-use crate::addr::IpaRange;
+use crate::addr::{Ipa, IpaRange};
+use crate::page_pool::PagePool;
 use crate::platform;
 use crate::psci::Caller;
-use crate::smccc::{self, Action, Call};
+use crate::smccc::{self, Action, Call, Context};
 use crate::vm::{End, Host, Next, Vcpu, Vm};
 
 /// What a call with an immediate other than 0 gets: NOT_SUPPORTED.
@@ -13,26 +14,29 @@ const SUCCESS: [u64; 4] = [0; 4];
 
 impl Vm {
     /// Handles a call; the PC is past it.
-    pub(super) fn call<H: Host>(&self, vcpu: &mut Vcpu, imm: u16, host: &mut H) -> Next {
+    pub(super) fn call<H: Host>(
+        &self,
+        vcpu: &mut Vcpu,
+        imm: u16,
+        pool: &PagePool,
+        host: &mut H,
+    ) -> Next {
         let x = &vcpu.registers.x;
         if imm != 0 {
             vcpu.registers.x[0] = NOT_SUPPORTED;
             return Next::Resume;
         }
-        let caller = Caller {
-            vcpu: vcpu.index,
-            power: &self.power,
-            ram: IpaRange {
-                start: platform::RAM_BASE,
-                size: self.memory,
-            },
-        };
         let call = Call::decode([x[0], x[1], x[2], x[3]]);
-        match call.action(&caller, self.mitigations) {
+        match call.action(&self.context(vcpu.index)) {
             Action::Return(answer) => vcpu.answer(answer),
             Action::Counter { id } => {
                 let value = self.counters().by_id(id);
                 vcpu.answer(smccc::counter(value))
+            }
+            Action::Random(request) => vcpu.answer(request.answer(|| host.entropy())),
+            Action::StolenTime => {
+                let structure = self.stolen.structure(vcpu.index, &self.stage2, pool, host);
+                vcpu.answer([structure.map_or(NOT_SUPPORTED, Ipa::raw), 0, 0, 0])
             }
             Action::Wait => {
                 vcpu.answer(SUCCESS);
@@ -50,6 +54,22 @@ impl Vm {
             Action::SystemOff => Next::End(End::Off),
             Action::SystemReset => Next::End(End::Reset),
             Action::Exit { code } => Next::End(End::Exit(code)),
+        }
+    }
+
+    /// What answers to a vCPU's calls depend on.
+    const fn context(&self, vcpu: usize) -> Context<'_> {
+        Context {
+            caller: Caller {
+                vcpu,
+                power: &self.power,
+                ram: IpaRange {
+                    start: platform::RAM_BASE,
+                    size: self.memory,
+                },
+            },
+            mitigations: self.mitigations,
+            has_entropy: self.has_entropy,
         }
     }
 

@@ -78,6 +78,14 @@ impl Host for Recorder {
         self.host.kicks.push(vcpus);
     }
 
+    fn entropy(&mut self) -> Option<u64> {
+        self.host.entropy.pop_front()
+    }
+
+    fn store(&mut self, at: Pa, value: u64) {
+        self.tell(at, value);
+    }
+
     fn recall(&mut self, vcpus: u64) {
         self.host.recalls.push(vcpus);
     }
@@ -88,11 +96,11 @@ impl Host for Recorder {
 }
 
 /// A VM, its vCPU and its host.
-struct Run {
-    vm: Vm,
-    vcpu: Vcpu,
-    m: Recorder,
-    pool: Rc<crate::page_pool::PagePool>,
+pub(super) struct Run {
+    pub(super) vm: Vm,
+    pub(super) vcpu: Vcpu,
+    pub(super) m: Recorder,
+    pub(super) pool: Rc<crate::page_pool::PagePool>,
 }
 
 impl Run {
@@ -104,7 +112,7 @@ impl Run {
         Self::with_vcpus(gic, 1)
     }
 
-    fn with_vcpus(gic: Version, vcpus: u32) -> Self {
+    pub(super) fn with_vcpus(gic: Version, vcpus: u32) -> Self {
         Self::with_memory(gic, vcpus, 64)
     }
 
@@ -175,7 +183,7 @@ impl Run {
     }
 
     /// One synchronous exit with this ESR, FAR and HPFAR.
-    fn exit(&mut self, esr: u64, far: u64, ipa: u64) -> Next {
+    pub(super) fn exit(&mut self, esr: u64, far: u64, ipa: u64) -> Next {
         let syndrome = Syndrome {
             esr,
             far,

@@ -121,6 +121,8 @@ pub(super) struct Setup {
     pub(super) coherence: Coherence,
     pub(super) rights: RightsPolicy,
     pub(super) granule: GranulePolicy,
+    /// RAM: where, how much, and what a guest may do there.
+    pub(super) ram: Vec<(u64, u64, Rights)>,
     pub(super) pages: u64,
     pub(super) highest: u64,
     pub(super) erratum_834220: bool,
@@ -133,6 +135,7 @@ impl Default for Setup {
             coherence: A72,
             rights: RightsPolicy::Lazy,
             granule: GranulePolicy::Page,
+            ram: Vec::from([(RAM_START, RAM_SIZE, Rights::ALL)]),
             pages: 64,
             highest: RAM_START + RAM_SIZE - 1,
             erratum_834220: false,
@@ -161,11 +164,12 @@ impl Setup {
         let mut m = Recorder::new(self.pages, self.coherence);
         let pool = m.pool.clone();
         let mut slots = Slots::default();
-        for (start, size, kind) in [
-            (RAM_START, RAM_SIZE, Kind::Ram(Rights::ALL)),
+        let ram = self.ram.iter();
+        let ram = ram.map(|(start, size, most)| (*start, *size, Kind::Ram(*most)));
+        for (start, size, kind) in ram.chain([
             (DEVICE, PAGE_SIZE, Kind::Device(2)),
             (WINDOW, 2 * PAGE_SIZE, Kind::Window(Pa::new(WINDOW_PA))),
-        ] {
+        ]) {
             let range = IpaRange::new(Ipa::new(start), size).unwrap();
             slots.add(Slot { range, kind }).unwrap();
         }

@@ -29,6 +29,8 @@ use tlb::Tlbs;
 pub(crate) const RAM: Pa = Pa::new(0x8_4000_0000);
 /// What an UNKNOWN `HPFAR_EL2` reads as: IPA 0x6666_6000, which no test maps.
 const HPFAR_POISON: u64 = 0x0066_6660;
+/// A leaf's access flag.
+const AF: u64 = 1 << 10;
 /// Guest virtual addresses are the IPA with these bits set, so that nobody takes one for the other.
 pub(crate) const VA_BASE: u64 = 0xffff_0000_0000_0000;
 
@@ -95,6 +97,7 @@ pub(crate) struct Recorder {
 /// What a VM's host was asked for.
 #[derive(Default)]
 pub(crate) struct HostState {
+    pub(crate) entropy: VecDeque<u64>,
     pub(crate) started: Vec<(usize, u64, u64)>,
     pub(crate) kicks: Vec<u64>,
     pub(crate) recalls: Vec<u64>,
@@ -145,7 +148,7 @@ impl Recorder {
 
     /// Memory that a boot loader filled: readable, never written.
     pub(crate) fn add_module(&mut self, at: Pa, bytes: Vec<u8>) {
-        self.frames.modules.push((at, bytes));
+        self.frames.add_module(at, bytes);
     }
 
     /// A hardware window.
@@ -159,6 +162,17 @@ impl Recorder {
         for cpu in &mut self.cpus {
             (cpu.vttbr, cpu.effective_vttbr) = (stage2.vttbr(), stage2.vttbr());
         }
+    }
+
+    /// Runs a verb of the host's that takes rights or access flags away in place.
+    pub(crate) fn taking<R>(&mut self, verb: impl FnOnce(&mut Self) -> R) -> R {
+        let set = |m: &mut Self, is_taking| {
+            m.tree.as_mut().expect("a tree is watched").is_taking = is_taking;
+        };
+        set(self, true);
+        let answer = verb(self);
+        set(self, false);
+        answer
     }
 
     /// No CPU runs the VM any more.
@@ -202,20 +216,21 @@ impl Recorder {
 
     /// What an independent walk of the tree finds at `ipa`: output address and R, W, X.
     pub(crate) fn translate(&mut self, ipa: u64) -> Option<(Pa, [bool; 3])> {
-        let leaf = self.tree.as_ref()?.walk(&self.frames, ipa)?;
+        let leaf = self.tree.as_ref()?.walk(&self.frames, ipa)?.leaf;
         Some((Pa::new(rules::output_address(leaf)), rules::rights(leaf)))
     }
 
-    /// The leaf descriptor at `ipa`, raw.
+    /// The leaf descriptor at `ipa`, raw; a block's as that of a page.
     pub(crate) fn leaf(&self, ipa: u64) -> Option<u64> {
-        self.tree.as_ref()?.walk(&self.frames, ipa)
+        Some(self.tree.as_ref()?.walk(&self.frames, ipa)?.leaf)
     }
 
     /// Every mapped IPA page.
     pub(crate) fn mapped(&self) -> BTreeMap<u64, u64> {
-        self.tree
-            .as_ref()
-            .map_or_else(BTreeMap::new, |tree| tree.all(&self.frames))
+        self.tree.as_ref().map_or_else(BTreeMap::new, |tree| {
+            let all = tree.all(&self.frames).into_iter();
+            all.map(|(ipa, cached)| (ipa, cached.leaf)).collect()
+        })
     }
 
     /// The bytes of a page, as a guest with its caches on sees them.
@@ -226,6 +241,7 @@ impl Recorder {
     /// Puts bytes into guest memory that is mapped, as the guest itself would.
     pub(crate) fn guest_writes(&mut self, ipa: u64, bytes: &[u8]) {
         let (pa, _) = self.translate(ipa).expect("a guest writes what is mapped");
+        assert!(!self.frames.is_lent(pa), "nobody writes what is lent");
         let at = (ipa % PAGE_SIZE) as usize;
         self.frames.get_mut(pa).bytes[at..at + bytes.len()].copy_from_slice(bytes);
     }
@@ -247,25 +263,28 @@ impl Recorder {
         cpu.walks_ended = false;
         let Some(tree) = &self.tree else { return };
         assert_eq!(cpu.vttbr, tree.vttbr, "the VM runs on its own stage 2");
-        for (ipa, leaf) in tree.all(&self.frames) {
-            self.tlbs.fill(now, ipa, leaf);
+        for (ipa, cached) in tree.all(&self.frames) {
+            self.tlbs.fill(now, ipa, cached);
         }
     }
 
     /// The guest's access: through what the TLB has, else through the tree; the abort it takes.
     pub(crate) fn access(&mut self, ipa: u64, need: Need) -> Result<(), Abort> {
         let page = ipa & !(PAGE_SIZE - 1);
-        if self.tlbs.lookup(self.now, page).is_none()
-            && let Some(leaf) = self.leaf(page)
-        {
-            self.tlbs.fill(self.now, page, leaf);
-        }
-        let status = match self.tlbs.lookup(self.now, page) {
-            None => 0x07,
-            Some(leaf) if rules::rights(leaf)[need as usize] => return Ok(()),
-            Some(_) => 0x0f,
+        let kept = self.tlbs.lookup(self.now, page);
+        let walked = || self.tree.as_ref()?.walk(&self.frames, page);
+        let Some(found) = kept.or_else(walked) else {
+            return Err(abort(ipa, need, 0x07));
         };
-        Err(abort(ipa, need, status))
+        if found.leaf & AF == 0 {
+            return Err(abort(ipa, need, 0x0b));
+        }
+        self.tlbs.fill(self.now, page, found);
+        if rules::rights(found.leaf)[need as usize] {
+            Ok(())
+        } else {
+            Err(abort(ipa, need, 0x0f))
+        }
     }
 
     /// Pages came back to the pool since the last look: no TLB may hold one of them.
@@ -318,6 +337,13 @@ pub(crate) fn abort_with(class: u64, iss: u64, far: u64, ipa: u64) -> Abort {
     }
 }
 
+impl Recorder {
+    /// Stores a word where a guest reads it.
+    pub(crate) fn tell(&mut self, at: Pa, value: u64) {
+        self.frames.tell(at, value);
+    }
+}
+
 impl Machine for Recorder {
     fn cpu(&mut self) -> usize {
         self.now
@@ -353,15 +379,18 @@ impl Machine for Recorder {
             .as_mut()
             .expect("a tree is watched before it is written");
         let place = tree.place(table, index);
-        if let Some(oa) = rules::leaf_address(place.level, new) {
-            let oa = Pa::new(oa);
-            if self.frames.is_ram(oa) {
-                assert!(self.pool.is_taken(oa), "a page is mapped that nobody owns");
-            } else {
-                assert!(
-                    self.windows.iter().any(|window| window.contains(oa)),
-                    "{oa} is no window"
-                );
+        if let Some(memory) = rules::leaf_memory(place.level, new) {
+            for offset in (0..memory.size).step_by(PAGE_SIZE as usize) {
+                let oa = memory.start.add(offset);
+                if self.frames.is_ram(oa) {
+                    assert!(self.pool.is_taken(oa), "a page is mapped that nobody owns");
+                } else {
+                    let is_window = self.windows.iter().any(|window| window.contains(oa));
+                    assert!(
+                        is_window || self.frames.is_lent(oa),
+                        "{oa} is no window and no module"
+                    );
+                }
             }
         } else if new & 1 == 1 {
             self.pool.is_taken(Pa::new(rules::output_address(new)));
@@ -406,7 +435,9 @@ impl Machine for Recorder {
     }
 
     fn read(&mut self, at: Pa, bytes: &mut [u8]) {
-        self.owned(at);
+        if !self.frames.is_lent(at) {
+            self.owned(at);
+        }
         self.frames.read(at, bytes);
     }
 

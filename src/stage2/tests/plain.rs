@@ -22,8 +22,10 @@ pub(super) struct Plain {
     unlinked: Vec<Pa>,
     /// How far the broadcast has come.
     broadcast: Broadcast,
-    /// Times the gate stayed closed are no concern here; how often a TLBI was waited for is.
+    /// How often one was over.
     pub(super) broadcasts: usize,
+    pub(super) tlbis: Vec<Tlbi>,
+    pub(super) vttbrs: Vec<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +52,8 @@ impl Plain {
             unlinked: Vec::new(),
             broadcast: Broadcast::None,
             broadcasts: 0,
+            tlbis: Vec::new(),
+            vttbrs: Vec::new(),
         }
     }
 
@@ -129,6 +133,20 @@ impl Plain {
     }
 }
 
+impl Plain {
+    /// The hardware notes a store (FEAT_HAFDBS): if the leaf asks for it, S2AP write is set. Whether the store went through.
+    pub(super) fn hardware_store(&mut self, tree: &Stage2, ipa: u64) -> bool {
+        const DBM: u64 = 1 << 51;
+        const S2AP_WRITE: u64 = 1 << 7;
+        let (place, leaf) = tree.find(self, crate::addr::Ipa::new(ipa));
+        let raw = leaf.raw();
+        if raw & 1 == 1 && raw & DBM != 0 {
+            self.table(place.table)[place.index] = raw | S2AP_WRITE;
+        }
+        raw & 1 == 1 && raw & (DBM | S2AP_WRITE) != 0
+    }
+}
+
 impl Machine for Plain {
     fn cpu(&mut self) -> usize {
         0
@@ -196,6 +214,7 @@ impl Machine for Plain {
     fn isb(&mut self) {}
 
     fn tlbi(&mut self, op: Tlbi) {
+        self.tlbis.push(op);
         match op {
             Tlbi::Ipas2e1Is(..) | Tlbi::Ripas2e1Is(_) => self.broadcast = Broadcast::Stage2Asked,
             Tlbi::Vmalle1Is if self.broadcast == Broadcast::Stage2Gone => {
@@ -215,6 +234,7 @@ impl Machine for Plain {
     }
 
     fn set_vttbr(&mut self, value: u64) {
+        self.vttbrs.push(value);
         self.vttbr = value;
     }
 

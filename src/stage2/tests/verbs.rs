@@ -2,6 +2,7 @@
 
 use super::plain::{Plain, Run};
 use crate::addr::{Ipa, IpaRange, PAGE_SIZE};
+use crate::machine::{Machine, Tlbi, Ttl};
 use crate::page_pool::{OwnedBlock, OwnedPage, RawBlock, RawPage};
 use crate::stage2::{
     Claim, CleanPage, Grant, Leaf, Level, Mapped, OutOfPages, Rights, Stage2, Tables,
@@ -324,6 +325,106 @@ fn ranges_are_worked_through_in_chunks_that_each_end_with_a_broadcast() {
     assert_eq!(tree.unmap(&mut m, range(0, 8 * MIB), &pool), Ok(1500));
     let chunks = m.broadcasts - before;
     assert!((1500 / 64..1500 / 32).contains(&chunks), "{chunks}");
+    end(m, tree);
+}
+
+/// To the hardware, DBM is a right: a log must not give it to a page that may not be written, nor a revocation leave it.
+#[test]
+fn the_hardwares_dirty_state_never_gives_a_right_that_was_not_there() {
+    let mut m = Plain::new(16 * MIB);
+    let tree = m.tree(40, 2, 1, 2);
+    let pool = m.pool.clone();
+    let [readable, writable, revoked] = [0, PAGE_SIZE, 2 * PAGE_SIZE];
+    map(&tree, &mut m, readable, Level::LAST, Rights::READ).unwrap();
+    map(&tree, &mut m, writable, Level::LAST, RW).unwrap();
+    map(&tree, &mut m, revoked, Level::LAST, RW).unwrap();
+    tree.start_log(&mut m, range(0, MIB)).unwrap();
+    assert!(!m.hardware_store(&tree, readable), "read-only it stays");
+    assert!(m.hardware_store(&tree, writable));
+    tree.protect(&mut m, range(revoked, PAGE_SIZE), Rights::READ, &pool)
+        .unwrap();
+    assert!(!m.hardware_store(&tree, revoked), "W was taken from it");
+    let mut written = Vec::new();
+    assert_eq!(tree.harvest(&mut m, |ipa| written.push(ipa.raw())), 1);
+    assert_eq!(written, [writable]);
+    // Harvested, and still the hardware notes the next store.
+    assert!(m.hardware_store(&tree, writable));
+    assert_eq!(tree.harvest(&mut m, |_| ()), 1);
+    assert_eq!(tree.harvest(&mut m, |_| ()), 0);
+    end(m, tree);
+}
+
+/// FEAT_TTL and FEAT_TLBIRANGE: used where they are, and right where they are not.
+#[test]
+fn one_leaf_is_named_by_its_level_and_many_by_their_range_where_the_cpu_can() {
+    for (ttl, tlb) in [(0, 0), (0, 1), (1, 0), (0, 2), (1, 2)] {
+        let mut m = Plain::new(16 * MIB);
+        let tree = m.tree(40, 0, ttl, tlb);
+        let pool = m.pool.clone();
+        map(&tree, &mut m, 4 * MIB, BLOCK_2M, RW).unwrap();
+        for page in 0..100 {
+            map(&tree, &mut m, page * PAGE_SIZE, Level::LAST, RW).unwrap();
+        }
+        let mut tlbis = |part, most| {
+            m.tlbis.clear();
+            tree.protect(&mut m, part, most, &pool).unwrap();
+            m.tlbis.clone()
+        };
+        let hint = |level| {
+            if ttl == 1 {
+                Ttl::level(level)
+            } else {
+                Ttl::ANY
+            }
+        };
+        for (ipa, size, level) in [(7 * PAGE_SIZE, PAGE_SIZE, 3), (4 * MIB, 2 * MIB, 2)] {
+            let one = tlbis(range(ipa, size), Rights::READ);
+            assert_eq!(one[0], Tlbi::Ipas2e1Is(Ipa::new(ipa), hint(level)));
+            assert_eq!(one[1..], [Tlbi::Vmalle1Is, Tlbi::RepeatVale2Is]);
+        }
+        let many = tlbis(range(PAGE_SIZE, 90 * PAGE_SIZE), Rights::NONE);
+        if tlb == 2 {
+            let Tlbi::Ripas2e1Is(part) = many[0] else {
+                panic!("{many:?}")
+            };
+            assert_eq!(part.start, Ipa::new(PAGE_SIZE));
+            assert!((90..=92).contains(&part.pages()));
+            assert_eq!(many[1..], [Tlbi::Vmalle1Is, Tlbi::RepeatVale2Is]);
+        } else {
+            assert_eq!(many, [Tlbi::Vmalls12e1Is, Tlbi::RepeatVale2Is]);
+        }
+        end(m, tree);
+    }
+}
+
+/// For another VM than the one that is current, and there too with the repeat of CVE-2025-10263.
+#[test]
+fn maintenance_for_a_vm_that_does_not_run_here_is_done_under_its_vmid() {
+    let (mut m, tree) = world();
+    let pool = m.pool.clone();
+    m.set_vttbr(0);
+    m.tlbis.clear();
+    tree.unmap(&mut m, range(5 * GIB, PAGE_SIZE), &pool)
+        .unwrap();
+    assert_eq!(m.vttbrs, [0, tree.vttbr(), 0]);
+    assert_eq!(m.tlbis.last(), Some(&Tlbi::RepeatVale2Is));
+    end(m, tree);
+}
+
+#[test]
+fn a_split_where_nothing_is_to_split_takes_no_page() {
+    let (mut m, tree) = world();
+    let hoard = hoard_all_but(&m, 0);
+    let pool = m.pool.clone();
+    assert_eq!(
+        tree.split(&mut m, range(5 * GIB, GIB), Level::LAST, &pool),
+        Ok(0)
+    );
+    assert_eq!(
+        tree.split(&mut m, range(4 * GIB, 2 * MIB), BLOCK_2M, &pool),
+        Ok(0)
+    );
+    give_back(&m, hoard);
     end(m, tree);
 }
 

@@ -131,6 +131,22 @@ fn a_vcpu_begins_with_its_context_and_nothing_else() {
     assert_eq!(vcpu.registers.x[1..], [0; 30]);
 }
 
+/// TRNG_RND 0xc400_0053: from the host's source, where it has one.
+#[test]
+fn entropy_comes_from_the_host() {
+    let mut run = Run::new();
+    let mut ask = |has_entropy, bits| {
+        run.vm.has_entropy = has_entropy;
+        run.vcpu.registers.x[..4].copy_from_slice(&[0xc400_0053, bits, 1, 1]);
+        run.m.host.entropy = [0x1111, 0x2222].into();
+        assert_eq!(run.exit(HVC, 0, 0), Next::Resume);
+        run.vcpu.registers.x[..4].to_vec()
+    };
+    assert_eq!(ask(true, 128), [0, 0, 0x2222, 0x1111]);
+    assert_eq!(ask(true, 192), [-3i64 as u64, 0, 0, 0], "it ran dry");
+    assert_eq!(ask(false, 64), [u64::MAX, 0, 0, 0]);
+}
+
 fn sysreg(encoding: u16, rt: u64, is_read: bool) -> u64 {
     let e = u64::from(encoding);
     let (op0, op1, crn, crm, op2) = (e >> 14, e >> 11 & 7, e >> 7 & 15, e >> 3 & 15, e & 7);

@@ -292,10 +292,11 @@ fn a_refused_instruction_leaves_its_base_alone() {
     );
 }
 
-/// A VM whose kernel begins with these instructions, its first page mapped.
+/// A VM whose kernel begins with these instructions, its first page mapped: fetched, then written, which makes it its own.
 fn with_code(words: &[u32]) -> Run {
     let mut run = Run::new();
     run.exit(0x20 << 26 | 1 << 25 | 0x06, ENTRY, ENTRY);
+    run.exit(0x24 << 26 | 1 << 25 | 1 << 6 | 0x0f, ENTRY, ENTRY);
     for (n, word) in words.iter().enumerate() {
         run.m
             .guest_writes(ENTRY + 4 * n as u64, &word.to_le_bytes());

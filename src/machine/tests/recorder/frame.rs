@@ -22,8 +22,10 @@ pub(super) enum State {
 /// A page.
 pub(super) struct Frame {
     pub(super) bytes: Vec<u8>,
-    /// Zeroed since it was mapped last.
+    /// Zeroed, or copied to as a whole, since it was mapped last.
     pub(super) is_prepared: bool,
+    /// Lent to a guest, or a boot loader's: nobody writes it.
+    pub(super) is_lent: bool,
     /// In a guest's tree: the hypervisor keeps its hands off.
     pub(super) is_guests: bool,
     /// Data, at the point of coherency.
@@ -39,6 +41,7 @@ impl Frame {
         Self {
             bytes: vec![0xa5; PAGE_SIZE as usize],
             is_prepared: false,
+            is_lent: false,
             is_guests: false,
             poc: State::Dirty,
             pou: State::Dirty,
@@ -61,11 +64,17 @@ impl Frame {
     }
 }
 
+/// All addresses there are.
+const EVERYTHING: PaRange = PaRange {
+    start: Pa::new(0),
+    size: 1 << 48,
+};
+
 /// All of RAM, and what a boot loader left beside it.
 pub(super) struct Frames {
     ram: PaRange,
     frames: BTreeMap<u64, Frame>,
-    pub(super) modules: Vec<(Pa, Vec<u8>)>,
+    modules: Vec<(Pa, Vec<u8>)>,
     coherence: Coherence,
 }
 
@@ -82,6 +91,28 @@ impl Frames {
 
     pub(super) fn is_ram(&self, at: Pa) -> bool {
         self.ram.contains(at)
+    }
+
+    /// Memory that a boot loader filled. Whole pages of it can be lent.
+    pub(super) fn add_module(&mut self, at: Pa, bytes: Vec<u8>) {
+        let first = at.align_up(PAGE_SIZE).unwrap();
+        let end = at.add(bytes.len() as u64).page();
+        for page in (first.raw()..end.raw()).step_by(PAGE_SIZE as usize) {
+            let from = (page - at.raw()) as usize;
+            let frame = Frame {
+                bytes: bytes[from..from + PAGE_SIZE as usize].to_vec(),
+                is_lent: true,
+                ..Frame::new()
+            };
+            self.frames.insert(page, frame);
+        }
+        self.modules.push((at, bytes));
+    }
+
+    /// Whether a page that is lent, or of a module, lies here.
+    pub(super) fn is_lent(&self, at: Pa) -> bool {
+        let frame = self.frames.get(&at.page().raw());
+        frame.is_some_and(|frame| frame.is_lent)
     }
 
     pub(super) fn get(&self, pa: Pa) -> &Frame {
@@ -112,13 +143,27 @@ impl Frames {
     }
 
     pub(super) fn write(&mut self, at: Pa, bytes: &[u8]) {
+        let (mut at, mut bytes) = (at, bytes);
+        while !bytes.is_empty() {
+            let offset = at.page_offset() as usize;
+            let size = bytes.len().min(PAGE_SIZE as usize - offset);
+            let frame = self.get_mut(at);
+            assert!(!frame.is_guests, "the page at {at} is a guest's already");
+            assert!(!frame.is_lent, "the page at {at} is lent");
+            frame.bytes[offset..offset + size].copy_from_slice(&bytes[..size]);
+            frame.is_prepared |= size == PAGE_SIZE as usize;
+            frame.written();
+            (at, bytes) = (at.add(size as u64), &bytes[size..]);
+        }
+    }
+
+    /// A word that a guest reads in a page of its own.
+    pub(super) fn tell(&mut self, at: Pa, value: u64) {
         let offset = at.page_offset() as usize;
-        let end = offset + bytes.len();
-        assert!(end <= PAGE_SIZE as usize, "a write leaves the page at {at}");
+        assert!(at.is_aligned(8), "a word at {at} is stored in two parts");
         let frame = self.get_mut(at);
-        assert!(!frame.is_guests, "the page at {at} is a guest's already");
-        frame.bytes[offset..end].copy_from_slice(bytes);
-        frame.written();
+        assert!(frame.is_guests, "the page at {at} is nobody's");
+        frame.bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
     }
 
     pub(super) fn dc(&mut self, op: Dc, range: PaRange) {
@@ -136,7 +181,7 @@ impl Frames {
         let range = match op {
             // This PE's alone: no rule here is met by that.
             Ic::AllLocal => return,
-            Ic::AllInnerShareable => self.ram,
+            Ic::AllInnerShareable => EVERYTHING,
             // Under VIPT the guest's alias has another index than ours: nothing it may hold is reached.
             Ic::Range(_) if !pipt => return,
             Ic::Range(range) => range,

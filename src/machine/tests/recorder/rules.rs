@@ -5,8 +5,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::Op;
-use super::frame::{Frames, State};
-use crate::addr::{Ipa, PAGE_SIZE, Pa};
+use super::frame::{Frame, Frames, State};
+use crate::addr::{Ipa, PAGE_SIZE, Pa, PaRange};
 use crate::features::Coherence;
 use crate::machine::{Dsb, Tlbi, Ttl};
 use crate::stage2::Config;
@@ -20,6 +20,7 @@ const XN: u64 = 3 << 53;
 /// Bits a leaf may have set: attributes to AF, the address, XN and the four software bits.
 const ALLOWED: u64 = 0x7ff | ADDRESS | XN | 0xf << 55;
 const OWNED: u64 = 1 << 55;
+const LOCKED: u64 = 1 << 56;
 
 pub(super) const fn output_address(descriptor: u64) -> u64 {
     descriptor & ADDRESS
@@ -30,9 +31,36 @@ pub(super) fn rights(leaf: u64) -> [bool; 3] {
     [leaf >> 6 & 1 == 1, leaf >> 7 & 1 == 1, leaf >> 53 & 3 == 0]
 }
 
-/// The output address of `descriptor` if it is a page at `level`.
-pub(super) fn leaf_address(level: u32, descriptor: u64) -> Option<u64> {
-    (level == 3 && descriptor & 3 == 3).then(|| output_address(descriptor))
+/// Whether `descriptor` is a page or a block at `level`.
+const fn is_leaf(level: u32, descriptor: u64) -> bool {
+    matches!((level, descriptor & 3), (3, 3) | (1 | 2, 1))
+}
+
+/// The memory of `descriptor` if it is a page or a block at `level`.
+pub(super) fn leaf_memory(level: u32, descriptor: u64) -> Option<PaRange> {
+    is_leaf(level, descriptor).then(|| PaRange {
+        start: Pa::new(output_address(descriptor)),
+        size: span(level),
+    })
+}
+
+/// The page descriptor that translates `ipa` as the leaf `descriptor` at `level` does.
+const fn as_page(level: u32, descriptor: u64, ipa: u64) -> u64 {
+    (descriptor | TABLE_OR_PAGE) + (ipa & (span(level) - 1) & !(PAGE_SIZE - 1))
+}
+
+/// Whether a leaf maps a hardware window: MemAttr Device-nGnRE.
+const fn is_window(leaf: u64) -> bool {
+    leaf >> 2 & 0xf == 1
+}
+
+/// A leaf as the TLBs see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Cached {
+    /// As a page.
+    pub(super) leaf: u64,
+    /// How much the entry it comes from translates.
+    pub(super) size: u64,
 }
 
 /// Where a descriptor stands.
@@ -49,11 +77,13 @@ pub(super) struct Tree {
     start: u32,
     limit: u64,
     tables: BTreeMap<u64, Place>,
+    /// A host's verb is at work, which takes rights and access flags away.
+    pub(super) is_taking: bool,
     /// Descriptors that were broken: the old one, and how long the log was.
     broken: BTreeMap<Place, (u64, usize)>,
 }
 
-fn span(level: u32) -> u64 {
+const fn span(level: u32) -> u64 {
     1 << (12 + 9 * (3 - level))
 }
 
@@ -78,6 +108,7 @@ impl Tree {
             start,
             limit: 1 << config.ipa_bits,
             tables: tables.collect(),
+            is_taking: false,
             broken: BTreeMap::new(),
         }
     }
@@ -98,8 +129,8 @@ impl Tree {
         }
     }
 
-    /// The leaf that a walk ends at.
-    pub(super) fn walk(&self, frames: &Frames, ipa: u64) -> Option<u64> {
+    /// The leaf that a walk ends at, as a page.
+    pub(super) fn walk(&self, frames: &Frames, ipa: u64) -> Option<Cached> {
         assert!(ipa < self.limit, "a walk beyond T0SZ");
         let mut table = self.root + ipa / (512 * span(self.start)) * PAGE_SIZE;
         let mut level = self.start;
@@ -107,12 +138,16 @@ impl Tree {
             let descriptor = frames
                 .get(Pa::new(table))
                 .load((ipa / span(level) % 512) as usize);
-            match descriptor & 3 {
-                3 if level == 3 => return Some(descriptor),
-                3 => (table, level) = (output_address(descriptor), level + 1),
-                1 if level < 3 => panic!("nobody maps blocks yet"),
-                _ => return None,
+            if is_leaf(level, descriptor) {
+                return Some(Cached {
+                    leaf: as_page(level, descriptor, ipa),
+                    size: span(level),
+                });
             }
+            if descriptor & 3 != 3 {
+                return None;
+            }
+            (table, level) = (output_address(descriptor), level + 1);
         }
     }
 
@@ -124,14 +159,24 @@ impl Tree {
         (Pa::new(*table), (ipa / PAGE_SIZE % 512) as usize)
     }
 
-    /// All leaves by IPA.
-    pub(super) fn all(&self, frames: &Frames) -> BTreeMap<u64, u64> {
-        let last = self.tables.iter().filter(|(_, place)| place.level == 3);
-        let leaves = last.flat_map(|(table, place)| {
+    /// All that is mapped, page by page.
+    pub(super) fn all(&self, frames: &Frames) -> BTreeMap<u64, Cached> {
+        let mut all = BTreeMap::new();
+        for (table, place) in &self.tables {
             let frame = frames.get(Pa::new(*table));
-            (0..512).map(move |n| (place.ipa + n as u64 * PAGE_SIZE, frame.load(n)))
-        });
-        leaves.filter(|(_, leaf)| leaf & 3 == 3).collect()
+            let size = span(place.level);
+            for n in 0..512 {
+                let (ipa, descriptor) = (place.ipa + n as u64 * size, frame.load(n));
+                if is_leaf(place.level, descriptor) {
+                    let pages = (ipa..ipa + size).step_by(PAGE_SIZE as usize);
+                    all.extend(pages.map(|ipa| {
+                        let leaf = as_page(place.level, descriptor, ipa);
+                        (ipa, Cached { leaf, size })
+                    }));
+                }
+            }
+        }
+        all
     }
 
     /// Panics if the change from `old` to `new` breaks a rule.
@@ -147,26 +192,40 @@ impl Tree {
         match (old & VALID != 0, new & VALID != 0) {
             (false, true) => self.check_made(place, new, frames, coherence, log),
             (true, true) => {
-                assert!(place.level == 3, "break-before-make: a table was replaced");
+                assert!(
+                    is_leaf(place.level, old) && is_leaf(place.level, new),
+                    "break-before-make: a table was replaced"
+                );
                 assert!(
                     (old ^ new) & !(S2AP | AF | XN) == 0,
                     "break-before-make: {old:#x} to {new:#x}"
                 );
+                if self.is_taking {
+                    return;
+                }
                 let kept = rights(old)
                     .iter()
                     .zip(rights(new))
                     .all(|(old, new)| new || !*old);
                 assert!(kept, "rights only grow: {old:#x} to {new:#x}");
                 check_leaf(new, coherence);
+                let memory = leaf_memory(place.level, new).expect("it is a leaf");
                 if rights(new)[2] && !rights(old)[2] {
-                    check_executable(frames, new, coherence);
+                    check_executable(frames, memory, coherence);
                 }
+                assert!(
+                    !(rights(new)[1] && frames.is_lent(memory.start)),
+                    "what is lent is never written"
+                );
             }
             (true, false) => assert!(
-                new == 1 << 56 && place.level == 3,
+                new == LOCKED && is_leaf(place.level, old),
                 "a broken leaf is locked"
             ),
-            (false, false) => panic!("an invalid descriptor became another"),
+            (false, false) => assert!(
+                matches!((old, new), (0, LOCKED) | (LOCKED, 0)),
+                "an invalid descriptor is claimed or released"
+            ),
         }
     }
 
@@ -178,14 +237,20 @@ impl Tree {
         coherence: &Coherence,
         log: &[Op],
     ) {
+        let leaf = leaf_memory(place.level, new);
         if let Some((before, since)) = self.broken.get(&place) {
-            check_broken(Ipa::new(place.ipa), &log[*since + 1..]);
-            assert_eq!(*before, new, "what is broken here is made again as it was");
-            return;
+            check_broken(place, &log[*since + 1..]);
+            match leaf {
+                Some(_) if *before == new => return,
+                Some(_) => assert!(
+                    before & OWNED == 0 && !is_window(*before),
+                    "what the tree owns is made again as it was"
+                ),
+                None => return check_split(place, *before, new, frames),
+            }
         }
-        assert!(new & TABLE_OR_PAGE != 0, "nobody maps blocks yet");
-        let at = Pa::new(output_address(new));
-        if place.level < 3 {
+        let Some(memory) = leaf else {
+            let at = Pa::new(output_address(new));
             assert_eq!(new & !ADDRESS, 3, "a table descriptor carries nothing else");
             assert!(!self.is_table(at), "a table is linked once");
             assert!(
@@ -193,41 +258,46 @@ impl Tree {
                 "a table is linked empty"
             );
             return;
-        }
+        };
         check_leaf(new, coherence);
-        if !frames.is_ram(at) {
-            assert_eq!(new & (0xf << 2), 1 << 2, "a window is Device-nGnRE");
+        assert_eq!(
+            (output_address(new) | place.ipa) % span(place.level),
+            0,
+            "a leaf is aligned to its size on both sides"
+        );
+        if is_window(new) {
             assert!(
                 new & OWNED == 0 && !rights(new)[2],
                 "a window is not owned and never executed"
             );
             return;
         }
-        assert!(new & OWNED != 0, "a page of the pool is owned by its leaf");
         if rights(new)[2] {
-            check_executable(frames, new, coherence);
+            check_executable(frames, memory, coherence);
         }
-        let frame = frames.get_mut(at);
-        assert!(!frame.is_guests, "{at} is mapped twice");
+        let is_lent = new & OWNED == 0;
         assert!(
-            frame.is_prepared,
-            "{at} was not zeroed before a guest sees it"
+            !(is_lent && rights(new)[1]),
+            "what is lent is never written"
         );
-        assert!(
-            coherence.fwb || frame.poc == State::Clean,
-            "{at} is not clean to the point of coherency: {:?}",
-            frame.poc
-        );
-        (frame.is_guests, frame.is_prepared) = (true, false);
+        for at in pages(memory) {
+            let frame = frames.get_mut(at);
+            assert!(
+                is_lent || !frame.is_lent,
+                "what is lent is not owned by its leaf"
+            );
+            frame.is_lent |= is_lent;
+            check_page(frame, at, coherence);
+        }
     }
 
     pub(super) fn note(&mut self, place: Place, old: u64, new: u64, at: usize) {
-        if new & VALID == 0 {
-            self.broken.insert(place, (old, at));
-        } else {
-            self.broken.remove(&place);
+        match (old & VALID != 0, new & VALID != 0) {
+            (true, false) => drop(self.broken.insert(place, (old, at))),
+            (false, false) => {}
+            (_, true) => drop(self.broken.remove(&place)),
         }
-        if new & VALID != 0 && place.level < 3 {
+        if new & 3 == 3 && place.level < 3 {
             let below = Place {
                 level: place.level + 1,
                 ipa: place.ipa,
@@ -251,24 +321,66 @@ fn check_leaf(leaf: u64, coherence: &Coherence) {
     }
 }
 
-fn check_executable(frames: &Frames, leaf: u64, coherence: &Coherence) {
-    let frame = frames.get(Pa::new(output_address(leaf)));
-    let data = coherence.idc || frame.pou == State::Clean;
+fn pages(memory: PaRange) -> impl Iterator<Item = Pa> {
+    (memory.start.raw()..memory.end().raw())
+        .step_by(PAGE_SIZE as usize)
+        .map(Pa::new)
+}
+
+/// What a page must be before a guest sees it for the first time.
+fn check_page(frame: &mut Frame, at: Pa, coherence: &Coherence) {
     assert!(
-        data,
-        "X before the data is clean to the point of unification: {:?}",
-        frame.pou
+        coherence.fwb || frame.poc == State::Clean,
+        "{at} is not clean to the point of coherency: {:?}",
+        frame.poc
     );
-    let fetches = coherence.dic || frame.icache == State::Clean;
+    if frame.is_lent {
+        return;
+    }
+    assert!(!frame.is_guests, "{at} is mapped twice");
     assert!(
-        fetches,
-        "X before the I-cache is coherent: {:?}",
-        frame.icache
+        frame.is_prepared,
+        "{at} was not zeroed or copied before a guest sees it"
     );
+    (frame.is_guests, frame.is_prepared) = (true, false);
+}
+
+/// A block became a table: its parts translate as it did.
+fn check_split(place: Place, block: u64, table: u64, frames: &Frames) {
+    assert_eq!(
+        table & !ADDRESS,
+        3,
+        "a table descriptor carries nothing else"
+    );
+    let frame = frames.get(Pa::new(output_address(table)));
+    let below = place.level + 1;
+    for n in 0..512 {
+        let page = if below == 3 { TABLE_OR_PAGE } else { 0 };
+        let part = (block | page) + n as u64 * span(below);
+        assert_eq!(frame.load(n), part, "part {n} of a block that is split");
+    }
+}
+
+fn check_executable(frames: &Frames, memory: PaRange, coherence: &Coherence) {
+    for at in pages(memory) {
+        let frame = frames.get(at);
+        assert!(
+            coherence.idc || frame.pou == State::Clean,
+            "X before {at} is clean to the point of unification: {:?}",
+            frame.pou
+        );
+        assert!(
+            coherence.dic || frame.icache == State::Clean,
+            "X before the I-cache is coherent with {at}: {:?}",
+            frame.icache
+        );
+    }
 }
 
 /// Between a break and the make that follows: the whole broadcast sequence, and nothing weaker.
-fn check_broken(ipa: Ipa, log: &[Op]) {
+fn check_broken(place: Place, log: &[Op]) {
+    let ipa = Ipa::new(place.ipa);
+    let start = |ipa: &Ipa| Ipa::new(ipa.raw() & !(span(place.level) - 1));
     let sequence = [
         Op::Dsb(Dsb::IshSt),
         Op::Tlbi(Tlbi::Ipas2e1Is(ipa, Ttl::ANY)),
@@ -281,7 +393,7 @@ fn check_broken(ipa: Ipa, log: &[Op]) {
     ];
     let is_ours = |op: &&Op| matches!(op, Op::Dsb(_) | Op::Isb | Op::Tlbi(_));
     let by_page = |op: &Op| match op {
-        Op::Tlbi(Tlbi::Ipas2e1Is(ipa, _)) => Op::Tlbi(Tlbi::Ipas2e1Is(ipa.page(), Ttl::ANY)),
+        Op::Tlbi(Tlbi::Ipas2e1Is(ipa, _)) => Op::Tlbi(Tlbi::Ipas2e1Is(start(ipa), Ttl::ANY)),
         op => *op,
     };
     let done: Vec<Op> = log.iter().filter(is_ours).map(by_page).collect();

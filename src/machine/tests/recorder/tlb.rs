@@ -3,11 +3,12 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::page_of;
+use super::rules::Cached;
+use super::{AF, page_of};
 use crate::machine::{Dsb, Tlbi};
 
-/// Leaf descriptors by IPA page. Stage 1 is an offset in these tests, so the IPA names a combined entry as well.
-type Entries = BTreeMap<u64, u64>;
+/// Leaves by IPA page. Stage 1 is an offset in these tests, so the IPA names a combined entry as well.
+type Entries = BTreeMap<u64, Cached>;
 
 #[derive(Default)]
 pub(super) struct Tlbs {
@@ -30,13 +31,17 @@ struct Pending {
 }
 
 impl Tlbs {
-    pub(super) fn fill(&mut self, cpu: usize, ipa: u64, leaf: u64) {
+    pub(super) fn fill(&mut self, cpu: usize, ipa: u64, leaf: Cached) {
+        // Without its access flag an entry is not kept.
+        if leaf.leaf & AF == 0 {
+            return;
+        }
         let tlb = &mut self.cpus[cpu];
         let stage2 = *tlb.stage2.entry(ipa).or_insert(leaf);
         tlb.combined.entry(ipa).or_insert(stage2);
     }
 
-    pub(super) fn lookup(&self, cpu: usize, ipa: u64) -> Option<u64> {
+    pub(super) fn lookup(&self, cpu: usize, ipa: u64) -> Option<Cached> {
         self.cpus[cpu].combined.get(&ipa).copied()
     }
 
@@ -46,7 +51,7 @@ impl Tlbs {
                 .stage2
                 .values()
                 .chain(tlb.combined.values())
-                .copied()
+                .map(|cached| cached.leaf)
                 .collect();
             leaves
         };
@@ -106,7 +111,12 @@ impl Tlb {
                 self.stage2.retain(|ipa, _| !(first..end).contains(ipa));
             }
             Tlbi::Ipas2e1(ipa, _) | Tlbi::Ipas2e1Is(ipa, _) => {
-                self.stage2.remove(&page_of(ipa));
+                // All that comes from one descriptor goes together, whatever address of it is named.
+                if let Some(Cached { size, .. }) = self.stage2.get(&page_of(ipa)).copied() {
+                    let start = ipa.raw() & !(size - 1);
+                    self.stage2
+                        .retain(|ipa, _| !(start..start + size).contains(ipa));
+                }
             }
             Tlbi::Vmalle1 | Tlbi::Vmalle1Is => self.combined = self.stage2.clone(),
             Tlbi::Vmalls12e1 | Tlbi::Vmalls12e1Is | Tlbi::Alle1Is => {
