@@ -134,7 +134,7 @@ fn end_broadcast<M: Machine>(m: &mut M) {
 /// Pages that the largest range TLBI covers.
 const MOST_PAGES: u64 = 32 << 16;
 
-/// `range` as operands of range TLBIs: no page of it is missed, and the last may cover one more.
+/// `range` as operands of range TLBIs: no page of it is missed; the last may reach up to a unit beyond.
 fn tlb_ranges(range: IpaRange) -> impl Iterator<Item = TlbRange> {
     let (mut page, end) = (
         range.start.raw() >> PAGE_SHIFT,
