@@ -39,7 +39,7 @@ bench:
 	@$(HOST)/check.sh machine </dev/null
 	@$(HOST)/setup.sh </dev/null
 	@$(HOST)/build.sh hypervisor guests </dev/null
-	@$(HOST)/bench.sh $${WHAT:-}
+	@$(HOST)/bench.sh
 
 test:
 	@$(HOST)/setup.sh test

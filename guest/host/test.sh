@@ -13,7 +13,7 @@ triple=aarch64-unknown-none-softfloat log=target/host/test.log passed=0 failed=0
 
 # The tests choose their own machines; of the person's variables only the QEMU counts.
 [ -z "${QEMU:-}" ] || QEMU=$(command -v "$(locate "$QEMU")") || refuse "QEMU=$QEMU: there is no such program"
-for name in BOARD GIC CPU SMP MEM GUEST INITRD APPEND GUEST_MEM VCPUS VMS RIGHTS GRANULE REBOOT SEED EPOCH TIMEOUT LINUX BUG; do
+for name in BOARD GIC CPU SMP MEM GUEST INITRD APPEND GUEST_MEM VCPUS VMS RIGHTS GRANULE REBOOT SEED EPOCH TIMEOUT LINUX BUG POISON; do
     unset $name
 done
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
@@ -113,6 +113,7 @@ check "documentation" "$host" doc -q --no-deps --document-private-items --lib
 
 check "the image, the guests" guest/host/build.sh hypervisor guests
 check "the known-bad image" env BUG=map-on-permission guest/host/build.sh hypervisor
+check "the image that poisons HPFAR_EL2" env POISON=1 guest/host/build.sh hypervisor
 # Each says in one line why it is not there; the tests then leave out what needs it.
 guest/linux/fetch.sh Image busybox raspi4b.dtb && guest/linux/initramfs.sh || true
 guest/host/qemu-backports.sh || true
