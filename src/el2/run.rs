@@ -245,7 +245,11 @@ fn run_vcpu(
             Next::Resume
         } else {
             let exit = Exit::decode(vector_of(vector), &syndrome);
-            vm.handle_exit(vcpu, &exit, pool, cpu)
+            let next = vm.handle_exit(vcpu, &exit, pool, cpu);
+            if matches!(exit, Exit::SysReg(_)) {
+                guest_state::set_own_traps(vcpu);
+            }
+            next
         };
         match next {
             Next::Resume => {}
@@ -268,9 +272,6 @@ fn run_vcpu(
             // There is no other vCPU that could be on.
             Next::Off => return End::Off,
             Next::End(end) => return end,
-        }
-        if matches!(exit, Exit::SysReg(_)) {
-            guest_state::set_own_traps(vcpu);
         }
         if cpu.take_guest_listens() {
             interrupts::console_input(vm, vcpu, cpu);

@@ -125,12 +125,11 @@ impl Stage2 {
     fn write_protection(&self) -> impl Fn(Descriptor, Level) -> Descriptor + use<> {
         let by_hardware = self.config().mmu.dirty_state;
         move |leaf, level| {
-            // To the hardware DBM means "may be written": nothing gets it that had no W. And it would mark a block dirty as a
-            // whole: blocks fault once and are split.
+            // What the guest may not write now, the hardware must not let it write.
             let is_writable = leaf.rights().allows(Rights::WRITE) || leaf.tracks_writes();
-            let tracked = by_hardware && level.is_last() && leaf.is_owned() && is_writable;
             leaf.with_at_most(Rights::ALL.without(Rights::WRITE))
-                .with_tracking(tracked)
+                // The hardware would mark a block dirty as a whole: blocks fault once and are split.
+                .with_tracking(by_hardware && level.is_last() && is_writable)
         }
     }
 
