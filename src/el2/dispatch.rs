@@ -8,6 +8,7 @@ use alloc::sync::{Arc, Weak};
 
 use aarch64_cpu::registers::CNTFRQ_EL0;
 use faultline::exit::{Exit, Vector};
+use faultline::stage2::clean;
 use faultline::vm::{Next, PHYSICAL_TIMER, VIRTUAL_TIMER};
 use tock_registers::interfaces::Readable;
 
@@ -21,6 +22,9 @@ use super::{guest_state, percpu};
 
 /// Slices per second.
 const SLICES: u64 = 250;
+
+/// Pages that are zeroed ahead of time each time a vCPU waits.
+const PREPARED_PER_WAIT: usize = 4;
 
 /// What a pCPU is to be woken for.
 #[derive(Clone)]
@@ -64,6 +68,10 @@ pub(super) fn dispatch(shared: &'static Shared, cpu: &mut Cpu, is_done: impl Fn(
         match shared.scheduler.next(cpu.number) {
             Some(run) => slice(run, shared, cpu),
             None => {
+                // A fault after the wait finds its page prepared. A few at a time: an interrupt may be waiting.
+                for _ in 0..PREPARED_PER_WAIT {
+                    clean::prepare(cpu, &shared.pool, &shared.features.coherence);
+                }
                 cpu.wait();
                 interrupts::handle(None, shared, cpu);
             }
@@ -170,7 +178,11 @@ fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut
             if gives_lazily(&exit, run, cpu) {
                 continue;
             }
-            vm.vm.handle_exit(&mut run.vcpu, &exit, &shared.pool, cpu)
+            let next = vm.vm.handle_exit(&mut run.vcpu, &exit, &shared.pool, cpu);
+            if matches!(exit, Exit::SysReg(_)) {
+                guest_state::set_own_traps(cpu, &run.vcpu);
+            }
+            next
         };
         match next {
             Next::Resume => {}

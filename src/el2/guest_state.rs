@@ -5,6 +5,7 @@ use aarch64_cpu::registers::{CNTHCTL_EL2, HCR_EL2, MIDR_EL1, VTCR_EL2, VTTBR_EL2
 use faultline::features::Features;
 use faultline::stage2::Stage2;
 use faultline::traps;
+use faultline::vm::Vcpu;
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::context;
@@ -52,14 +53,20 @@ pub(super) fn set_shape(tree: &Stage2) {
 pub(super) fn trap_waits(cpu: &mut Cpu, on: bool) {
     /// `HCR_EL2.TWI` and `TWE`.
     const TRAP_WAITS: u64 = 1 << 13 | 1 << 14;
-    let value = if on {
-        cpu.hcr | TRAP_WAITS
-    } else {
-        cpu.hcr & !TRAP_WAITS
-    };
-    if cpu.hcr != value {
-        cpu.hcr = value;
-        HCR_EL2.set(value);
+    set_hcr(cpu, TRAP_WAITS, if on { TRAP_WAITS } else { 0 });
+}
+
+/// Sets what traps for this vCPU alone.
+pub(super) fn set_own_traps(cpu: &mut Cpu, vcpu: &Vcpu) {
+    set_hcr(cpu, traps::HCR_EL2_TVM, vcpu.traps);
+}
+
+/// Changes bits of `HCR_EL2`. The ERET is the context synchronization event.
+fn set_hcr(cpu: &mut Cpu, bits: u64, value: u64) {
+    let wanted = cpu.hcr & !bits | value;
+    if cpu.hcr != wanted {
+        cpu.hcr = wanted;
+        HCR_EL2.set(wanted);
     }
 }
 

@@ -115,6 +115,7 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     let shared = machine.shared;
     let ground = Ground {
         pool: &shared.pool,
+        vmids: &machine.vmids,
         features: &shared.features,
         ids: &machine.ids,
         gic,

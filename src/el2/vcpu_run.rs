@@ -53,8 +53,9 @@ impl VcpuRun {
         })
     }
 
-    /// All registers as at reset, but for those of [`Vcpu`].
-    pub(super) fn reset(&mut self, features: &Features) {
+    /// All registers as at reset.
+    pub(super) fn reset(&mut self, vcpu: Vcpu, features: &Features) {
+        self.vcpu = vcpu;
         self.fp = FpState::at_reset();
         self.breakpoints = Breakpoints::default();
         self.context = Context::at_reset(platform::affinity(self.vcpu.index), features);
@@ -90,6 +91,7 @@ impl VcpuRun {
         self.breakpoints.load();
         cpu.fp.begin(&self.fp, cpu.number);
         cpu.gic.load_virtual(&self.interface);
+        guest_state::set_own_traps(cpu, &self.vcpu);
         cpu.vm = Some(vm.clone());
         let waited = now().saturating_sub(self.ready_since);
         vm.vm

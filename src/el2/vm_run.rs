@@ -81,7 +81,7 @@ impl VmRun {
             return;
         };
         let prepare = |run: &mut Box<VcpuRun>| {
-            run.reset(&shared.features);
+            run.reset(self.vm.vcpu(index), &shared.features);
             run.belongs_to(self);
             prepare(&mut run.vcpu);
         };
