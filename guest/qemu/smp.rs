@@ -86,6 +86,9 @@ impl<'a> Planner<'a> {
         if matches!(machine, Machine::Virt(..)) {
             case = case.with("SMP", count.pcpus.to_string());
         }
+        if count.vcpus > count.pcpus {
+            case = case.with("APPEND", "crowded");
+        }
         case.with("VCPUS", count.vcpus.to_string())
             .with("QEMU_ARGS", ONE_THREAD)
             .examined_by(gives_all_pages_back)
@@ -160,7 +163,7 @@ impl<'a> Planner<'a> {
         for count in [on(2, 2), on(3, 1)] {
             let mut case = self.crowd("timers", self.any(), count);
             case.name.push_str(" strict");
-            case = case.with("APPEND", "strict").with(
+            case = case.with("APPEND", "strict crowded").with(
                 "QEMU_ARGS",
                 "-accel tcg,thread=single -icount shift=0,sleep=off",
             );
@@ -188,7 +191,7 @@ impl<'a> Planner<'a> {
                         " {} by {by}",
                         how.split(' ').next().unwrap_or(how)
                     ));
-                    case = case.with("APPEND", format!("how={how} by={by}"));
+                    case = case.with("APPEND", format!("how={how} by={by} crowded"));
                     self.add(case.says(says).says("PASS smp_stop"));
                 }
             }
