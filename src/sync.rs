@@ -4,17 +4,35 @@
 //! still see. It sees only what goes through here, so code that is built on atomics, or spins on one, names this module.
 //! `RUSTFLAGS="--cfg loom" cargo test --lib loom_` runs those tests; other builds know nothing of loom.
 
+#[cfg(all(not(loom), not(test)))]
+pub(crate) use core::hint::spin_loop;
 #[cfg(not(loom))]
-pub(crate) use core::{
-    hint::spin_loop,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
-};
+pub(crate) use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// A lock for a few instructions: EL2 masks interrupts, so who has it is never held up.
+#[cfg(not(loom))]
+pub(crate) use spin::mutex::SpinMutex as Lock;
 
 #[cfg(loom)]
 pub(crate) use loom::{
     hint::spin_loop,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
+
+/// loom's lock, which is never poisoned here: a panic ends the test.
+#[cfg(loom)]
+pub(crate) struct Lock<T>(loom::sync::Mutex<T>);
+
+#[cfg(loom)]
+impl<T> Lock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+        self.0.lock().unwrap()
+    }
+}
 
 /// Stands between a `SeqCst` store and a `SeqCst` load of something else. The two are ordered by themselves (on arm64 `STLR`,
 /// `LDAR`: DDI 0487 "Load-Acquire, Store-Release"), so this is no instruction; loom takes `SeqCst` accesses for
@@ -23,4 +41,53 @@ pub(crate) use loom::{
 pub(crate) fn seq_cst_accesses_are_ordered() {
     #[cfg(loom)]
     loom::sync::atomic::fence(Ordering::SeqCst);
+}
+
+#[cfg(not(loom))]
+pub(crate) use spin::mutex::SpinMutex;
+
+/// A lock that loom sees.
+#[cfg(loom)]
+#[derive(Default)]
+pub(crate) struct SpinMutex<T>(loom::sync::Mutex<T>);
+
+#[cfg(loom)]
+impl<T> SpinMutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+        self.0.lock().expect("no test panics with the lock held")
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+pub(crate) use spinning::{set_spin, spin_loop, unset_spin};
+
+/// Tests in which one thread at a time runs are told when a thread waits for another.
+#[cfg(all(test, not(loom)))]
+mod spinning {
+    use std::boxed::Box;
+    use std::cell::RefCell;
+
+    thread_local! {
+        static SPIN: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
+    }
+
+    /// From now on this thread calls `instead` where it would spin.
+    pub(crate) fn set_spin(instead: Box<dyn Fn()>) {
+        SPIN.set(Some(instead));
+    }
+
+    pub(crate) fn unset_spin() {
+        SPIN.set(None);
+    }
+
+    pub(crate) fn spin_loop() {
+        SPIN.with_borrow(|spin| match spin {
+            Some(instead) => instead(),
+            None => core::hint::spin_loop(),
+        });
+    }
 }

@@ -6,22 +6,26 @@
 //!
 //! Lock order: devices, then page pool, then heap. None is held while a guest runs.
 
+mod caches;
 mod calls;
 mod devices;
 mod input;
 mod load;
 mod quick;
+mod recall;
 mod stolen;
 mod summary;
 mod vcpu;
 
-use devices::Outcome;
 pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER, device_name};
 pub use input::{HOTKEY, Input, Typed};
 pub use load::{Bytes, LoadError, Loaded, Modules, load};
 pub use stolen::StolenTime;
 pub use summary::Summary;
 pub use vcpu::Vcpu;
+
+use devices::Outcome;
+use recall::{Recall, Recalls};
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -44,10 +48,11 @@ use crate::platform;
 use crate::psci::Power;
 use crate::slot::{Kind, Slot, SlotError, Slots};
 use crate::smccc::Mitigations;
-use crate::stage2::{Config, ConfigError, OutOfPages, Rights, Stage2, Vmid};
+use crate::stage2::{Config, ConfigError, OutOfPages, Rights, Stage2, Vmids};
 use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
+use crate::traps;
 use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, MAX_VCPUS, Version};
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
@@ -86,8 +91,8 @@ pub trait Host: Machine {
     /// Whoever carried it to its `CPU_OFF` may not have put it away yet.
     fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64);
 
-    /// Has these vCPUs of this VM, a bit each, look at their interrupts: those that run leave the guest, those that wait
-    /// wake. Others do it anyway before they enter.
+    /// Has these vCPUs of this VM, a bit each, look at their interrupts: those that run leave the guest, and call
+    /// [`Vm::attend`] before they enter it again; those that wait wake. Others do it anyway before they enter.
     fn kick(&mut self, vcpus: u64);
 
     /// A random number from the CPU (FEAT_RNG); `None`: it has none now. Asked only if every CPU has the feature.
@@ -95,14 +100,6 @@ pub trait Host: Machine {
 
     /// Stores 64 bits at a multiple of 8 in memory that a guest may read, in one access.
     fn store(&mut self, at: Pa, value: u64);
-
-    /// Returns when each of these vCPUs of this VM, a bit each and none of them this one, has been out of its guest since
-    /// the call, with what it did there folded in ([`Devices::fold_in`]).
-    ///
-    /// This pCPU holds no lock meanwhile, and its own vCPU counts as out and folded in: it was, before the call. So two
-    /// that recall each other both return. A vCPU on no pCPU was folded in when it left one ([`Devices::leave`]); one that
-    /// runs is kicked, and folds in before it enters again, whether or not it has anything to plan.
-    fn recall(&mut self, vcpus: u64);
 
     /// One line for the log.
     fn warn(&mut self, text: fmt::Arguments<'_>);
@@ -128,10 +125,12 @@ pub enum Next {
     Resume,
     /// Wait until an interrupt is there, then enter it.
     Wait,
+    /// Let others run first, if any want to: it waits for an event, which may have come already.
+    Yield,
+    /// Off, by PSCI: it does not come back by itself.
+    Off,
     /// A physical interrupt must be seen to, then enter it.
     Interrupt,
-    /// The vCPU is off: it is entered again when it is started.
-    Off,
     /// The VM has ended.
     End(End),
 }
@@ -140,6 +139,8 @@ pub enum Next {
 pub struct Ground<'a> {
     /// All free RAM.
     pub pool: &'a PagePool,
+    /// The machine's VMIDs.
+    pub vmids: &'a Arc<Vmids>,
     /// What the CPUs that run it have.
     pub features: &'a Features,
     /// Their ID registers.
@@ -163,6 +164,10 @@ pub struct Vm {
     reboot: RebootPolicy,
     slots: Slots,
     stage2: Stage2,
+    /// Where its VMID is from.
+    vmids: Arc<Vmids>,
+    /// What traps at a vCPU's reset besides what always does.
+    traps: u64,
     loaded: Loaded,
     ids: IdTable,
     gic: Version,
@@ -173,6 +178,8 @@ pub struct Vm {
     devices: TicketMutex<Devices>,
     /// A copy of [`Devices::vcpus_to_plan`], for a look without the lock.
     to_plan: AtomicU64,
+    /// Who is asked to leave its guest for another's access.
+    recalls: Recalls,
     has_console: bool,
     /// Which vCPUs are on.
     power: Power,
@@ -190,6 +197,8 @@ pub enum VmError {
     Slot(SlotError),
     /// No memory for its tables.
     OutOfPages,
+    /// As many VMs live as the CPUs can tell apart.
+    OutOfVmids,
 }
 
 impl fmt::Display for VmError {
@@ -198,9 +207,22 @@ impl fmt::Display for VmError {
             Self::Config(ConfigError::TooLarge { asked, limit }) => {
                 write!(
                     f,
-                    "its memory ends at address bit {asked}; this CPU has {limit} bits: give it less (GUEST_MEM=)"
+                    "its IPA space takes {asked} bits; this CPU has {limit}: give it less (GUEST_MEM=, faultline,ipa-bits)"
                 )
             }
+            Self::Config(ConfigError::NoSuchSize { asked }) => {
+                write!(
+                    f,
+                    "faultline,ipa-bits is {asked}: a guest can be told of 32, 36, 40, 42, 44 or 48 bits"
+                )
+            }
+            Self::Config(ConfigError::TooSmall { asked, needed }) => {
+                write!(
+                    f,
+                    "faultline,ipa-bits is {asked}: its memory and devices take {needed} bits"
+                )
+            }
+            Self::OutOfVmids => f.write_str("as many VMs run as this CPU can tell apart"),
             Self::Slot(error) => write!(f, "its windows do not fit: {error:?}"),
             Self::OutOfPages => f.write_str("no memory is left for its translation tables"),
         }
@@ -220,9 +242,14 @@ impl Vm {
         m: &mut M,
     ) -> Result<Self, VmError> {
         let slots = slots(config, ground).map_err(VmError::Slot)?;
-        let shape =
-            Config::for_highest(slots.highest(), ground.features).map_err(VmError::Config)?;
-        let stage2 = Stage2::new(m, ground.pool, shape, Vmid(1), ground.features.coherence)
+        let shape = match config.ipa_bits {
+            Some(bits) => Config::with_bits(bits, slots.highest(), ground.features),
+            None => Config::for_highest(slots.highest(), ground.features),
+        };
+        let shape = shape.map_err(VmError::Config)?;
+        let vmid = ground.vmids.take(m).ok_or(VmError::OutOfVmids)?;
+        let stage2 = Stage2::new(m, ground.pool, shape, vmid, ground.features.coherence)
+            .inspect_err(|OutOfPages| ground.vmids.give(vmid))
             .map_err(|OutOfPages| VmError::OutOfPages)?;
         let gic_v3 = ground.gic == Version::V3;
         Ok(Self {
@@ -234,6 +261,8 @@ impl Vm {
             slots,
             ids: IdTable::new(ground.ids, gic_v3, shape.ipa_bits),
             stage2,
+            vmids: ground.vmids.clone(),
+            traps: traps::at_reset(ground.features),
             loaded,
             gic: ground.gic,
             mitigations: ground.mitigations,
@@ -242,6 +271,7 @@ impl Vm {
             has_entropy: ground.features.rng,
             to_plan: AtomicU64::new(devices.vcpus_to_plan()),
             devices: TicketMutex::new(devices),
+            recalls: Recalls::new(config.vcpus as usize),
             has_console: config.console,
             power: Power::new(config.vcpus as usize),
             stolen: StolenTime::new(config.vcpus as usize),
@@ -297,9 +327,27 @@ impl Vm {
         host: &mut H,
         act: impl FnOnce(&mut Devices, &mut H) -> T,
     ) -> T {
+        let (result, _) = self.on_devices_asking(own, host, act, |_| 0);
+        result
+    }
+
+    /// The same; `others` says from the result which vCPUs must be recalled because of it.
+    fn on_devices_asking<H: Host, T>(
+        &self,
+        own: usize,
+        host: &mut H,
+        act: impl FnOnce(&mut Devices, &mut H) -> T,
+        others: impl FnOnce(&T) -> u64,
+    ) -> (T, Option<Recall>) {
         let mut devices = self.devices.lock();
         let result = act(&mut devices, host);
-        let kicks = devices.take_kicks(own);
+        let folded = devices.take_folded();
+        if folded != 0 {
+            self.recalls.note_folded(folded);
+        }
+        let others = others(&result);
+        let recall = (others != 0).then(|| self.recalls.ask(others));
+        let kicks = devices.take_kicks(own) & !others;
         self.to_plan
             .store(devices.vcpus_to_plan(), Ordering::Relaxed);
         drop(devices);
@@ -308,7 +356,14 @@ impl Vm {
             fence(Ordering::SeqCst);
             host.kick(kicks);
         }
-        result
+        (result, recall)
+    }
+
+    /// vCPU `index` was kicked and is out of its guest: if another asked for what it did there, that is folded in.
+    pub fn attend<H: Host>(&self, index: usize, host: &mut H) {
+        if self.recalls.is_asked(index) {
+            self.on_devices(index, host, |devices, host| devices.fold_in(index, host));
+        }
     }
 
     /// Whether vCPU `index` must have its list registers planned before it enters its guest. Without a lock: to be asked
@@ -326,17 +381,24 @@ impl Vm {
         &self.stolen
     }
 
-    /// The vCPU that the VM starts with, at its entry point.
+    /// How many vCPUs it has.
     #[must_use]
-    pub fn boot_vcpu(&self) -> Vcpu {
-        self.vcpu(0, self.loaded.entry, self.loaded.tree.raw())
+    pub fn vcpu_count(&self) -> usize {
+        self.counters.len()
     }
 
-    /// Its vCPU number `index`, out of reset: it begins at `entry` with `context` in x0.
+    /// vCPU `index` out of reset, at address 0: whoever turns it on says where it begins.
     #[must_use]
-    pub fn vcpu(&self, index: usize, entry: Ipa, context: u64) -> Vcpu {
+    pub fn vcpu(&self, index: usize) -> Vcpu {
         let counters = self.counters.get(index).cloned().unwrap_or_default();
-        Vcpu::entering(index, entry, context, &self.ids, counters)
+        let mut vcpu = Vcpu::at_reset(index, &self.ids, counters);
+        vcpu.traps = self.traps;
+        vcpu
+    }
+
+    /// Puts `vcpu` to the entry point, with the device tree's address in x0: the one that the VM starts with.
+    pub fn boot(&self, vcpu: &mut Vcpu) {
+        vcpu.enter_at(self.loaded.entry.raw(), self.loaded.tree.raw());
     }
 
     /// What all its vCPUs did.
@@ -347,7 +409,9 @@ impl Vm {
 
     /// Ends it: every page goes back to `pool`. What was loaded outlives it, for a restart.
     pub fn destroy<M: Machine>(self, pool: &PagePool, m: &mut M) -> Loaded {
+        let vmid = self.stage2.vmid();
         self.stage2.destroy(m, pool);
+        self.vmids.give(vmid);
         self.loaded
     }
 
@@ -386,10 +450,10 @@ impl Vm {
                 exits.sysreg.add(1);
                 self.system_register(vcpu, access, host)
             }
-            Exit::Wait { .. } => {
+            Exit::Wait { event } => {
                 exits.waits.add(1);
                 vcpu.retire(false);
-                Next::Wait
+                if *event { Next::Yield } else { Next::Wait }
             }
             Exit::Interrupt => {
                 exits.interrupts.add(1);
@@ -480,34 +544,33 @@ impl Vm {
 
     /// Carries out a device access.
     fn access<H: Host>(&self, vcpu: &mut Vcpu, mmio: &Mmio, host: &mut H) {
-        let own = vcpu.index;
-        let mut outcome = self.on_devices(own, host, |devices, host| {
-            devices.access(vcpu, mmio, false, host)
+        self.with_recalls(vcpu.index, host, |devices, has_recalled, host| {
+            devices.access(vcpu, mmio, has_recalled, host)
         });
-        if let Outcome::Recall(others) = outcome {
-            host.recall(others);
-            outcome = self.on_devices(own, host, |devices, host| {
-                devices.access(vcpu, mmio, true, host)
-            });
-        }
-        if let Outcome::Done(holders) = outcome
-            && holders != 0
-        {
-            host.recall(holders);
-        }
     }
 
-    /// The guest deactivates an interrupt by ICC_DIR_EL1.
-    fn deactivate<H: Host>(&self, own: usize, value: u64, host: &mut H) {
-        let result = self.on_devices(own, host, |devices, host| {
-            devices.deactivate(own, value, false, host)
-        });
-        if let Err(others) = result {
-            host.recall(others);
-            // Recalled, it is not refused.
-            let _ = self.on_devices(own, host, |devices, host| {
-                devices.deactivate(own, value, true, host)
-            });
+    /// Has `act` do something for vCPU `own`, first of all or when those whom it depends on were recalled, and waits for
+    /// those who must have left their guests before it is complete.
+    fn with_recalls<H: Host>(
+        &self,
+        own: usize,
+        host: &mut H,
+        mut act: impl FnMut(&mut Devices, bool, &mut H) -> Outcome,
+    ) {
+        for has_recalled in [false, true] {
+            let (outcome, recall) = self.on_devices_asking(
+                own,
+                host,
+                |devices, host| act(devices, has_recalled, host),
+                |outcome| outcome.others(),
+            );
+            if let Some(recall) = recall {
+                fence(Ordering::SeqCst);
+                self.recalls.wait(own, &recall, |vcpus| host.kick(vcpus));
+            }
+            if let Outcome::Done(_) = outcome {
+                return;
+            }
         }
     }
 
@@ -554,6 +617,11 @@ impl Vm {
         match sysreg::answer(&self.ids, self.gic == Version::V3, access) {
             Answer::Value(value) => vcpu.registers.write(access.rt, value),
             Answer::Ignored => {}
+            Answer::SetWay => return self.set_way(vcpu, host),
+            Answer::MemoryRegister(register) => {
+                let value = vcpu.registers.read(access.rt);
+                return self.write_memory_register(vcpu, register, value, host);
+            }
             Answer::Sgi(register) => {
                 let value = vcpu.registers.read(access.rt);
                 self.on_devices(vcpu.index, host, |devices, _| {
@@ -562,7 +630,9 @@ impl Vm {
             }
             Answer::Deactivate => {
                 let value = vcpu.registers.read(access.rt);
-                self.deactivate(vcpu.index, value, host);
+                self.with_recalls(vcpu.index, host, |devices, has_recalled, host| {
+                    devices.deactivate(vcpu.index, value, has_recalled, host)
+                });
             }
             Answer::Undefined => {
                 let pc = vcpu.registers.pc;

@@ -57,8 +57,17 @@ pub(super) enum Outcome {
     /// It was carried out. Of a write: these vCPUs, a bit each, have what it changed in their list registers; it has its
     /// full effect when they have left their guests.
     Done(u64),
-    /// Nothing was done: it depends on what these vCPUs did in their guests.
+    /// Nothing was done: it depends on what these vCPUs did in their guests. The vCPU itself is folded in.
     Recall(u64),
+}
+
+impl Outcome {
+    /// The vCPUs to recall, a bit each.
+    pub(super) const fn others(self) -> u64 {
+        match self {
+            Self::Done(others) | Self::Recall(others) => others,
+        }
+    }
 }
 
 /// Time of day at a moment of the counter.
@@ -75,6 +84,8 @@ pub struct Devices {
     vgic: Vgic,
     /// Bit per vCPU: it was told to plan and has not looked since.
     told: u64,
+    /// Bit per vCPU: it was folded in since [`Devices::take_folded`].
+    folded: u64,
     /// The guest has been heard of: it printed something since it was reset.
     spoke: bool,
     /// The level of the UART's line that the vGIC was told last.
@@ -109,6 +120,7 @@ impl Devices {
                 vgic.without_hardware_links()
             },
             told: 0,
+            folded: 0,
             spoke: false,
             uart_line: false,
             had_room: false,

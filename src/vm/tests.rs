@@ -1,11 +1,13 @@
 //! A VM on a fake host: what each of its exits does to its registers, its devices and the log.
 
+mod caches;
 mod calls;
 mod devices;
 mod mmio;
 mod quick;
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::vec::Vec;
 
 use super::{Bytes, Clock, Devices, Ground, Host, Modules, Next, Vcpu, Vm, load};
@@ -17,6 +19,7 @@ use crate::features::{Coherence, Features, IdRegisters};
 use crate::machine::El1;
 use crate::machine::recorder::{HostState, Recorder};
 use crate::smccc::Mitigations;
+use crate::stage2::Vmids;
 use crate::sysreg::id::{RawIds, index};
 use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Version};
 use core::fmt;
@@ -84,10 +87,6 @@ impl Host for Recorder {
         self.tell(at, value);
     }
 
-    fn recall(&mut self, vcpus: u64) {
-        self.host.recalls.push(vcpus);
-    }
-
     fn warn(&mut self, text: fmt::Arguments<'_>) {
         self.host.warnings.push(format!("{text}"));
     }
@@ -95,7 +94,7 @@ impl Host for Recorder {
 
 /// A VM, its vCPU and its host.
 pub(super) struct Run {
-    pub(super) vm: Vm,
+    pub(super) vm: Arc<Vm>,
     pub(super) vcpu: Vcpu,
     pub(super) m: Recorder,
     pub(super) pool: Rc<crate::page_pool::PagePool>,
@@ -111,13 +110,18 @@ impl Run {
     }
 
     pub(super) fn with_vcpus(gic: Version, vcpus: u32) -> Self {
+        Self::with_memory(gic, vcpus, 64)
+    }
+
+    /// On a machine with so many pages, mapped one by one.
+    fn with_memory(gic: Version, vcpus: u32, pages: u64) -> Self {
         let coherence = Coherence {
             fwb: false,
             idc: false,
             dic: false,
             pipt: true,
         };
-        let mut m = Recorder::new(64, coherence);
+        let mut m = Recorder::new(pages, coherence);
         let pool = m.pool.clone();
         let config = DomainConfig {
             name: "test".into(),
@@ -128,8 +132,9 @@ impl Run {
             ramdisk: None,
             bootargs: String::new(),
             rights: RightsPolicy::Lazy,
-            granule: GranulePolicy::default(),
+            granule: GranulePolicy::Page,
             reboot: RebootPolicy::default(),
+            ipa_bits: None,
         };
         let kernel: Vec<u8> = (0..0x1800u32).map(|n| n as u8 | 1).collect();
         m.add_module(Pa::new(KERNEL_AT), kernel.clone());
@@ -155,6 +160,7 @@ impl Run {
         let clock = Some(Clock { epoch: EPOCH });
         let ground = Ground {
             pool: &pool,
+            vmids: &Arc::new(Vmids::new(&features)),
             features: &features,
             ids: &ids,
             gic,
@@ -169,7 +175,9 @@ impl Run {
             list: vec![ListRegister::default(); MAX_LIST_REGISTERS],
             ..HostState::default()
         };
-        let vcpu = vm.boot_vcpu();
+        let mut vcpu = vm.vcpu(0);
+        vm.boot(&mut vcpu);
+        let vm = Arc::new(vm);
         Self { vm, vcpu, m, pool }
     }
 
@@ -253,7 +261,8 @@ fn the_end_of_a_vm_gives_back_all_it_took() {
     }
     assert_eq!(run.vm.stage2().page_count(), 5);
     run.m.park();
-    let loaded = run.vm.destroy(&run.pool, &mut run.m);
+    let vm = Arc::into_inner(run.vm).expect("nobody else has it");
+    let loaded = vm.destroy(&run.pool, &mut run.m);
     assert_eq!(run.pool.account().taken, loaded.page_count() as u64);
     assert_eq!(loaded.entry().raw(), ENTRY, "what was loaded outlives it");
 }
@@ -301,7 +310,7 @@ fn an_error_the_machine_survived_is_logged_and_the_guest_goes_on() {
         (false, 0b110, false),
     ] {
         let mut run = Run::new();
-        run.vm.guest_errors_trap = has_ras;
+        Arc::get_mut(&mut run.vm).unwrap().guest_errors_trap = has_ras;
         let before = run.vcpu.registers.pc;
         for _ in 0..3 {
             let exit = Exit::SError {
