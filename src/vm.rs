@@ -32,7 +32,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use core::{fmt, iter};
-use spin::mutex::TicketMutex;
+use spin::mutex::SpinMutex;
 
 use crate::addr::{Ipa, IpaRange, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
@@ -175,7 +175,8 @@ pub struct Vm {
     erratum_834220: bool,
     guest_errors_trap: bool,
     has_entropy: bool,
-    devices: TicketMutex<Devices>,
+    /// Not a fair lock: where the CPUs are threads of an emulator, one that is next in line may not run for long.
+    devices: SpinMutex<Devices>,
     /// A copy of [`Devices::vcpus_to_plan`], for a look without the lock.
     to_plan: AtomicU64,
     /// Who is asked to leave its guest for another's access.
@@ -270,7 +271,7 @@ impl Vm {
             guest_errors_trap: ground.features.ras,
             has_entropy: ground.features.rng,
             to_plan: AtomicU64::new(devices.vcpus_to_plan()),
-            devices: TicketMutex::new(devices),
+            devices: SpinMutex::new(devices),
             recalls: Recalls::new(config.vcpus as usize),
             has_console: config.console,
             power: Power::new(config.vcpus as usize),
@@ -310,7 +311,7 @@ impl Vm {
     }
 
     /// Its devices, locked. Who changes them takes [`Vm::on_devices`].
-    pub fn devices(&self) -> spin::mutex::ticket::TicketMutexGuard<'_, Devices> {
+    pub fn devices(&self) -> spin::mutex::SpinMutexGuard<'_, Devices> {
         self.devices.lock()
     }
 

@@ -38,7 +38,6 @@ const fn on(vcpus: u32, pcpus: u32) -> Count {
     Count { vcpus, pcpus }
 }
 
-#[allow(dead_code, reason = "VMs have one vCPU yet")]
 impl<'a> Planner<'a> {
     /// The oracle: our guests on a machine without a hypervisor.
     pub(crate) fn bare(&mut self) {
