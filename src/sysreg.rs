@@ -1,10 +1,12 @@
 //! Trapped system registers: what a guest reads of its CPU's features, and the few others that come here.
 //!
-//! Feature registers are an allow-list: a field that is not in [`id::FIELDS`] reads as "absent". Every other encoding that
-//! traps is UNDEFINED to the guest.
+//! Feature registers are an allow-list: a field that is not in [`id::FIELDS`] reads as "absent". Where the CPUs' caches
+//! differ, `caches` answers for them. Every other encoding that traps is UNDEFINED to the guest.
 //!
 //! Source: DDI 0487 "AArch64 System register descriptions", `ID_*_EL1`.
 
+mod caches;
+mod errors;
 pub mod id;
 
 use crate::exit::{SysRegAccess, encoding};
@@ -63,6 +65,8 @@ pub fn answer(ids: &IdTable, gic_v3: bool, access: &SysRegAccess) -> Answer {
         ICC_ASGI1R_EL1 => sgi(SgiRegister::Asgi1r),
         ICC_SGI0R_EL1 => sgi(SgiRegister::Sgi0r),
         ICC_DIR_EL1 if gic_v3 && !access.is_read => Answer::Deactivate,
+        error if errors::is_one(error) => errors::answer(ids, access),
+        cache if caches::is_one(cache) => caches::answer(ids, access),
         ACTLR_EL1 if access.is_read => Answer::Value(0),
         ACTLR_EL1 => Answer::Ignored,
         id if access.is_read => ids.read(id).map_or(Answer::Undefined, Answer::Value),
@@ -98,6 +102,76 @@ mod tests {
             answer(&ids, false, &access(ICC_SGI1R_EL1, false)),
             Answer::Undefined
         );
+    }
+
+    /// On CPUs that differ in `CTR_EL0`, as 0x8444_8004 and 0xb444_c004 do.
+    fn on_different_cpus() -> IdTable {
+        let with = |ctr| {
+            let mut ids = RawIds::default();
+            ids.0[RawIds::CTR] = ctr;
+            ids
+        };
+        IdTable::new(&with(0x8444_8004).and(&with(0xb444_c004)), true, 40)
+    }
+
+    #[test]
+    fn caches_are_described_where_the_cpus_differ() {
+        let ids = on_different_cpus();
+        let read = |encoding| answer(&ids, true, &access(encoding, true));
+        let [ctr, ccsidr, clidr, csselr] = [
+            encoding(3, 3, 0, 0, 1),
+            encoding(3, 1, 0, 0, 0),
+            encoding(3, 1, 0, 0, 1),
+            encoding(3, 2, 0, 0, 0),
+        ];
+        assert_eq!(read(ctr), Answer::Value(0x8444_8004));
+        // LoUU 1, LoC 1, LoUIS 1, Ctype1 unified; 64-byte lines (LineSize 2), one set, one way.
+        assert_eq!(read(clidr), Answer::Value(0x0920_0004));
+        assert_eq!(read(ccsidr), Answer::Value(2));
+        assert_eq!(read(csselr), Answer::Value(0));
+        assert_eq!(answer(&ids, true, &access(csselr, false)), Answer::Ignored);
+        for read_only in [ctr, ccsidr, clidr] {
+            assert_eq!(
+                answer(&ids, true, &access(read_only, false)),
+                Answer::Undefined
+            );
+        }
+    }
+
+    /// `ERRIDR_EL1` and the rest, where the CPU has FEAT_RAS; with version 1.1's own registers it has nothing to do.
+    #[test]
+    fn there_are_no_error_records() {
+        let mut raw = RawIds::default();
+        for (ras, is_there) in [(0u64, false), (1, true), (2, true)] {
+            raw.0[id::index(4, 0)] = ras << 28;
+            let ids = IdTable::new(&raw, true, 40);
+            let at = |crm, op2, is_read| {
+                answer(&ids, true, &access(encoding(3, 0, 5, crm, op2), is_read))
+            };
+            let expected = |answer| if is_there { answer } else { Answer::Undefined };
+            for (crm, op2) in [
+                (3, 0),
+                (3, 1),
+                (4, 0),
+                (4, 1),
+                (4, 2),
+                (4, 3),
+                (5, 0),
+                (5, 1),
+            ] {
+                assert_eq!(at(crm, op2, true), expected(Answer::Value(0)));
+                let is_read_only = op2 == 0 && crm < 5;
+                let written = if is_read_only {
+                    Answer::Undefined
+                } else {
+                    Answer::Ignored
+                };
+                assert_eq!(at(crm, op2, false), expected(written), "{crm} {op2}");
+            }
+            for (crm, op2) in [(4, 4), (4, 5), (4, 6), (5, 2), (5, 3), (3, 2)] {
+                assert_eq!(at(crm, op2, true), Answer::Undefined, "{crm} {op2}");
+            }
+        }
     }
 
     #[test]

@@ -84,6 +84,11 @@ pub const HCR_EL2: &[Setting] = &[
     ),
     field("BSU", 10, 1, "and its barriers reach as far"),
     set(
+        "TID1",
+        16,
+        "REVIDR_EL1 and AIDR_EL1 are the boot CPU's, as MIDR_EL1 is",
+    ),
+    set(
         "TID3",
         18,
         "feature registers show what the guest really has",
@@ -117,6 +122,9 @@ pub const HCR_EL2: &[Setting] = &[
         "guest memory is Write-Back whatever its stage 1 says: nothing to clean",
     ),
 ];
+
+/// `HCR_EL2.TID2`: CTR_EL0 and the registers that describe caches trap. For vCPUs that may run on CPUs which differ in them.
+pub const HCR_EL2_TID2: u64 = 1 << 17;
 
 /// `CPTR_EL2` with `HCR_EL2.E2H` = 0
 pub const CPTR_EL2: &[Setting] = &[
@@ -194,8 +202,8 @@ mod tests {
     #[test]
     fn registers_are_the_literals_of_the_manual() {
         let plain = cpu(0, 0);
-        assert_eq!(value(HCR_EL2, &plain), 0x0308_803c_063f);
-        assert_eq!(value(HCR_EL2, &cpu(1 << 40, 1 << 28)), 0x4338_803c_063f);
+        assert_eq!(value(HCR_EL2, &plain), 0x0308_803d_063f);
+        assert_eq!(value(HCR_EL2, &cpu(1 << 40, 1 << 28)), 0x4338_803d_063f);
         assert_eq!(value(CPTR_EL2, &plain), 0x4010_33ff);
         assert_eq!(value(MDCR_EL2, &plain), 0x008a_4060);
         assert_eq!(value(CNTHCTL_EL2, &plain), 3);

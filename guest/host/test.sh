@@ -16,7 +16,6 @@ triple=aarch64-unknown-none-softfloat log=target/host/test.log passed=0 failed=0
 for name in BOARD GIC CPU SMP MEM GUEST INITRD APPEND GUEST_MEM VCPUS VMS RIGHTS GRANULE REBOOT SEED EPOCH TIMEOUT LINUX BUG POISON; do
     unset $name
 done
-unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 
 # check NAME COMMAND...: one step that passes or fails as a whole.
 check() {
@@ -60,14 +59,7 @@ counted() {
     } END { print n + 0 }' "$log"
 }
 
-# The Rust for this machine: what `cargo` is to the person, where it is new enough, else Debian's.
-host=cargo
-version=$(cargo -V 2>/dev/null | sed -n 's/^cargo \([0-9]*\.[0-9]*\).*/\1/p')
-[ "$(printf '1.88\n%s\n' "${version:-0}" | sort -V | head -n 1)" = 1.88 ] || host=debian_cargo
-
-debian_cargo() {
-    PATH=/usr/bin:$PATH RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc /usr/bin/cargo "$@"
-}
+. guest/host/desk.sh
 
 # with SUBCOMMAND WHAT...: sets $rust to a cargo that has the subcommand; a minimal rustup has neither fmt nor clippy.
 with() {
@@ -92,8 +84,9 @@ lint_target() { # FOLDER TARGET_FOLDER ARGUMENTS...
     )
 }
 
-CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/host-tests}
-export CARGO_TARGET_DIR
+long_model() {
+    FAULTLINE_MODEL_STEPS=200000 "$host" test -q --lib machine::tests::model
+}
 
 if with fmt form; then
     check "form (rustfmt)" "$rust" fmt --check
@@ -107,6 +100,12 @@ fi
 # The gate is the same every time; the whole matrix looks further, with a seed of its own that a failure prints.
 if [ "${1:-}" != all ]; then export PROPTEST_RNG_SEED=20261123; fi
 tests "on this machine" "$host" test -q --no-fail-fast
+if [ "${1:-}" = all ]; then
+    tests "deliberate bugs" "$host" test -q --test mutants
+    tests "the hardware model, longer" long_model
+else
+    tests "deliberate bugs, five of them" "$host" test -q --test mutants -- quick
+fi
 RUSTDOCFLAGS="-D warnings"
 export RUSTDOCFLAGS
 check "documentation" "$host" doc -q --no-deps --document-private-items --lib

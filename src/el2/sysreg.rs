@@ -59,6 +59,10 @@ system_registers! {
     CTR_EL0 = "ctr_el0";
     /// Data Cache Zero ID.
     DCZID_EL0 = "dczid_el0";
+    /// Revision ID.
+    REVIDR_EL1 = "revidr_el1";
+    /// Auxiliary ID.
+    AIDR_EL1 = "aidr_el1";
     /// Instruction Set Attributes 2.
     ID_AA64ISAR2_EL1 = "S3_0_C0_C6_2";
     /// Random number (FEAT_RNG).
