@@ -32,7 +32,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use core::{fmt, iter};
-use spin::mutex::TicketMutex;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::addr::{Ipa, IpaRange, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
@@ -175,7 +175,9 @@ pub struct Vm {
     erratum_834220: bool,
     guest_errors_trap: bool,
     has_entropy: bool,
-    devices: TicketMutex<Devices>,
+    /// Not a lock that serves in order: where the CPUs are threads of an emulator, or of a hypervisor beneath, the next in line
+    /// may not be running, and everybody would wait for it.
+    devices: SpinMutex<Devices>,
     /// A copy of [`Devices::vcpus_to_plan`], for a look without the lock.
     to_plan: AtomicU64,
     /// Who is asked to leave its guest for another's access.
@@ -270,7 +272,7 @@ impl Vm {
             guest_errors_trap: ground.features.ras,
             has_entropy: ground.features.rng,
             to_plan: AtomicU64::new(devices.vcpus_to_plan()),
-            devices: TicketMutex::new(devices),
+            devices: SpinMutex::new(devices),
             recalls: Recalls::new(config.vcpus as usize),
             has_console: config.console,
             power: Power::new(config.vcpus as usize),
@@ -310,7 +312,7 @@ impl Vm {
     }
 
     /// Its devices, locked. Who changes them takes [`Vm::on_devices`].
-    pub fn devices(&self) -> spin::mutex::ticket::TicketMutexGuard<'_, Devices> {
+    pub fn devices(&self) -> SpinMutexGuard<'_, Devices> {
         self.devices.lock()
     }
 
