@@ -32,8 +32,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use core::{fmt, iter};
-use spin::mutex::TicketMutex;
-use spin::mutex::ticket::TicketMutexGuard;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::addr::{Ipa, IpaRange, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
@@ -59,7 +58,7 @@ use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, MAX_VCPUS, Version};
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
 
-type Guard<'a> = TicketMutexGuard<'a, Devices>;
+type Guard<'a> = SpinMutexGuard<'a, Devices>;
 
 /// What a VM asks of the machine besides [`Machine`].
 pub trait Host: Machine {
@@ -178,7 +177,9 @@ pub struct Vm {
     erratum_834220: bool,
     guest_errors_trap: bool,
     has_entropy: bool,
-    devices: TicketMutex<Devices>,
+    /// Not a lock that serves in order: where the CPUs are threads of an emulator, or of a hypervisor beneath, the next in line
+    /// may not be running, and everybody would wait for it.
+    devices: SpinMutex<Devices>,
     /// A copy of [`Devices::vcpus_to_plan`], for a look without the lock.
     to_plan: AtomicU64,
     /// Who is asked to leave its guest for another's access.
@@ -273,7 +274,7 @@ impl Vm {
             guest_errors_trap: ground.features.ras,
             has_entropy: ground.features.rng,
             to_plan: AtomicU64::new(devices.vcpus_to_plan()),
-            devices: TicketMutex::new(devices),
+            devices: SpinMutex::new(devices),
             recalls: Recalls::new(config.vcpus as usize),
             has_console: config.console,
             power: Power::new(config.vcpus as usize),
@@ -313,7 +314,7 @@ impl Vm {
     }
 
     /// Its devices, locked. Who changes them takes [`Vm::on_devices`].
-    pub fn devices(&self) -> TicketMutexGuard<'_, Devices> {
+    pub fn devices(&self) -> SpinMutexGuard<'_, Devices> {
         self.devices.lock()
     }
 
