@@ -6,7 +6,7 @@ use super::vectors;
 use super::{ROUNDS, clock};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
-use runtime::gic::Gic;
+use runtime::gic::{Gic, SPECIAL};
 use runtime::global::Global;
 use runtime::platform::VTIMER_INTID;
 use runtime::{smp, timer};
@@ -41,6 +41,13 @@ fn nap() {
     // SAFETY: waits for the timer, which stays masked.
     unsafe { asm!("wfi", options(nomem, nostack, preserves_flags)) };
     timer::stop();
+    // Hardware may still have it pending, and a WFI would not wait then.
+    if let Some(gic) = GIC.get() {
+        let intid = gic.acknowledge();
+        if intid < SPECIAL {
+            gic.end(intid);
+        }
+    }
 }
 
 /// Starts the other vCPU with `body`, once for all rounds; false where there is none.
