@@ -81,6 +81,7 @@ pub(crate) fn plan(lab: &Lab, everything: bool) -> Plan {
     planner.linux();
     planner.tours();
     planner.behaviours();
+    planner.crowds();
     planner.bare();
     planner.bad_ends();
     planner.console_and_resets();
