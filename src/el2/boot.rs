@@ -94,6 +94,18 @@ pub(super) fn boot(x0: Pa) -> Machine {
     );
     let mut cpu = Cpu::new(0, &features, gic.clone());
     let cpus = smp::start_all(&board, &stacks, &gic, sources, &mut cpu);
+    let alone = features;
+    for other in &cpus {
+        features = features.and(&other.features);
+    }
+    if features.pa_bits < alone.pa_bits || features.vmid_bits < alone.vmid_bits {
+        log!(
+            "",
+            "all have {} bits of PA and {} of VMID",
+            features.pa_bits,
+            features.vmid_bits
+        );
+    }
     let clock = clock(&board, &options);
     let seed = seed(&board, &options, blob, &features);
     // A run that is to be like another offers guests no randomness of its own.
