@@ -86,6 +86,8 @@ pub struct DomainConfig {
     pub granule: GranulePolicy,
     /// What a reset does.
     pub reboot: RebootPolicy,
+    /// Bits of its IPA space; `None`: the smallest that fits.
+    pub ipa_bits: Option<u32>,
 }
 
 /// What a tree describes.

@@ -65,6 +65,13 @@ pub struct GuestMemory<'a> {
 }
 
 impl GuestMemory<'_> {
+    /// Whether something was loaded into a part of `leaf`.
+    fn has_contents(&self, leaf: IpaRange) -> bool {
+        self.contents
+            .iter()
+            .any(|content| content.range().overlaps(&leaf))
+    }
+
     /// Fills `memory`, which is zeroed and stands for `leaf`, with its contents.
     fn fill<M: Machine>(&self, leaf: IpaRange, memory: Pa, m: &mut M) {
         let contents = self.contents.iter();

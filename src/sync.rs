@@ -24,6 +24,25 @@ pub(crate) fn seq_cst_accesses_are_ordered() {
     loom::sync::atomic::fence(Ordering::SeqCst);
 }
 
+#[cfg(not(loom))]
+pub(crate) use spin::mutex::SpinMutex;
+
+/// A lock that loom sees.
+#[cfg(loom)]
+#[derive(Default)]
+pub(crate) struct SpinMutex<T>(loom::sync::Mutex<T>);
+
+#[cfg(loom)]
+impl<T> SpinMutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+        self.0.lock().expect("no test panics with the lock held")
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 pub(crate) use spinning::{set_spin, spin_loop, unset_spin};
 

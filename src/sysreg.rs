@@ -10,6 +10,7 @@ mod errors;
 pub mod id;
 
 use crate::exit::{SysRegAccess, encoding};
+use crate::machine::El1;
 use id::IdTable;
 
 /// `ACTLR_EL1`
@@ -21,6 +22,27 @@ const ICC_ASGI1R_EL1: u16 = encoding(3, 0, 12, 11, 6);
 /// `ICC_SGI0R_EL1`
 const ICC_SGI0R_EL1: u16 = encoding(3, 0, 12, 11, 7);
 
+/// `DC ISW`, `DC CSW`, `DC CISW`
+const SET_WAY: [u16; 3] = [
+    encoding(1, 0, 7, 6, 2),
+    encoding(1, 0, 7, 10, 2),
+    encoding(1, 0, 7, 14, 2),
+];
+
+/// What `HCR_EL2.TVM` traps writes of.
+const MEMORY_REGISTERS: [(u16, El1); 11] = [
+    (encoding(3, 0, 1, 0, 0), El1::Sctlr),
+    (encoding(3, 0, 2, 0, 0), El1::Ttbr0),
+    (encoding(3, 0, 2, 0, 1), El1::Ttbr1),
+    (encoding(3, 0, 2, 0, 2), El1::Tcr),
+    (encoding(3, 0, 5, 1, 0), El1::Afsr0),
+    (encoding(3, 0, 5, 1, 1), El1::Afsr1),
+    (encoding(3, 0, 5, 2, 0), El1::Esr),
+    (encoding(3, 0, 6, 0, 0), El1::Far),
+    (encoding(3, 0, 10, 2, 0), El1::Mair),
+    (encoding(3, 0, 10, 3, 0), El1::Amair),
+    (encoding(3, 0, 13, 0, 1), El1::Contextidr),
+];
 /// `ICC_DIR_EL1`
 const ICC_DIR_EL1: u16 = encoding(3, 0, 12, 11, 1);
 
@@ -44,6 +66,10 @@ pub enum Answer {
     Ignored,
     /// A write that generates an SGI.
     Sgi(SgiRegister),
+    /// Data cache maintenance by set and way.
+    SetWay,
+    /// A write to one of EL1's memory registers.
+    MemoryRegister(El1),
     /// A write that deactivates an interrupt.
     Deactivate,
     /// An undefined instruction.
@@ -64,13 +90,19 @@ pub fn answer(ids: &IdTable, gic_v3: bool, access: &SysRegAccess) -> Answer {
         ICC_SGI1R_EL1 => sgi(SgiRegister::Sgi1r),
         ICC_ASGI1R_EL1 => sgi(SgiRegister::Asgi1r),
         ICC_SGI0R_EL1 => sgi(SgiRegister::Sgi0r),
+        set_way if SET_WAY.contains(&set_way) => Answer::SetWay,
         ICC_DIR_EL1 if gic_v3 && !access.is_read => Answer::Deactivate,
         error if errors::is_one(error) => errors::answer(ids, access),
         cache if caches::is_one(cache) => caches::answer(ids, access),
         ACTLR_EL1 if access.is_read => Answer::Value(0),
         ACTLR_EL1 => Answer::Ignored,
         id if access.is_read => ids.read(id).map_or(Answer::Undefined, Answer::Value),
-        _ => Answer::Undefined,
+        written => MEMORY_REGISTERS
+            .iter()
+            .find(|(encoding, _)| *encoding == written)
+            .map_or(Answer::Undefined, |(_, register)| {
+                Answer::MemoryRegister(*register)
+            }),
     }
 }
 

@@ -27,6 +27,7 @@ const KNOWN: &[&str] = &[
     "faultline,rights",
     "faultline,granule",
     "faultline,reboot",
+    "faultline,ipa-bits",
 ];
 
 /// Reads a domain; warns of what it has that is not understood.
@@ -85,6 +86,7 @@ pub(super) fn domain(
             &REBOOTS,
             "\"restart\" or \"stop\"",
         )?,
+        ipa_bits: ipa_bits(parser, node)?,
     })
 }
 
@@ -169,6 +171,17 @@ fn vcpus(parser: &Parser<'_, '_>, node: &Node<'_>) -> Result<u32, ConfigError> {
     } else {
         Err(parser.error(node.name(), Problem::Vcpus(count)))
     }
+}
+
+/// The size of the IPA space; absent, the smallest that fits. Whether the CPUs have it is seen when the VM is made.
+fn ipa_bits(parser: &Parser<'_, '_>, node: &Node<'_>) -> Result<Option<u32>, ConfigError> {
+    const NAME: &str = "faultline,ipa-bits";
+    node.property(NAME)
+        .map(|value| {
+            let bits = value.u32();
+            bits.ok_or_else(|| parser.error(node.name(), Problem::Unreadable(NAME)))
+        })
+        .transpose()
 }
 
 /// The meaning of a policy's word; absent, its default.

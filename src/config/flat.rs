@@ -86,5 +86,6 @@ fn guest(
         rights: RightsPolicy::default(),
         granule: GranulePolicy::default(),
         reboot: RebootPolicy::default(),
+        ipa_bits: None,
     })
 }

@@ -1,5 +1,6 @@
 //! Boot: from a device tree to a machine that can run VMs, as a list of steps. Each refuses in one line.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, HCR_EL2};
@@ -12,6 +13,7 @@ use faultline::guest_tree::Seed;
 use faultline::options::{Crash, Options};
 use faultline::page_pool::PagePool;
 use faultline::smccc::Mitigations;
+use faultline::stage2::Vmids;
 use faultline::sysreg::id::RawIds;
 use faultline::vgic::Version;
 use faultline::vm::{Bytes, Clock, Modules};
@@ -44,6 +46,7 @@ pub(super) struct Machine {
     pub(super) features: Features,
     pub(super) ids: RawIds,
     pub(super) pool: PagePool,
+    pub(super) vmids: Arc<Vmids>,
     pub(super) sources: Sources,
     pub(super) vcpu_interface: Option<Pa>,
     pub(super) domain: DomainConfig,
@@ -92,6 +95,7 @@ pub(super) fn boot(x0: Pa) -> Machine {
         cpu: Cpu::new(&features, gic),
         ids: ids::raw(),
         pool,
+        vmids: Arc::new(Vmids::new(&features)),
         sources,
         vcpu_interface: match &board.gic {
             GicDescription::V2 { vcpu_interface, .. } => Some(vcpu_interface.start),
@@ -258,6 +262,16 @@ fn cpu() -> Features {
         bit(f.tlbi_range),
         bit(f.fgt),
         bit(f.hcx)
+    );
+    // What a CPU may have and stage 2 leaves alone.
+    log!(
+        "",
+        "unused   {}BBM levels: blocks and tables change by break-before-make; contiguous hint",
+        if f.pa_bits > 48 {
+            "address bits above 48 (LPA2); "
+        } else {
+            ""
+        }
     );
     if !f.granule_4k {
         refuse(format_args!("this CPU has no 4 KiB granule at stage 2"));

@@ -15,6 +15,7 @@ use aarch64_cpu::registers::{
 use faultline::features::Features;
 use faultline::stage2::Stage2;
 use faultline::traps;
+use faultline::vm::Vcpu;
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::sysreg::{
@@ -55,6 +56,15 @@ pub(super) fn set_traps(features: &Features, stage2: &Stage2) {
     VMPIDR_EL2.set(MPIDR);
     HCR_EL2.set(traps::value(traps::HCR_EL2, features));
     barrier::isb(barrier::SY);
+}
+
+/// Sets what traps for this vCPU alone. The ERET is the context synchronization event.
+pub(super) fn set_own_traps(vcpu: &Vcpu) {
+    let now = HCR_EL2.get();
+    let wanted = now & !traps::HCR_EL2_TVM | vcpu.traps;
+    if wanted != now {
+        HCR_EL2.set(wanted);
+    }
 }
 
 /// `TCR_EL1.EPD0` and `EPD1`: a miss in a TLB walks nothing.

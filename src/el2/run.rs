@@ -11,7 +11,7 @@ use faultline::fault::Stop;
 use faultline::guest_tree::{self, GicVersion, GuestTree};
 use faultline::options::Crash;
 use faultline::page_pool::Account;
-use faultline::stage2::maintenance;
+use faultline::stage2::{clean, maintenance};
 use faultline::sysreg::id::index;
 use faultline::vgic::Version;
 use faultline::vm::{Devices, End, Ground, Loaded, Next, Summary, Vcpu, Vm};
@@ -27,6 +27,9 @@ use super::{debug, guest_state, hpfar, percpu};
 
 /// Resets within a second of the VM's own time, without a word on its console, after which it is stopped.
 const SILENT_RESETS: u32 = 3;
+
+/// Pages that are zeroed ahead of time each time a vCPU waits.
+const PREPARED_PER_WAIT: usize = 4;
 
 /// Runs the machine's VM to its end, and ends the machine.
 pub(super) fn run(mut machine: Machine) -> ! {
@@ -109,6 +112,7 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     announce(machine, &loaded);
     let ground = Ground {
         pool: &machine.pool,
+        vmids: &machine.vmids,
         features: &machine.features,
         ids: &machine.ids,
         gic,
@@ -191,6 +195,7 @@ fn prepare(vm: &Vm, vcpu: &Vcpu, machine: &mut Machine) {
     guest_state::reset_el1(&machine.features);
     park();
     guest_state::set_traps(&machine.features, vm.stage2());
+    guest_state::set_own_traps(vcpu);
     machine.cpu.gic.reset_virtual();
     machine.sources.quieten(&machine.cpu.gic);
     VTTBR_EL2.set(vm.stage2().vttbr());
@@ -240,7 +245,11 @@ fn run_vcpu(
             Next::Resume
         } else {
             let exit = Exit::decode(vector_of(vector), &syndrome);
-            vm.handle_exit(vcpu, &exit, pool, cpu)
+            let next = vm.handle_exit(vcpu, &exit, pool, cpu);
+            if matches!(exit, Exit::SysReg(_)) {
+                guest_state::set_own_traps(vcpu);
+            }
+            next
         };
         match next {
             Next::Resume => {}
@@ -251,6 +260,11 @@ fn run_vcpu(
                     devices.is_pending(vcpu.index)
                 });
                 if !is_pending {
+                    // A fault after the wait finds its page prepared. A few at a time: an interrupt may be waiting.
+                    let coherence = vm.stage2().coherence();
+                    for _ in 0..PREPARED_PER_WAIT {
+                        clean::prepare(cpu, pool, coherence);
+                    }
                     cpu.wait();
                 }
                 interrupts::handle(vm, vcpu, sources, cpu);

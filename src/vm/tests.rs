@@ -1,5 +1,6 @@
 //! A VM on a fake host: what each of its exits does to its registers, its devices and the log.
 
+mod caches;
 mod calls;
 mod devices;
 mod mmio;
@@ -19,6 +20,7 @@ use crate::features::{Coherence, Features, IdRegisters};
 use crate::machine::El1;
 use crate::machine::recorder::{HostState, Recorder};
 use crate::smccc::Mitigations;
+use crate::stage2::Vmids;
 use crate::sysreg::id::{RawIds, index};
 use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Version};
 use core::fmt;
@@ -109,13 +111,18 @@ impl Run {
     }
 
     pub(super) fn with_vcpus(gic: Version, vcpus: u32) -> Self {
+        Self::with_memory(gic, vcpus, 64)
+    }
+
+    /// On a machine with so many pages, mapped one by one.
+    fn with_memory(gic: Version, vcpus: u32, pages: u64) -> Self {
         let coherence = Coherence {
             fwb: false,
             idc: false,
             dic: false,
             pipt: true,
         };
-        let mut m = Recorder::new(64, coherence);
+        let mut m = Recorder::new(pages, coherence);
         let pool = m.pool.clone();
         let config = DomainConfig {
             name: "test".into(),
@@ -126,8 +133,9 @@ impl Run {
             ramdisk: None,
             bootargs: String::new(),
             rights: RightsPolicy::Lazy,
-            granule: GranulePolicy::default(),
+            granule: GranulePolicy::Page,
             reboot: RebootPolicy::default(),
+            ipa_bits: None,
         };
         let kernel: Vec<u8> = (0..0x1800u32).map(|n| n as u8 | 1).collect();
         m.add_module(Pa::new(KERNEL_AT), kernel.clone());
@@ -153,6 +161,7 @@ impl Run {
         let clock = Some(Clock { epoch: EPOCH });
         let ground = Ground {
             pool: &pool,
+            vmids: &Arc::new(Vmids::new(&features)),
             features: &features,
             ids: &ids,
             gic,

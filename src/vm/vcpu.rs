@@ -10,6 +10,7 @@ use crate::registers::Registers;
 use crate::stats::Counters;
 use crate::sysreg::id::IdTable;
 use crate::vm::Host;
+use crate::vm::caches::Cleaning;
 
 /// Different refusals a vCPU is warned of before it goes on in silence.
 const WARNINGS: usize = 8;
@@ -26,6 +27,9 @@ pub struct Vcpu {
     pub counters: Arc<Counters>,
     /// What exception entry does to its PSTATE.
     pub pstate_features: PstateFeatures,
+    /// Bits of `HCR_EL2` that are this vCPU's besides those of all ([`crate::traps`]): `TVM`.
+    pub traps: u64,
+    pub(super) cleaning: Option<Cleaning>,
     warned: [Option<u16>; WARNINGS],
 }
 
@@ -53,6 +57,8 @@ impl Vcpu {
                 pan: ids.has_pan(),
                 ssbs: ids.has_ssbs(),
             },
+            traps: 0,
+            cleaning: None,
             warned: [None; WARNINGS],
         }
     }
