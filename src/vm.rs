@@ -125,10 +125,12 @@ pub enum Next {
     Resume,
     /// Wait until an interrupt is there, then enter it.
     Wait,
+    /// Let others run first, if any want to: it waits for an event, which may have come already.
+    Yield,
+    /// Off, by PSCI: it does not come back by itself.
+    Off,
     /// A physical interrupt must be seen to, then enter it.
     Interrupt,
-    /// The vCPU is off: it is entered again when it is started.
-    Off,
     /// The VM has ended.
     End(End),
 }
@@ -379,19 +381,24 @@ impl Vm {
         &self.stolen
     }
 
-    /// The vCPU that the VM starts with, at its entry point.
+    /// How many vCPUs it has.
     #[must_use]
-    pub fn boot_vcpu(&self) -> Vcpu {
-        self.vcpu(0, self.loaded.entry, self.loaded.tree.raw())
+    pub fn vcpu_count(&self) -> usize {
+        self.counters.len()
     }
 
-    /// Its vCPU number `index`, out of reset: it begins at `entry` with `context` in x0.
+    /// vCPU `index` out of reset, at address 0: whoever turns it on says where it begins.
     #[must_use]
-    pub fn vcpu(&self, index: usize, entry: Ipa, context: u64) -> Vcpu {
+    pub fn vcpu(&self, index: usize) -> Vcpu {
         let counters = self.counters.get(index).cloned().unwrap_or_default();
-        let mut vcpu = Vcpu::entering(index, entry, context, &self.ids, counters);
+        let mut vcpu = Vcpu::at_reset(index, &self.ids, counters);
         vcpu.traps = self.traps;
         vcpu
+    }
+
+    /// Puts `vcpu` to the entry point, with the device tree's address in x0: the one that the VM starts with.
+    pub fn boot(&self, vcpu: &mut Vcpu) {
+        vcpu.enter_at(self.loaded.entry.raw(), self.loaded.tree.raw());
     }
 
     /// What all its vCPUs did.
@@ -443,10 +450,10 @@ impl Vm {
                 exits.sysreg.add(1);
                 self.system_register(vcpu, access, host)
             }
-            Exit::Wait { .. } => {
+            Exit::Wait { event } => {
                 exits.waits.add(1);
                 vcpu.retire(false);
-                Next::Wait
+                if *event { Next::Yield } else { Next::Wait }
             }
             Exit::Interrupt => {
                 exits.interrupts.add(1);

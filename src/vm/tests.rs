@@ -176,7 +176,8 @@ impl Run {
             list: vec![ListRegister::default(); MAX_LIST_REGISTERS],
             ..HostState::default()
         };
-        let vcpu = vm.boot_vcpu();
+        let mut vcpu = vm.vcpu(0);
+        vm.boot(&mut vcpu);
         let vm = Arc::new(vm);
         Self { vm, vcpu, m, pool }
     }
