@@ -255,7 +255,7 @@ impl Vm {
         let stage2 = Stage2::new(m, ground.pool, shape, vmid, ground.features.coherence)
             .inspect_err(|OutOfPages| ground.vmids.give(vmid))
             .map_err(|OutOfPages| VmError::OutOfPages)?;
-        let gic_v3 = ground.gic == Version::V3;
+        let ids = IdTable::new(ground.ids, ground.gic == Version::V3, shape.ipa_bits);
         Ok(Self {
             name: config.name.clone(),
             memory: config.memory,
@@ -263,10 +263,10 @@ impl Vm {
             granule: config.granule,
             reboot: config.reboot,
             slots,
-            ids: IdTable::new(ground.ids, gic_v3, shape.ipa_bits),
+            traps: traps::at_reset(ground.features, ids.ctr().is_some()),
+            ids,
             stage2,
             vmids: ground.vmids.clone(),
-            traps: traps::at_reset(ground.features),
             loaded,
             gic: ground.gic,
             mitigations: ground.mitigations,

@@ -5,6 +5,7 @@ mod calls;
 mod devices;
 mod mmio;
 mod quick;
+mod registers;
 
 use std::rc::Rc;
 use std::sync::Arc;
