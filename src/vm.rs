@@ -53,7 +53,7 @@ use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
 use crate::traps;
-use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, MAX_VCPUS, Version};
+use crate::vgic::{ListRegister, MAX_VCPUS, Version};
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
@@ -74,8 +74,8 @@ pub trait Host: Machine {
     /// Ticks of the counter per second; not 0.
     fn counter_hz(&mut self) -> u64;
 
-    /// Reads this CPU's first `count` list registers.
-    fn read_list(&mut self, registers: &mut [ListRegister; MAX_LIST_REGISTERS], count: usize);
+    /// This CPU's list register `n`.
+    fn list_register(&mut self, n: usize) -> ListRegister;
 
     /// Ends of interrupts that were in no list register, since the list registers were written last.
     fn ended_outside(&mut self) -> u32;
@@ -255,7 +255,7 @@ impl Vm {
         let stage2 = Stage2::new(m, ground.pool, shape, vmid, ground.features.coherence)
             .inspect_err(|OutOfPages| ground.vmids.give(vmid))
             .map_err(|OutOfPages| VmError::OutOfPages)?;
-        let gic_v3 = ground.gic == Version::V3;
+        let ids = IdTable::new(ground.ids, ground.gic == Version::V3, shape.ipa_bits);
         Ok(Self {
             name: config.name.clone(),
             memory: config.memory,
@@ -263,10 +263,10 @@ impl Vm {
             granule: config.granule,
             reboot: config.reboot,
             slots,
-            ids: IdTable::new(ground.ids, gic_v3, shape.ipa_bits),
+            traps: traps::at_reset(ground.features, ids.ctr().is_some()),
+            ids,
             stage2,
             vmids: ground.vmids.clone(),
-            traps: traps::at_reset(ground.features),
             loaded,
             gic: ground.gic,
             mitigations: ground.mitigations,

@@ -8,8 +8,9 @@ use alloc::sync::{Arc, Weak};
 
 use aarch64_cpu::registers::CNTFRQ_EL0;
 use faultline::exit::{Exit, Vector};
+use faultline::fault::Stop;
 use faultline::stage2::clean;
-use faultline::vm::{Next, PHYSICAL_TIMER, VIRTUAL_TIMER};
+use faultline::vm::{End, Next, PHYSICAL_TIMER, VIRTUAL_TIMER, Vm};
 use tock_registers::interfaces::Readable;
 
 use super::console::log;
@@ -199,6 +200,11 @@ fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut
             Next::Yield => {}
             Next::Off => return Left::Off,
             Next::End(end) => {
+                if let End::Stopped(why) = end
+                    && !vm.ends()
+                {
+                    report_stop(&vm.vm, why);
+                }
                 vm.end_with(end, shared, cpu);
                 return Left::Gone;
             }
@@ -258,4 +264,10 @@ fn tell_where(vm: &VmRun, run: &VcpuRun, cpu: &Cpu) {
         registers.x[30],
         run.vcpu.counters.exits.total()
     );
+}
+
+/// A function of its own, for `faultline break stop` (gdb).
+#[inline(never)]
+fn report_stop(vm: &Vm, why: Stop) {
+    log!("vm", "'{}' stopped: {why}", vm.name());
 }

@@ -16,6 +16,7 @@ use faultline::addr::{Pa, PaRange};
 use faultline::board::{Board, Conduit, Cpu as BoardCpu, EnableMethod, Mpidr};
 use faultline::features::Features;
 use faultline::machine::{Dc, MAX_CPUS, Machine as _};
+use faultline::sysreg::id::RawIds;
 use spin::Once;
 use tock_registers::interfaces::Readable;
 
@@ -31,6 +32,10 @@ const STACK_SLOT: u64 = 0x2_0000;
 
 /// What a CPU has, and how it is called.
 pub(super) struct Arrival {
+    /// What it can do.
+    pub(super) features: Features,
+    /// Its ID registers.
+    pub(super) ids: RawIds,
     /// How the interrupt controller names it.
     pub(super) gic_target: u64,
     /// What it can do.
@@ -41,6 +46,8 @@ impl Arrival {
     /// The CPU that calls this.
     pub(super) fn of_this_cpu(gic: &Gic) -> Self {
         Self {
+            features: ids::features(),
+            ids: ids::raw(),
             gic_target: gic.target(),
             features: ids::features(),
         }
