@@ -53,7 +53,7 @@ use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
 use crate::traps;
-use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, MAX_VCPUS, Version};
+use crate::vgic::{ListRegister, MAX_VCPUS, Version};
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
@@ -74,8 +74,8 @@ pub trait Host: Machine {
     /// Ticks of the counter per second; not 0.
     fn counter_hz(&mut self) -> u64;
 
-    /// Reads this CPU's first `count` list registers.
-    fn read_list(&mut self, registers: &mut [ListRegister; MAX_LIST_REGISTERS], count: usize);
+    /// This CPU's list register `n`.
+    fn list_register(&mut self, n: usize) -> ListRegister;
 
     /// Ends of interrupts that were in no list register, since the list registers were written last.
     fn ended_outside(&mut self) -> u32;

@@ -80,6 +80,7 @@ pub(crate) fn plan(lab: &Lab, everything: bool) -> Plan {
     // Longest first, so that the last ones to run are short.
     planner.linux();
     planner.tours();
+    planner.costs();
     planner.behaviours();
     planner.crowds();
     planner.bare();
