@@ -128,6 +128,8 @@ impl Run {
             bootargs: String::new(),
             rights: RightsPolicy::Lazy,
             granule: GranulePolicy::default(),
+            rom: Vec::new(),
+            xn: Vec::new(),
             reboot: RebootPolicy::default(),
         };
         let kernel: Vec<u8> = (0..0x1800u32).map(|n| n as u8 | 1).collect();
