@@ -2,11 +2,11 @@
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run linux bench test test-all debug image setup setup-raspi4b clean build
+.PHONY: help run linux bench model mutants test test-all debug image setup setup-raspi4b clean build
 
 # Variables reach the scripts through the environment, byte for byte: neither make nor a shell reads their text.
 VARIABLES := BOARD GIC CPU SMP MEM QEMU GUEST INITRD APPEND GUEST_MEM VCPUS VMS RIGHTS GRANULE REBOOT SEED EPOCH TIMEOUT LINUX BUG \
-	EARLYCON GDB_SCRIPT FORMAT WHAT
+	EARLYCON GDB_SCRIPT FORMAT WHAT STEPS
 $(foreach name,$(VARIABLES),$(eval override export $(name) := $$(value $(name))))
 # Where make was called: relative paths are meant from there.
 override export FROM := $(value PWD)
@@ -39,7 +39,15 @@ bench:
 	@$(HOST)/check.sh machine </dev/null
 	@$(HOST)/setup.sh </dev/null
 	@$(HOST)/build.sh hypervisor guests </dev/null
-	@$(HOST)/bench.sh $${WHAT:-}
+	@$(HOST)/bench.sh
+
+# The hardware model, for STEPS= actions from SEED= on.
+model:
+	@$(HOST)/model.sh </dev/null
+
+# Deliberate bugs; WHAT= chooses some by words.
+mutants:
+	@$(HOST)/mutants.sh </dev/null
 
 test:
 	@$(HOST)/setup.sh test

@@ -22,6 +22,8 @@ mod lab;
 mod linux;
 #[path = "qemu/run.rs"]
 mod run;
+#[path = "qemu/smp.rs"]
+mod smp;
 
 use cases::Plan;
 use lab::Lab;

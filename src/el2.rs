@@ -15,6 +15,7 @@ mod exception;
 mod guest_state;
 mod heap;
 mod host;
+mod hpfar;
 mod hyp_map;
 mod ids;
 mod interrupts;

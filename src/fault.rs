@@ -37,7 +37,7 @@ use crate::machine::Machine;
 use crate::page_pool::PagePool;
 use crate::registers::Registers;
 use crate::slot::{Kind, Slots};
-use crate::stage2::{Leaf, Present, Stage2, maintenance};
+use crate::stage2::{Leaf, Present, Rights, Stage2, Translation, maintenance};
 use crate::stats::Counters;
 use inject::Exception;
 use ipa::Located;
@@ -126,6 +126,16 @@ impl Fault<'_> {
     const fn is_plain_data(&self) -> bool {
         !self.abort.is_fetch && !self.abort.s1ptw && !self.abort.is_maintenance
     }
+
+    /// A walk or cache maintenance, of which the syndrome does not say whether R or W was wanting, where there is no R.
+    fn may_want_to_read<M: Machine>(&self, memory: &GuestMemory<'_>, m: &mut M) -> bool {
+        let is_readable = |leaf: Translation| leaf.rights.allows(Rights::READ);
+        (self.abort.s1ptw || self.abort.is_maintenance)
+            && !memory
+                .stage2
+                .translate(m, self.ipa)
+                .is_some_and(is_readable)
+    }
 }
 
 /// Decides what to do about `abort`, and does it where it is stage 2's to do.
@@ -212,6 +222,16 @@ fn by_slot<M: Machine>(
         Some((Kind::Ram(most), range)) if most.allows(fault.need.rights()) => {
             let ram = RamFault::new(memory, vcpu, fault, range, most);
             by_leaf(memory, vcpu, fault, &Backing::Ram(ram), m)
+        }
+        Some((Kind::Ram(most), range))
+            if most.allows(Rights::READ) && fault.may_want_to_read(memory, m) =>
+        {
+            let fault = Fault {
+                need: Need::Read,
+                ..*fault
+            };
+            let ram = RamFault::new(memory, vcpu, &fault, range, most);
+            by_leaf(memory, vcpu, &fault, &Backing::Ram(ram), m)
         }
         Some((Kind::Ram(_), _)) => denied(memory, vcpu, fault, m),
         Some((Kind::Window(base), range)) if !fault.abort.is_fetch && !fault.abort.s1ptw => {

@@ -4,11 +4,10 @@
 //! still see. It sees only what goes through here, so code that is built on atomics, or spins on one, names this module.
 //! `RUSTFLAGS="--cfg loom" cargo test --lib loom_` runs those tests; other builds know nothing of loom.
 
+#[cfg(all(not(loom), not(test)))]
+pub(crate) use core::hint::spin_loop;
 #[cfg(not(loom))]
-pub(crate) use core::{
-    hint::spin_loop,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
-};
+pub(crate) use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 #[cfg(loom)]
 pub(crate) use loom::{
@@ -23,4 +22,34 @@ pub(crate) use loom::{
 pub(crate) fn seq_cst_accesses_are_ordered() {
     #[cfg(loom)]
     loom::sync::atomic::fence(Ordering::SeqCst);
+}
+
+#[cfg(all(test, not(loom)))]
+pub(crate) use spinning::{set_spin, spin_loop, unset_spin};
+
+/// Tests in which one thread at a time runs are told when a thread waits for another.
+#[cfg(all(test, not(loom)))]
+mod spinning {
+    use std::boxed::Box;
+    use std::cell::RefCell;
+
+    thread_local! {
+        static SPIN: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
+    }
+
+    /// From now on this thread calls `instead` where it would spin.
+    pub(crate) fn set_spin(instead: Box<dyn Fn()>) {
+        SPIN.set(Some(instead));
+    }
+
+    pub(crate) fn unset_spin() {
+        SPIN.set(None);
+    }
+
+    pub(crate) fn spin_loop() {
+        SPIN.with_borrow(|spin| match spin {
+            Some(instead) => instead(),
+            None => core::hint::spin_loop(),
+        });
+    }
 }

@@ -10,17 +10,21 @@ mod calls;
 mod devices;
 mod input;
 mod load;
+mod quick;
+mod recall;
 mod stolen;
 mod summary;
 mod vcpu;
 
-use devices::Outcome;
 pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER, device_name};
 pub use input::{HOTKEY, Input, Typed};
 pub use load::{Bytes, LoadError, Loaded, Modules, load};
 pub use stolen::StolenTime;
 pub use summary::Summary;
 pub use vcpu::Vcpu;
+
+use devices::Outcome;
+use recall::{Recall, Recalls};
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -85,8 +89,8 @@ pub trait Host: Machine {
     /// Whoever carried it to its `CPU_OFF` may not have put it away yet.
     fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64);
 
-    /// Has these vCPUs of this VM, a bit each, look at their interrupts: those that run leave the guest, those that wait
-    /// wake. Others do it anyway before they enter.
+    /// Has these vCPUs of this VM, a bit each, look at their interrupts: those that run leave the guest, and call
+    /// [`Vm::attend`] before they enter it again; those that wait wake. Others do it anyway before they enter.
     fn kick(&mut self, vcpus: u64);
 
     /// A random number from the CPU (FEAT_RNG); `None`: it has none now. Asked only if every CPU has the feature.
@@ -94,14 +98,6 @@ pub trait Host: Machine {
 
     /// Stores 64 bits at a multiple of 8 in memory that a guest may read, in one access.
     fn store(&mut self, at: Pa, value: u64);
-
-    /// Returns when each of these vCPUs of this VM, a bit each and none of them this one, has been out of its guest since
-    /// the call, with what it did there folded in ([`Devices::fold_in`]).
-    ///
-    /// This pCPU holds no lock meanwhile, and its own vCPU counts as out and folded in: it was, before the call. So two
-    /// that recall each other both return. A vCPU on no pCPU was folded in when it left one ([`Devices::leave`]); one that
-    /// runs is kicked, and folds in before it enters again, whether or not it has anything to plan.
-    fn recall(&mut self, vcpus: u64);
 
     /// One line for the log.
     fn warn(&mut self, text: fmt::Arguments<'_>);
@@ -172,6 +168,8 @@ pub struct Vm {
     devices: TicketMutex<Devices>,
     /// A copy of [`Devices::vcpus_to_plan`], for a look without the lock.
     to_plan: AtomicU64,
+    /// Who is asked to leave its guest for another's access.
+    recalls: Recalls,
     has_console: bool,
     /// Which vCPUs are on.
     power: Power,
@@ -241,6 +239,7 @@ impl Vm {
             has_entropy: ground.features.rng,
             to_plan: AtomicU64::new(devices.vcpus_to_plan()),
             devices: TicketMutex::new(devices),
+            recalls: Recalls::new(config.vcpus as usize),
             has_console: config.console,
             power: Power::new(config.vcpus as usize),
             stolen: StolenTime::new(config.vcpus as usize),
@@ -296,9 +295,27 @@ impl Vm {
         host: &mut H,
         act: impl FnOnce(&mut Devices, &mut H) -> T,
     ) -> T {
+        let (result, _) = self.on_devices_asking(own, host, act, |_| 0);
+        result
+    }
+
+    /// The same; `others` says from the result which vCPUs must be recalled because of it.
+    fn on_devices_asking<H: Host, T>(
+        &self,
+        own: usize,
+        host: &mut H,
+        act: impl FnOnce(&mut Devices, &mut H) -> T,
+        others: impl FnOnce(&T) -> u64,
+    ) -> (T, Option<Recall>) {
         let mut devices = self.devices.lock();
         let result = act(&mut devices, host);
-        let kicks = devices.take_kicks(own);
+        let folded = devices.take_folded();
+        if folded != 0 {
+            self.recalls.note_folded(folded);
+        }
+        let others = others(&result);
+        let recall = (others != 0).then(|| self.recalls.ask(others));
+        let kicks = devices.take_kicks(own) & !others;
         self.to_plan
             .store(devices.vcpus_to_plan(), Ordering::Relaxed);
         drop(devices);
@@ -307,7 +324,14 @@ impl Vm {
             fence(Ordering::SeqCst);
             host.kick(kicks);
         }
-        result
+        (result, recall)
+    }
+
+    /// vCPU `index` was kicked and is out of its guest: if another asked for what it did there, that is folded in.
+    pub fn attend<H: Host>(&self, index: usize, host: &mut H) {
+        if self.recalls.is_asked(index) {
+            self.on_devices(index, host, |devices, host| devices.fold_in(index, host));
+        }
     }
 
     /// Whether vCPU `index` must have its list registers planned before it enters its guest. Without a lock: to be asked
@@ -479,34 +503,33 @@ impl Vm {
 
     /// Carries out a device access.
     fn access<H: Host>(&self, vcpu: &mut Vcpu, mmio: &Mmio, host: &mut H) {
-        let own = vcpu.index;
-        let mut outcome = self.on_devices(own, host, |devices, host| {
-            devices.access(vcpu, mmio, false, host)
+        self.with_recalls(vcpu.index, host, |devices, has_recalled, host| {
+            devices.access(vcpu, mmio, has_recalled, host)
         });
-        if let Outcome::Recall(others) = outcome {
-            host.recall(others);
-            outcome = self.on_devices(own, host, |devices, host| {
-                devices.access(vcpu, mmio, true, host)
-            });
-        }
-        if let Outcome::Done(holders) = outcome
-            && holders != 0
-        {
-            host.recall(holders);
-        }
     }
 
-    /// The guest deactivates an interrupt by ICC_DIR_EL1.
-    fn deactivate<H: Host>(&self, own: usize, value: u64, host: &mut H) {
-        let result = self.on_devices(own, host, |devices, host| {
-            devices.deactivate(own, value, false, host)
-        });
-        if let Err(others) = result {
-            host.recall(others);
-            // Recalled, it is not refused.
-            let _ = self.on_devices(own, host, |devices, host| {
-                devices.deactivate(own, value, true, host)
-            });
+    /// Has `act` do something for vCPU `own`, first of all or when those whom it depends on were recalled, and waits for
+    /// those who must have left their guests before it is complete.
+    fn with_recalls<H: Host>(
+        &self,
+        own: usize,
+        host: &mut H,
+        mut act: impl FnMut(&mut Devices, bool, &mut H) -> Outcome,
+    ) {
+        for has_recalled in [false, true] {
+            let (outcome, recall) = self.on_devices_asking(
+                own,
+                host,
+                |devices, host| act(devices, has_recalled, host),
+                |outcome| outcome.others(),
+            );
+            if let Some(recall) = recall {
+                fence(Ordering::SeqCst);
+                self.recalls.wait(own, &recall, |vcpus| host.kick(vcpus));
+            }
+            if let Outcome::Done(_) = outcome {
+                return;
+            }
         }
     }
 
@@ -561,7 +584,9 @@ impl Vm {
             }
             Answer::Deactivate => {
                 let value = vcpu.registers.read(access.rt);
-                self.deactivate(vcpu.index, value, host);
+                self.with_recalls(vcpu.index, host, |devices, has_recalled, host| {
+                    devices.deactivate(vcpu.index, value, has_recalled, host)
+                });
             }
             Answer::Undefined => {
                 let pc = vcpu.registers.pc;

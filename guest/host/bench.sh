@@ -2,6 +2,7 @@
 # `make bench`: what things cost, in instructions, on the machine of CPU= and GIC=. docs/bench.md defines each name.
 #
 #   FORMAT=table|json   json: standard output is one JSON object of name to instructions
+#   WHAT=linux          Linux's boot and a workload instead, against the machine without a hypervisor (bench-linux.sh)
 #
 # Everything is counted under QEMU's -icount, where one nanosecond of guest time is one executed instruction, so the
 # numbers are the same on every host. Each group of names has a boot of its own: a guest (guest/bench) that measures, with
@@ -12,6 +13,14 @@ cd "$(dirname "$0")/../.."
 . guest/host/options.sh
 check_machine
 check_qemu
+case ${WHAT:-} in
+    '') ;;
+    linux)
+        guest/linux/fetch.sh Image busybox </dev/null && guest/linux/initramfs.sh
+        exec guest/host/bench-linux.sh
+        ;;
+    *) refuse "WHAT=$WHAT: must be linux, or left out" ;;
+esac
 FORMAT=${FORMAT:-table}
 check_word FORMAT "$FORMAT" table json
 [ "$BOARD" = virt ] || refuse "BOARD=$BOARD: icount needs QEMU's virt"

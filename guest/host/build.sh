@@ -4,6 +4,7 @@
 #   build.sh hypervisor      target/faultline.elf (symbols) and target/faultline.img (flat)
 #   build.sh guests          target/guest/NAME.bin and NAME.elf, every guest of guest/
 #
+# POISON=1 builds the hypervisor that finds a wrong address wherever HPFAR_EL2 is not valid: target/faultline-poison.*.
 # BUG=NAME builds the known-bad hypervisor --cfg faultline_bug="NAME" instead: target/faultline-NAME.{elf,img}.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -38,6 +39,10 @@ hypervisor() {
     if [ -n "${BUG:-}" ]; then
         folder=$folder-bug name=faultline-$BUG
         set -- "$@" --config "target.$triple.rustflags=['--cfg', 'faultline_bug=\"$BUG\"']"
+    fi
+    if [ -n "${POISON:-}" ]; then
+        folder=$folder-poison name=$name-poison
+        set -- "$@" --config "target.$triple.rustflags=['--cfg', 'faultline_poison']"
     fi
     build "$folder" "the hypervisor" "$@"
     cp "$folder/$triple/release/faultline" "target/$name.elf"

@@ -8,6 +8,7 @@ bug=${BUG:-${FAULTLINE_BUG:-}}
 case ${RUSTFLAGS:-}${CARGO_ENCODED_RUSTFLAGS:-}${CARGO_BUILD_RUSTFLAGS:-} in
     *faultline_bug*) bug=${bug:---cfg faultline_bug} ;;
 esac
+[ -z "${POISON:-}" ] || refuse "image: POISON=$POISON is for tests, never for an image"
 [ -z "$bug" ] || refuse "image: a known-bad build ($bug) is for tests, never for an image"
 check_machine
 guest/host/setup.sh

@@ -32,7 +32,7 @@ per_call() {
     [ -n "$symbol" ] || refuse "target/faultline.elf has no function $1: it was inlined"
     while read -r offset count; do
         case $offset in
-            el2 | all) ;;
+            *_* | el2 | all) ;;
             *) echo "$((0x$offset)) $count" ;;
         esac
     done <"$folder/counts" | awk -v start=$((0x${symbol% *})) -v size=$((0x${symbol#* })) '

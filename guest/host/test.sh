@@ -13,10 +13,9 @@ triple=aarch64-unknown-none-softfloat log=target/host/test.log passed=0 failed=0
 
 # The tests choose their own machines; of the person's variables only the QEMU counts.
 [ -z "${QEMU:-}" ] || QEMU=$(command -v "$(locate "$QEMU")") || refuse "QEMU=$QEMU: there is no such program"
-for name in BOARD GIC CPU SMP MEM GUEST INITRD APPEND GUEST_MEM VCPUS VMS RIGHTS GRANULE REBOOT SEED EPOCH TIMEOUT LINUX BUG; do
+for name in BOARD GIC CPU SMP MEM GUEST INITRD APPEND GUEST_MEM VCPUS VMS RIGHTS GRANULE REBOOT SEED EPOCH TIMEOUT LINUX BUG POISON; do
     unset $name
 done
-unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 
 # check NAME COMMAND...: one step that passes or fails as a whole.
 check() {
@@ -60,14 +59,7 @@ counted() {
     } END { print n + 0 }' "$log"
 }
 
-# The Rust for this machine: what `cargo` is to the person, where it is new enough, else Debian's.
-host=cargo
-version=$(cargo -V 2>/dev/null | sed -n 's/^cargo \([0-9]*\.[0-9]*\).*/\1/p')
-[ "$(printf '1.88\n%s\n' "${version:-0}" | sort -V | head -n 1)" = 1.88 ] || host=debian_cargo
-
-debian_cargo() {
-    PATH=/usr/bin:$PATH RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc /usr/bin/cargo "$@"
-}
+. guest/host/desk.sh
 
 # with SUBCOMMAND WHAT...: sets $rust to a cargo that has the subcommand; a minimal rustup has neither fmt nor clippy.
 with() {
@@ -92,8 +84,9 @@ lint_target() { # FOLDER TARGET_FOLDER ARGUMENTS...
     )
 }
 
-CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/host-tests}
-export CARGO_TARGET_DIR
+long_model() {
+    FAULTLINE_MODEL_STEPS=200000 "$host" test -q --lib machine::tests::model
+}
 
 if with fmt form; then
     check "form (rustfmt)" "$rust" fmt --check
@@ -107,12 +100,19 @@ fi
 # The gate is the same every time; the whole matrix looks further, with a seed of its own that a failure prints.
 if [ "${1:-}" != all ]; then export PROPTEST_RNG_SEED=20261123; fi
 tests "on this machine" "$host" test -q --no-fail-fast
+if [ "${1:-}" = all ]; then
+    tests "deliberate bugs" "$host" test -q --test mutants
+    tests "the hardware model, longer" long_model
+else
+    tests "deliberate bugs, five of them" "$host" test -q --test mutants -- quick
+fi
 RUSTDOCFLAGS="-D warnings"
 export RUSTDOCFLAGS
 check "documentation" "$host" doc -q --no-deps --document-private-items --lib
 
 check "the image, the guests" guest/host/build.sh hypervisor guests
 check "the known-bad image" env BUG=map-on-permission guest/host/build.sh hypervisor
+check "the image that poisons HPFAR_EL2" env POISON=1 guest/host/build.sh hypervisor
 # Each says in one line why it is not there; the tests then leave out what needs it.
 guest/linux/fetch.sh Image busybox raspi4b.dtb && guest/linux/initramfs.sh || true
 guest/host/qemu-backports.sh || true

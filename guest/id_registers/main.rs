@@ -3,15 +3,21 @@
 #![no_main]
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
 use runtime::hypercall::counter;
 use runtime::trap::{Frame, catch, class};
-use runtime::{cache, check, check_eq, mmio, pages, println, read_sysreg, verdict, write_sysreg};
+use runtime::{
+    cache, check, check_eq, mmio, mmu, pages, println, read_sysreg, smp, verdict, write_sysreg,
+};
 
 runtime::guest!("id_registers", id_registers);
 
 fn id_registers() {
     println!("CTR_EL0 = {:#018x}", read_sysreg!("CTR_EL0"));
     every_encoding_answers();
+    if smp::count() > 1 {
+        the_same_on_each_cpu();
+    }
     if counter(0).is_none() {
         verdict::pass_without("nothing beneath hides anything");
     }
@@ -39,6 +45,56 @@ fn id_registers() {
     check_eq!(read_sysreg!("S3_0_C0_C4_4"), 0, "ID_AA64ZFR0_EL1");
     check_eq!(read_sysreg!("S3_0_C0_C4_5"), 0, "ID_AA64SMFR0_EL1");
     hidden_features_are_undefined();
+}
+
+/// By the address of its code each CPU reads the whole space and sums it up; MPIDR_EL1 apart.
+static SUMS: [AtomicU64; smp::MAX] = [const { AtomicU64::new(0) }; smp::MAX];
+static CODE: AtomicU64 = AtomicU64::new(0);
+
+fn sum_up() {
+    let mut sum = 0u64;
+    let mut add = |value: u64| sum = sum.rotate_left(7) ^ value;
+    for crm in 1..8 {
+        for op2 in 0..8 {
+            let code = CODE.load(Ordering::Acquire);
+            mmio::write32(code, 0xd538_0000 | crm << 8 | op2 << 5);
+            cache::publish_code(code, 8);
+            add(pages::call(code));
+        }
+    }
+    add(read_sysreg!("MIDR_EL1"));
+    add(read_sysreg!("REVIDR_EL1"));
+    add(read_sysreg!("CTR_EL0"));
+    add(read_sysreg!("DCZID_EL0"));
+    add(read_sysreg!("CLIDR_EL1"));
+    add(read_sysreg!("CNTFRQ_EL0"));
+    SUMS[smp::index()].store(sum, Ordering::Release);
+    let mpidr = read_sysreg!("MPIDR_EL1");
+    check_eq!(
+        mpidr & smp::AFFINITY,
+        smp::affinity(smp::index()),
+        "MPIDR_EL1 of CPU {}",
+        smp::index()
+    );
+}
+
+fn the_same_on_each_cpu() {
+    mmu::Tables::identity().enable();
+    let code = pages::fresh();
+    mmio::write32(code + 4, 0xd65f_03c0);
+    CODE.store(code, Ordering::Release);
+    sum_up();
+    let sum_of = |cpu: usize| SUMS[cpu].load(Ordering::Acquire);
+    for cpu in 1..smp::count() {
+        smp::start(cpu, sum_up);
+        smp::wait_until_off(cpu);
+        check_eq!(
+            sum_of(cpu),
+            sum_of(0),
+            "the ID registers of CPU {cpu}, summed up"
+        );
+    }
+    println!("{} CPUs are alike", smp::count());
 }
 
 fn absent(what: &str, register: u64, shift: u32) {

@@ -39,7 +39,7 @@ impl Machine<'_> {
 type Fits = fn(&Cpu) -> bool;
 
 /// Guests that pass or fail by themselves, on every machine and with both policies of rights.
-const MEMORY_GUESTS: [&str; 8] = [
+const MEMORY_GUESTS: [&str; 9] = [
     "founding_bug",
     "s1ptw",
     "page_crossing",
@@ -48,9 +48,10 @@ const MEMORY_GUESTS: [&str; 8] = [
     "integrity",
     "el0_pages",
     "aborts",
+    "par_kept",
 ];
 /// Guests that pass or fail by themselves, on every machine.
-const OTHER_GUESTS: [&str; 8] = [
+const OTHER_GUESTS: [&str; 12] = [
     "mmio_widths",
     "pair_access",
     "timer",
@@ -59,6 +60,10 @@ const OTHER_GUESTS: [&str; 8] = [
     "id_registers",
     "every_register",
     "every_device",
+    "timers",
+    "debug",
+    "gic_state",
+    "hostile",
 ];
 
 /// Chooses cases for this lab: one representative per axis, or everything.
@@ -75,11 +80,13 @@ pub(crate) fn plan(lab: &Lab, everything: bool) -> Plan {
     planner.linux();
     planner.tours();
     planner.behaviours();
+    planner.bare();
     planner.bad_ends();
     planner.console_and_resets();
     planner.entries();
     planner.refusals();
     planner.known_bad_build();
+    planner.poisoned_build();
     planner.plan
 }
 
@@ -114,7 +121,7 @@ impl<'a> Planner<'a> {
     }
 
     /// One CPU per kind that matters to stage 2, each once with every GIC version it is paired with.
-    fn representatives(&mut self) -> Vec<Machine<'a>> {
+    pub(crate) fn representatives(&mut self) -> Vec<Machine<'a>> {
         let lab = self.lab;
         let kinds: [(&str, Fits, u32); 5] = [
             (

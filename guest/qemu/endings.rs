@@ -187,6 +187,31 @@ impl Planner<'_> {
         }
     }
 
+    /// HPFAR_EL2 holds a wrong address where the architecture says UNKNOWN: the guests do not notice.
+    pub(crate) fn poisoned_build(&mut self) {
+        if !self.lab.poisoned {
+            return self.leave_out("HPFAR_EL2 poisoned (target/faultline-poison.img is not there)");
+        }
+        let machines = if self.everything {
+            self.representatives()
+        } else {
+            vec![self.any()]
+        };
+        for machine in machines {
+            for guest in ["tour", "founding_bug", "s1ptw", "el0_pages", "par_kept"] {
+                let case = self
+                    .boot(guest, machine, code::OK)
+                    .with("IMAGE", "target/faultline-poison.img")
+                    .with("RIGHTS", "lazy");
+                let mut case = case
+                    .examined_by(gives_all_pages_back)
+                    .examined_by(asks_by_at);
+                case.name.push_str(" poisoned");
+                self.add(case);
+            }
+        }
+    }
+
     pub(crate) fn known_bad_build(&mut self) {
         if !self.lab.known_bad {
             return self.leave_out(
@@ -201,5 +226,15 @@ impl Planner<'_> {
             .says("map-on-permission");
         case.name = "known-bad build is stopped, and the rule named".into();
         self.add(case);
+    }
+}
+
+/// The hypervisor did ask by AT where HPFAR_EL2 is not valid: else a run shows nothing.
+fn asks_by_at(console: &str) -> Result<(), String> {
+    let count = console.split("IPA by AT ").nth(1);
+    let count = count.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    match count {
+        Some(1..) => Ok(()),
+        other => Err(format!("{other:?} questions by AT")),
     }
 }

@@ -149,6 +149,8 @@ pub(crate) struct Lab {
     pub(crate) linux: bool,
     /// The image that answers permission faults as KVM once did.
     pub(crate) known_bad: bool,
+    /// The image that finds a wrong address wherever HPFAR_EL2 is not valid.
+    pub(crate) poisoned: bool,
 }
 
 impl Lab {
@@ -197,6 +199,7 @@ impl Lab {
                 .iter()
                 .all(|file| target.join("linux").join(file).exists()),
             known_bad: target.join("faultline-map-on-permission.img").exists(),
+            poisoned: target.join("faultline-poison.img").exists(),
             root,
             qemu,
             cpus,

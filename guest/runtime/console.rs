@@ -1,6 +1,7 @@
 //! Text on the PL011, polled.
-use crate::mmio;
 use crate::platform::PL011;
+use crate::sync::Lock;
+use crate::{mmio, smp};
 use core::fmt;
 
 const DR: u64 = PL011;
@@ -26,6 +27,21 @@ impl fmt::Write for Console {
     }
 }
 
+static LINE: Lock = Lock::new();
+
+/// Prints, one CPU at a time once there are several.
+pub fn print(text: fmt::Arguments) {
+    let write = || {
+        // Writing to the console cannot fail.
+        let _ = fmt::Write::write_fmt(&mut Console, text);
+    };
+    if smp::have_started() {
+        LINE.with(write);
+    } else {
+        write();
+    }
+}
+
 /// Turns the UART on.
 pub fn enable() {
     mmio::write32(CR, CR_ENABLED);
@@ -46,8 +62,7 @@ pub fn take() -> Option<u8> {
 #[macro_export]
 macro_rules! print {
     ($($arg:tt)*) => {{
-        // Writing to the console cannot fail.
-        let _ = core::fmt::Write::write_fmt(&mut $crate::console::Console, format_args!($($arg)*));
+        $crate::console::print(format_args!($($arg)*));
     }};
 }
 

@@ -31,13 +31,18 @@ core::arch::global_asm!(
 /// First Rust code of a guest; `guest!` gives it its arguments.
 pub fn enter(dtb: u64, name: &'static str, body: fn()) -> ! {
     DTB.set(dtb);
+    write_sysreg!("TPIDRRO_EL0", 0);
     verdict::set_name(name);
     crate::trap::install();
     crate::console::enable();
-    // FPEN = 0b11: no trap of floating point and SIMD, at EL1 and EL0.
-    write_sysreg!("CPACR_EL1", 0b11 << 20);
+    allow_fp();
     body();
     verdict::pass()
+}
+
+/// FPEN = 0b11: no trap of floating point and SIMD, at EL1 and EL0.
+pub fn allow_fp() {
+    write_sysreg!("CPACR_EL1", 0b11 << 20);
 }
 
 /// Where the device tree was handed over.

@@ -34,6 +34,15 @@ pub fn is_present() -> bool {
     entry::dtb() != 0 && entry::dtb().is_multiple_of(4) && word(entry::dtb()) == MAGIC
 }
 
+/// All of it, as it was handed over; empty when there is none.
+pub fn whole() -> &'static [u8] {
+    if is_present() {
+        bytes(entry::dtb(), u64::from(word(entry::dtb() + 4)))
+    } else {
+        &[]
+    }
+}
+
 /// Calls `visit(node name, property name, value)` for each property, until it answers something.
 pub fn find<T>(mut visit: impl FnMut(&[u8], &[u8], &'static [u8]) -> Option<T>) -> Option<T> {
     if !is_present() {

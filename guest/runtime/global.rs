@@ -1,10 +1,10 @@
-//! State of the one CPU a guest has, without atomics (the MMU may be off).
+//! State without atomics (the MMU may be off): of the one CPU a guest has, or written before it has more.
 use core::cell::UnsafeCell;
 
 /// A value in a `static`, reached by copying in and out.
 pub struct Global<T: Copy>(UnsafeCell<T>);
 
-// SAFETY: guests run on one CPU, and every access copies the whole value: an exception handler that interrupts a copy
+// SAFETY: one CPU writes it, before the others start or while they only read it after a barrier; and every access copies the whole value: an exception handler that interrupts a copy
 // runs to its end before the copy goes on, and handlers and mainline agree on who writes which value.
 unsafe impl<T: Copy> Sync for Global<T> {}
 

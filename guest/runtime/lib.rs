@@ -4,7 +4,8 @@
 //! ends in exactly one verdict line, `PASS name` or `FAIL name: why`, followed by the EXIT hypercall.
 //!
 //! On entry: EL1h, MMU and caches off, x0 = device tree, one CPU (docs/guest-platform.md). The MMU stays off unless the
-//! guest turns it on with [`mmu`]; hence no atomics here: exclusives need cacheable memory.
+//! guest turns it on with [`mmu`]; hence no atomics here: exclusives need cacheable memory. More CPUs are started by
+//! [`smp`], with the first one's tables; what they share is in [`sync`].
 //!
 //! A guest also runs without Faultline: `qemu-system-aarch64 -M virt -kernel guest.bin` enters it the same way at EL1.
 //! There the COUNTER hypercall answers "not supported" and [`hypercall::counters`] is `None`. What must hold on bare
@@ -23,6 +24,8 @@ pub mod mmio;
 pub mod mmu;
 pub mod pages;
 pub mod platform;
+pub mod smp;
+pub mod sync;
 pub mod sysreg;
 pub mod timer;
 pub mod trap;

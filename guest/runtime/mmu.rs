@@ -57,6 +57,11 @@ impl Tables {
         tables
     }
 
+    /// Where the level-1 table is.
+    pub fn root(&self) -> u64 {
+        self.root
+    }
+
     /// Writes a level-1 descriptor.
     pub fn set_root(&self, index: u64, descriptor: u64) {
         set(self.root + index * 8, descriptor);
@@ -92,7 +97,21 @@ pub fn set(address: u64, descriptor: u64) {
     unsafe { asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
 }
 
-/// Drops all stage-1 translations of EL1.
+/// Drops all stage-1 translations of EL1, on every CPU.
+pub fn invalidate_everywhere() {
+    // SAFETY: as below.
+    unsafe {
+        asm!(
+            "dsb ish",
+            "tlbi vmalle1is",
+            "dsb ish",
+            "isb",
+            options(nostack, preserves_flags)
+        )
+    };
+}
+
+/// Drops all stage-1 translations of EL1 on this CPU.
 pub fn invalidate() {
     // SAFETY: dropping cached translations is always allowed; the tables are complete.
     unsafe {

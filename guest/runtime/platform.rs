@@ -10,5 +10,7 @@ pub const PL011_INTID: u32 = 33;
 pub const PL031: u64 = 0x0901_0000;
 /// An address at which there is nothing: not under Faultline, and not on bare QEMU `virt`.
 pub const NOWHERE: u64 = 0x0b00_0000;
+/// Interrupt of the EL1 physical timer: PPI 14.
+pub const PTIMER_INTID: u32 = 30;
 /// Interrupt of the EL1 virtual timer: PPI 11.
 pub const VTIMER_INTID: u32 = 27;

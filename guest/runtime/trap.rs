@@ -1,12 +1,13 @@
 //! Exceptions taken at EL1: recorded, and then skipped, fixed or fatal.
 //!
-//! All sixteen vectors save everything into a [`Frame`] and call one function. While [`catch`] runs, a synchronous
+//! All sixteen vectors, the same for each CPU, save everything into a [`Frame`] and call one function. While [`catch`] runs, a synchronous
 //! exception is noted and left behind: in this program's own code at the next instruction, and anywhere else (code that
 //! is not there, or was made up) by returning to its caller, x30. Outside of `catch` a synchronous exception fails the
 //! guest.
 //!
 //! Source: DDI 0487 "Exception vectors", "ESR_EL1".
 use crate::global::Global;
+use crate::sync::PerCpu;
 use crate::{el0, pages, print, println, read_sysreg, verdict, write_sysreg};
 use core::arch::global_asm;
 use core::mem::{offset_of, size_of};
@@ -114,14 +115,18 @@ pub struct Caught {
 /// A handler that mends the cause of an abort, so that the instruction can run again; says whether it did.
 pub type Mend = fn(&Frame) -> bool;
 
-static CATCHING: Global<bool> = Global::new(false);
+/// A handler of debug exceptions, which may change where and how they return; says whether it was one.
+pub type Debug = fn(&mut Frame) -> bool;
+
+static CATCHING: PerCpu<bool> = PerCpu::new(false);
 /// A dump is being printed.
 static DUMPING: Global<bool> = Global::new(false);
-static CAUGHT: Global<Caught> = Global::new(Caught {
+static CAUGHT: PerCpu<Caught> = PerCpu::new(Caught {
     count: 0,
     last: None,
 });
 static MEND: Global<Option<Mend>> = Global::new(None);
+static DEBUG: Global<Option<Debug>> = Global::new(None);
 static IRQ: Global<Option<fn()>> = Global::new(None);
 
 /// Runs `action` and records the synchronous exceptions it takes.
@@ -139,6 +144,11 @@ pub fn catch<T>(action: impl FnOnce() -> T) -> (T, Caught) {
 /// Gives aborts to `mend` first.
 pub fn on_abort(mend: Option<Mend>) {
     MEND.set(mend);
+}
+
+/// Gives synchronous exceptions to `handler` first.
+pub fn on_debug(handler: Option<Debug>) {
+    DEBUG.set(handler);
 }
 
 /// Gives IRQs to `handler`.
@@ -187,6 +197,11 @@ extern "C" fn guest_exception(frame: &mut Frame) {
     if !frame.is_synchronous() {
         dump(frame);
         verdict::fail(format_args!("exception at vector {:#05x}", frame.vector));
+    }
+    if let Some(handler) = DEBUG.get()
+        && handler(frame)
+    {
+        return;
     }
     if el0::is_farewell(frame) {
         return el0::leave(frame);

@@ -34,6 +34,11 @@ use register::{
 /// it stops printing.)
 const POLLING_READS: u8 = 32;
 
+/// Offset of UARTDR, the data register.
+pub const UARTDR: u64 = 0x000;
+/// Offset of UARTFR, the flag register.
+pub const UARTFR: u64 = 0x018;
+
 /// A PL011 as one guest sees it.
 #[derive(Clone, Debug)]
 pub struct Pl011 {
@@ -100,6 +105,30 @@ impl Pl011 {
             Width::Double => low.or(self.write_word(offset.wrapping_add(4), (value >> 32) as u32)),
             _ => low,
         }
+    }
+
+    /// A read of UARTFR, if it changes neither [`Pl011::line`] nor [`Pl011::has_room`]; else nothing is done.
+    #[inline]
+    pub fn read_flags(&mut self) -> Option<u32> {
+        if self.status_reads == POLLING_READS - 1 {
+            return None;
+        }
+        self.status_reads = self.status_reads.saturating_add(1);
+        Some(self.flags())
+    }
+
+    /// A write to UARTDR that sends its byte, if it changes neither [`Pl011::line`] nor [`Pl011::has_room`]; else nothing is
+    /// done, and false is the answer.
+    #[inline]
+    pub fn send(&mut self) -> bool {
+        let is_plain = self.interrupt_mask & interrupt::TX == 0
+            && !self.is_loopback()
+            && self.status_reads < POLLING_READS;
+        if is_plain {
+            self.latched |= interrupt::TX;
+            self.status_reads = 0;
+        }
+        is_plain
     }
 
     /// The level of UARTINTR, the combined interrupt.
@@ -273,6 +302,7 @@ impl Pl011 {
         raw
     }
 
+    #[inline]
     const fn flags(&self) -> u32 {
         let mut flags = flag::TXFE;
         if self.fifo.is_empty() {

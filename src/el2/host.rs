@@ -86,10 +86,6 @@ impl Host for Cpu {
         unsafe { identity::<u64>(at).write_volatile(value) };
     }
 
-    fn recall(&mut self, vcpus: u64) {
-        let _ = vcpus;
-    }
-
     fn warn(&mut self, text: fmt::Arguments<'_>) {
         log!("guest", "{text}");
     }

@@ -98,7 +98,6 @@ pub(super) fn console_input(vm: &Vm, vcpu: &Vcpu, cpu: &mut Cpu) {
             tell_where(vm, vcpu);
         }
     }
-    console::interrupt_on_input(!cpu.input.is_full());
     if vm.has_console() {
         vm.on_devices(vcpu.index, cpu, |devices, cpu| {
             while devices.has_room()
@@ -108,6 +107,8 @@ pub(super) fn console_input(vm: &Vm, vcpu: &Vcpu, cpu: &mut Cpu) {
             }
         });
     }
+    // Now that the guest has taken its share: the host hears of room only when there was none before.
+    console::interrupt_on_input(!cpu.input.is_full());
 }
 
 /// Answers the hot key.

@@ -2,7 +2,7 @@
 //! made, run, summed up, taken apart, and made again when it resets.
 
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, ESR_EL2, FAR_EL2, HPFAR_EL2, VTTBR_EL2};
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, ESR_EL2, FAR_EL2, VTTBR_EL2};
 use faultline::addr::{PAGE_SIZE, Size};
 use faultline::config::RebootPolicy;
 use faultline::exit::{Exit, Syndrome, Vector};
@@ -23,7 +23,7 @@ use super::console::{self, log};
 use super::interrupts::{self, Sources};
 use super::machine::Cpu;
 use super::power::{self, Verdict, refuse};
-use super::{debug, guest_state, percpu};
+use super::{debug, guest_state, hpfar, percpu};
 
 /// Resets within a second of the VM's own time, without a word on its console, after which it is stopped.
 const SILENT_RESETS: u32 = 3;
@@ -231,14 +231,20 @@ fn run_vcpu(
     loop {
         interrupts::write_list(vm, vcpu, cpu);
         let vector = percpu::enter(&mut vcpu.registers);
+        let esr = ESR_EL2.get();
         let syndrome = Syndrome {
-            esr: ESR_EL2.get(),
+            esr,
             far: FAR_EL2.get(),
-            hpfar: HPFAR_EL2.get(),
+            hpfar: hpfar::after(esr),
         };
         debug::note_exit(vector, &vcpu.registers, &syndrome);
-        let exit = Exit::decode(vector_of(vector), &syndrome);
-        match vm.handle_exit(vcpu, &exit, pool, cpu) {
+        let next = if vector == 0 && vm.quick_access(vcpu, &syndrome, cpu) {
+            Next::Resume
+        } else {
+            let exit = Exit::decode(vector_of(vector), &syndrome);
+            vm.handle_exit(vcpu, &exit, pool, cpu)
+        };
+        match next {
             Next::Resume => {}
             Next::Interrupt => interrupts::handle(vm, vcpu, sources, cpu),
             Next::Wait => {

@@ -1,3 +1,4 @@
 //! Machines for tests.
 
+mod model;
 pub(crate) mod recorder;

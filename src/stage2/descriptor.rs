@@ -393,12 +393,13 @@ impl Descriptor {
         Self(bits.get())
     }
 
-    /// The same leaf with no rights but those of `most` that it has already.
+    /// The same leaf with no rights but those of `most` that it has already. Without W in `most` the hardware does not give
+    /// it back by itself either.
     #[must_use]
     pub fn with_at_most(self, most: Rights) -> Self {
         let mut bits = self.bits();
         bits.modify(rights_field(self.rights().intersection(most)));
-        Self(bits.get())
+        Self(bits.get()).with_tracking(self.tracks_writes() && most.allows(Rights::WRITE))
     }
 
     /// The same leaf with `more` rights besides its own. Rights only grow: a write fault never strips X.

@@ -125,9 +125,11 @@ impl Stage2 {
     fn write_protection(&self) -> impl Fn(Descriptor, Level) -> Descriptor + use<> {
         let by_hardware = self.config().mmu.dirty_state;
         move |leaf, level| {
+            // What the guest may not write now, the hardware must not let it write.
+            let is_writable = leaf.rights().allows(Rights::WRITE) || leaf.tracks_writes();
             leaf.with_at_most(Rights::ALL.without(Rights::WRITE))
                 // The hardware would mark a block dirty as a whole: blocks fault once and are split.
-                .with_tracking(by_hardware && level.is_last() && leaf.is_owned())
+                .with_tracking(by_hardware && level.is_last() && is_writable)
         }
     }
 

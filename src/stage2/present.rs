@@ -283,7 +283,8 @@ impl<'t> Present<'t> {
         };
         drop(walking);
         let seen = locked?;
-        maintenance::after_break(m, ipa, tree.ttl(seen.place.level));
+        let ttl = tree.ttl(seen.place.level);
+        tree.under(m, |m| maintenance::after_break(m, ipa, ttl));
         Some(seen)
     }
 }

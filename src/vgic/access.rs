@@ -102,7 +102,7 @@ impl Vgic {
         // A guest sets its timers without an exit.
         if shows_pending
             && let BankId::Private(vcpu) = bank
-            && (self.bank(bank).linked | self.bank(bank).line & self.unseen) & mask != 0
+            && self.bank(bank).linked & mask != 0
         {
             set |= 1 << vcpu;
         }

@@ -122,24 +122,21 @@ impl Vgic {
         }
     }
 
-    /// `vcpu` leaves its physical CPU, or ends, its list registers having been folded in: their content returns into the
-    /// model, and nothing of it stays linked ([`Vgic::unlink`]). Wherever it goes on, it plans first.
-    ///
-    /// Returns how many list registers, from the first, are to be freed before the physical CPU runs another vCPU.
-    #[must_use]
-    pub fn evict(&mut self, vcpu: usize) -> usize {
+    /// `vcpu` leaves its physical CPU, or ends: after [`Vgic::sync_from`] and [`Vgic::retire`] what its list registers hold
+    /// returns into the model, and no physical interrupt stays linked ([`Vgic::unlink`]). Where it goes on it needs a plan,
+    /// for list registers that are free and an EOIcount of zero.
+    pub fn unload(&mut self, vcpu: usize) {
         if vcpu >= self.vcpus.len() {
-            return 0;
+            return;
         }
         self.unlink(vcpu);
         self.take_back(vcpu);
         let interface = &mut self.vcpus[vcpu];
+        interface.slot_count = 0;
         interface.has_leftovers = false;
         interface.left_active = false;
         interface.retired = 0;
-        let used = core::mem::take(&mut interface.slot_count);
         self.mark(vcpu);
-        used
     }
 
     /// The list registers' content returns into the model, as if none were in use.

@@ -4,7 +4,7 @@ mod interrupts;
 
 use alloc::vec::Vec;
 
-use crate::device::pl011::Pl011;
+use crate::device::pl011::{self, Pl011};
 use crate::device::pl031::Pl031;
 use crate::device::virtio;
 use crate::fault::Mmio;
@@ -57,8 +57,17 @@ pub(super) enum Outcome {
     /// It was carried out. Of a write: these vCPUs, a bit each, have what it changed in their list registers; it has its
     /// full effect when they have left their guests.
     Done(u64),
-    /// Nothing was done: it depends on what these vCPUs did in their guests.
+    /// Nothing was done: it depends on what these vCPUs did in their guests. The vCPU itself is folded in.
     Recall(u64),
+}
+
+impl Outcome {
+    /// The vCPUs to recall, a bit each.
+    pub(super) const fn others(self) -> u64 {
+        match self {
+            Self::Done(others) | Self::Recall(others) => others,
+        }
+    }
 }
 
 /// Time of day at a moment of the counter.
@@ -75,8 +84,14 @@ pub struct Devices {
     vgic: Vgic,
     /// Bit per vCPU: it was told to plan and has not looked since.
     told: u64,
+    /// Bit per vCPU: it was folded in since [`Devices::take_folded`].
+    folded: u64,
     /// The guest has been heard of: it printed something since it was reset.
     spoke: bool,
+    /// The level of the UART's line that the vGIC was told last.
+    uart_line: bool,
+    /// [`Devices::has_room`] when it was looked at last.
+    had_room: bool,
 }
 
 impl Devices {
@@ -105,7 +120,10 @@ impl Devices {
                 vgic.without_hardware_links()
             },
             told: 0,
+            folded: 0,
             spoke: false,
+            uart_line: false,
+            had_room: false,
         })
     }
 
@@ -216,6 +234,26 @@ impl Devices {
         }
     }
 
+    /// What a console that polls does for each byte: reads UARTFR, writes UARTDR, a word or a byte of either. Only if nothing
+    /// else changes by it; otherwise nothing is done, and `None` is the answer. Of a read: the register's value.
+    #[inline]
+    pub(super) fn quick_uart<H: Host>(
+        &mut self,
+        offset: u64,
+        written: Option<u64>,
+        host: &mut H,
+    ) -> Option<u32> {
+        match (offset, written) {
+            (pl011::UARTFR, None) => self.uart.read_flags(),
+            (pl011::UARTDR, Some(value)) if self.uart.send() => {
+                self.spoke = true;
+                host.put_console(value as u8);
+                Some(0)
+            }
+            _ => None,
+        }
+    }
+
     /// Drives the clock's line, and has us called when it will rise by itself.
     fn rtc_changed<H: Host>(&mut self, host: &mut H) {
         let Some(rtc) = &self.rtc else { return };
@@ -241,13 +279,24 @@ impl Devices {
 
     fn uart_accessed<H: Host>(&mut self, host: &mut H) {
         self.uart_changed();
-        if self.has_room() {
+        self.look_for_room(host);
+    }
+
+    /// Tells the host when the guest begins to have room. While it has, nothing is kept from it.
+    fn look_for_room<H: Host>(&mut self, host: &mut H) {
+        let has_room = self.has_room();
+        if has_room && !self.had_room {
             host.guest_listens();
         }
+        self.had_room = has_room;
     }
 
     fn uart_changed(&mut self) {
-        self.vgic.set_line(UART_LINE, self.uart.line());
+        let line = self.uart.line();
+        if line != self.uart_line {
+            self.uart_line = line;
+            self.vgic.set_line(UART_LINE, line);
+        }
     }
 
     /// Whether the guest would take a byte.
@@ -261,6 +310,7 @@ impl Devices {
     pub fn receive(&mut self, byte: u8) {
         self.uart.receive(byte);
         self.uart_changed();
+        self.had_room = self.has_room();
     }
 }
 
@@ -271,7 +321,7 @@ fn load(vcpu: &mut Vcpu, mmio: &Mmio, value: u64) {
 }
 
 /// Whether the guest's data accesses are big-endian: SCTLR_EL1.EE at EL1, E0E at EL0, PSTATE.E in AArch32.
-fn is_big_endian<H: Host>(pstate: u64, host: &mut H) -> bool {
+pub(super) fn is_big_endian<H: Host>(pstate: u64, host: &mut H) -> bool {
     const EE: u64 = 1 << 25;
     const E0E: u64 = 1 << 24;
     if pstate & crate::registers::pstate::AARCH32 != 0 {

@@ -3,8 +3,10 @@
 mod calls;
 mod devices;
 mod mmio;
+mod quick;
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::vec::Vec;
 
 use super::{Bytes, Clock, Devices, Ground, Host, Modules, Next, Vcpu, Vm, load};
@@ -83,10 +85,6 @@ impl Host for Recorder {
         self.tell(at, value);
     }
 
-    fn recall(&mut self, vcpus: u64) {
-        self.host.recalls.push(vcpus);
-    }
-
     fn warn(&mut self, text: fmt::Arguments<'_>) {
         self.host.warnings.push(format!("{text}"));
     }
@@ -94,7 +92,7 @@ impl Host for Recorder {
 
 /// A VM, its vCPU and its host.
 pub(super) struct Run {
-    pub(super) vm: Vm,
+    pub(super) vm: Arc<Vm>,
     pub(super) vcpu: Vcpu,
     pub(super) m: Recorder,
     pub(super) pool: Rc<crate::page_pool::PagePool>,
@@ -171,6 +169,7 @@ impl Run {
             ..HostState::default()
         };
         let vcpu = vm.boot_vcpu();
+        let vm = Arc::new(vm);
         Self { vm, vcpu, m, pool }
     }
 
@@ -254,7 +253,8 @@ fn the_end_of_a_vm_gives_back_all_it_took() {
     }
     assert_eq!(run.vm.stage2().page_count(), 5);
     run.m.park();
-    let loaded = run.vm.destroy(&run.pool, &mut run.m);
+    let vm = Arc::into_inner(run.vm).expect("nobody else has it");
+    let loaded = vm.destroy(&run.pool, &mut run.m);
     assert_eq!(run.pool.account().taken, loaded.page_count() as u64);
     assert_eq!(loaded.entry().raw(), ENTRY, "what was loaded outlives it");
 }
@@ -302,7 +302,7 @@ fn an_error_the_machine_survived_is_logged_and_the_guest_goes_on() {
         (false, 0b110, false),
     ] {
         let mut run = Run::new();
-        run.vm.guest_errors_trap = has_ras;
+        Arc::get_mut(&mut run.vm).unwrap().guest_errors_trap = has_ras;
         let before = run.vcpu.registers.pc;
         for _ in 0..3 {
             let exit = Exit::SError {

@@ -3,8 +3,11 @@
  *
  *   -plugin el2.so,start=0x40200000,size=0x100000,out=FILE[,histogram=on]
  *
- * start, size: where the image lies in physical memory. At the end FILE has `el2 N` and `all N`; with histogram=on also
- * a line `OFFSET N` for each instruction of the image that was executed, by its offset from the image's start.
+ * start, size: where the image lies in physical memory; without them there is no image. At the end FILE has `el2 N` and
+ * `all N`, and of both counts what they were at the guest's first instruction (`el2_first`, `all_first`) and at the first
+ * one of its user space (`el2_user`, `all_user`; Linux: the first below RAM after the kernel moved to high addresses). With
+ * histogram=on also a line `OFFSET N` for each instruction of the image that was executed, by its offset from the image's
+ * start.
  *
  * Guests use the same virtual addresses as EL2, so an instruction belongs to the image by where it lies in the host's
  * memory. The first instruction of all runs with every MMU off: it says where physical memory begins there.
@@ -22,6 +25,9 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_version = VERSION;
 
 /* One vCPU thread runs at a time (thread=single), so plain additions will do. */
 static uint64_t el2, all;
+/* What both were at the guest's first instruction, and at its user space's; 0: not yet. */
+static uint64_t el2_first, all_first, el2_user, all_user;
+static bool kernel_is_high;
 static uint64_t image_start, image_size;
 /* Host address of physical address 0, were there memory. */
 static uintptr_t physical_zero;
@@ -29,9 +35,33 @@ static uintptr_t physical_zero;
 static uint64_t *histogram;
 static char out[4096];
 
-static void executed_elsewhere(unsigned int cpu, void *count)
+/* Where QEMU's virt has RAM, which is where a kernel runs before it has its own addresses. */
+static const uint64_t ram_start = 0x40000000, ram_end = 0x80000000;
+
+static void executed_low(unsigned int cpu, void *count)
 {
     (void)cpu;
+    if (all_first == 0 && (image_size == 0 || el2 != 0)) {
+        el2_first = el2;
+        all_first = all;
+    }
+    all += (uintptr_t)count;
+}
+
+static void executed_high(unsigned int cpu, void *count)
+{
+    (void)cpu;
+    kernel_is_high = true;
+    all += (uintptr_t)count;
+}
+
+static void executed_below_ram(unsigned int cpu, void *count)
+{
+    (void)cpu;
+    if (kernel_is_high && all_user == 0) {
+        el2_user = el2;
+        all_user = all;
+    }
     all += (uintptr_t)count;
 }
 
@@ -61,9 +91,13 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
     if (physical_zero == 0) {
         physical_zero = (uintptr_t)qemu_plugin_insn_haddr(first) - qemu_plugin_insn_vaddr(first);
     }
+    uint64_t address = qemu_plugin_insn_vaddr(first);
     bool in_image = offset_in_image(first) < image_size;
-    qemu_plugin_register_vcpu_tb_exec_cb(tb, in_image ? executed_in_image : executed_elsewhere, QEMU_PLUGIN_CB_NO_REGS,
-                                         (void *)(uintptr_t)count);
+    qemu_plugin_vcpu_udata_cb_t executed = in_image                                       ? executed_in_image
+                                           : address >> 63                                ? executed_high
+                                           : address >= ram_start && address < ram_end    ? executed_low
+                                                                                          : executed_below_ram;
+    qemu_plugin_register_vcpu_tb_exec_cb(tb, executed, QEMU_PLUGIN_CB_NO_REGS, (void *)(uintptr_t)count);
     for (size_t i = 0; in_image && histogram && i < count; i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         uint64_t offset = offset_in_image(insn);
@@ -83,6 +117,8 @@ static void report(qemu_plugin_id_t id, void *userdata)
         return;
     }
     fprintf(file, "el2 %" PRIu64 "\nall %" PRIu64 "\n", el2, all);
+    fprintf(file, "el2_first %" PRIu64 "\nall_first %" PRIu64 "\n", el2_first, all_first);
+    fprintf(file, "el2_user %" PRIu64 "\nall_user %" PRIu64 "\n", el2_user, all_user);
     for (uint64_t i = 0; histogram && i < image_size / 4; i++) {
         if (histogram[i]) {
             fprintf(file, "%" PRIx64 " %" PRIu64 "\n", i * 4, histogram[i]);

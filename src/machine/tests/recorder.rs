@@ -100,7 +100,6 @@ pub(crate) struct HostState {
     pub(crate) entropy: VecDeque<u64>,
     pub(crate) started: Vec<(usize, u64, u64)>,
     pub(crate) kicks: Vec<u64>,
-    pub(crate) recalls: Vec<u64>,
     pub(crate) console: Vec<u8>,
     pub(crate) listens: u32,
     pub(crate) counter: u64,

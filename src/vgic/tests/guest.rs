@@ -95,13 +95,7 @@ impl Guest {
     /// The vCPU leaves its physical CPU: nothing of it stays there. Its CPU interface goes with it.
     pub(super) fn leave(&mut self, vgic: &mut Vgic) {
         self.exit(vgic);
-        let used = vgic.evict(self.vcpu);
-        assert!(
-            self.registers[used..]
-                .iter()
-                .all(|register| register.state == State::Invalid),
-            "a list register would be left behind"
-        );
+        vgic.unload(self.vcpu);
         self.registers = [ListRegister::default(); MAX_LIST_REGISTERS];
         self.plan = Plan::default();
         self.end_count = 0;

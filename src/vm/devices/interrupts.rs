@@ -1,9 +1,10 @@
 //! Interrupts between the vGIC, the list registers of the pCPU at hand, and the other vCPUs.
 
-use super::{Devices, PHYSICAL_TIMER, VIRTUAL_TIMER};
+use super::{Devices, Outcome, PHYSICAL_TIMER, VIRTUAL_TIMER};
 use crate::sysreg::SgiRegister;
 use crate::vgic::{Access, CpuInterface, IntId, ListRegister, MAX_LIST_REGISTERS, Plan};
 use crate::vm::Host;
+use crate::vm::recall::bit;
 
 impl Devices {
     /// Folds in what an access of `own` to `register` depends on, or says which others must be recalled for it.
@@ -43,26 +44,25 @@ impl Devices {
         self.vgic.write(register, value);
         self.deactivate_dropped(own, host);
         // Enabling the console's interrupt may be what makes the guest a listener.
-        if self.has_room() {
-            host.guest_listens();
-        }
+        self.look_for_room(host);
         holders & self.vgic.vcpus_to_plan() & !bit(own)
     }
 
-    /// `own` wrote ICC_DIR_EL1. See [`Devices::access`] for what comes back.
+    /// `own` wrote ICC_DIR_EL1.
     pub(in crate::vm) fn deactivate<H: Host>(
         &mut self,
         own: usize,
         value: u64,
         has_recalled: bool,
         host: &mut H,
-    ) -> Result<(), u64> {
+    ) -> Outcome {
         let Some(register) = self.vgic.deactivation(own) else {
-            return Ok(());
+            return Outcome::Done(0);
         };
-        self.prepare(own, register, Some(value), has_recalled, host)?;
-        self.write_gic(own, register, value, host);
-        Ok(())
+        match self.prepare(own, register, Some(value), has_recalled, host) {
+            Ok(()) => Outcome::Done(self.write_gic(own, register, value, host)),
+            Err(others) => Outcome::Recall(others),
+        }
     }
 
     /// `vcpu` wrote an SGI register.
@@ -100,6 +100,7 @@ impl Devices {
 
     /// What `vcpu`'s guest did to this pCPU's list registers, into the model; timers that have gone quiet, out of it.
     pub fn fold_in<H: Host>(&mut self, vcpu: usize, host: &mut H) {
+        self.folded |= bit(vcpu);
         let loaded = self.vgic.loaded(vcpu);
         if loaded != 0 {
             let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
@@ -136,20 +137,16 @@ impl Devices {
     }
 
     /// `vcpu` leaves this pCPU, or ends: all that its list registers hold returns into the model, its timers' lines stay as
-    /// they are, and nothing of it stays active here. Its timers must still be in the pCPU's registers.
-    ///
-    /// Returns how many list registers, from the first, are to be freed before another vCPU runs here. What else belongs
-    /// to its CPU interface is in [`CpuInterface`].
-    #[must_use]
-    pub fn leave<H: Host>(&mut self, vcpu: usize, host: &mut H) -> usize {
+    /// they are, and nothing of it stays active here. Its timers must still be in the pCPU's registers. The list registers
+    /// are then to be freed; what else belongs to its CPU interface is in [`CpuInterface`].
+    pub fn leave<H: Host>(&mut self, vcpu: usize, host: &mut H) {
         self.fold_in(vcpu, host);
-        let used = self.vgic.evict(vcpu);
+        self.vgic.unload(vcpu);
         let (virt, physical) = host.timer_lines();
         for (intid, line) in [(VIRTUAL_TIMER, virt), (PHYSICAL_TIMER, physical)] {
             self.vgic.set_private_line(vcpu, intid, line);
         }
         self.deactivate_dropped(vcpu, host);
-        used
     }
 
     /// Whether an interrupt waits for `vcpu`, whose list registers were folded in. From here on a change that concerns it
@@ -157,6 +154,14 @@ impl Devices {
     pub fn is_pending(&mut self, vcpu: usize) -> bool {
         self.has_looked(vcpu);
         self.vgic.is_pending(vcpu)
+    }
+
+    /// Whether a timer of `vcpu` that asserts its line, virtual or physical, is a reason to leave WFI although the line is not
+    /// in the model: its interrupt is enabled and not active. For a vCPU that has left its pCPU, timers and all.
+    #[must_use]
+    pub fn wakes(&self, vcpu: usize, fired: (bool, bool)) -> bool {
+        fired.0 && self.vgic.would_signal(vcpu, VIRTUAL_TIMER)
+            || fired.1 && self.vgic.would_signal(vcpu, PHYSICAL_TIMER)
     }
 
     /// The same, of interrupts that this CPU interface would signal: what ends a WFI.
@@ -179,6 +184,11 @@ impl Devices {
         kicks
     }
 
+    /// The vCPUs that were folded in since the last call, a bit each.
+    pub(in crate::vm) const fn take_folded(&mut self) -> u64 {
+        core::mem::replace(&mut self.folded, 0)
+    }
+
     fn has_looked(&mut self, vcpu: usize) {
         self.told &= !bit(vcpu);
     }
@@ -199,14 +209,5 @@ impl Devices {
         let plan = self.vgic.plan(vcpu, registers, count);
         self.deactivate_dropped(vcpu, host);
         Some(plan)
-    }
-}
-
-/// `vcpu`'s bit in a set of them.
-const fn bit(vcpu: usize) -> u64 {
-    if vcpu < u64::BITS as usize {
-        1 << vcpu
-    } else {
-        0
     }
 }

@@ -136,7 +136,7 @@ fn a_vcpu_begins_with_its_context_and_nothing_else() {
 fn entropy_comes_from_the_host() {
     let mut run = Run::new();
     let mut ask = |has_entropy, bits| {
-        run.vm.has_entropy = has_entropy;
+        std::sync::Arc::get_mut(&mut run.vm).unwrap().has_entropy = has_entropy;
         run.vcpu.registers.x[..4].copy_from_slice(&[0xc400_0053, bits, 1, 1]);
         run.m.host.entropy = [0x1111, 0x2222].into();
         assert_eq!(run.exit(HVC, 0, 0), Next::Resume);

@@ -1,8 +1,10 @@
 //! Bytes and interrupts between a VM's devices and its host.
 
 use super::{EPOCH, GICD, GICR, HZ, RTC, Run, UART};
+use crate::machine::recorder::Recorder;
 use crate::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS, State, Version};
 use crate::vm::VIRTUAL_TIMER;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const UARTFR: u64 = UART + 0x18;
 const UARTIMSC: u64 = UART + 0x38;
@@ -320,68 +322,86 @@ fn a_vcpu_is_not_kicked_for_what_it_does_itself() {
     assert!(plan(&mut run).is_some());
 }
 
-/// vCPU 0's list registers hold SPI 1, acknowledged; vCPU 1 runs.
-fn with_spi_handled_elsewhere() -> Run {
+/// vCPU 0's list registers hold SPI 1, pending as far as EL2 knows; vCPU 1 is the one at hand.
+fn with_spi_elsewhere() -> Run {
     let mut run = with_sgis();
     run.store(GICD + 0x84, 1 << 1);
     run.store(GICD + 0x104, 1 << 1);
     run.store(GICD + 0x204, 1 << 1);
-    plan(&mut run);
-    run.m.host.list[0].state = State::new(false, true);
+    assert_eq!(plan(&mut run).map(|list| list.len()), Some(1));
     run.vcpu.index = 1;
+    plan_for(&mut run, 1);
     run.m.host.kicks.clear();
-    run.m.host.recalls.clear();
     run
+}
+
+/// Does `act` for vCPU 1 while vCPU 0, whose guest has acknowledged the interrupt, runs on another pCPU: it attends when it
+/// is kicked. Answers whom `act` kicked.
+fn beside_a_handler<T>(run: &mut Run, act: impl FnOnce(&mut Run) -> T) -> (T, Vec<u64>) {
+    let vm = run.vm.clone();
+    let mut list = run.m.host.list.clone();
+    list[0].state = State::new(false, true);
+    let is_done = AtomicBool::new(false);
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut other = Recorder::new(1, *vm.stage2().coherence());
+            other.host.list = list;
+            while !is_done.load(Ordering::SeqCst) {
+                vm.attend(0, &mut other);
+                std::thread::yield_now();
+            }
+        });
+        let result = act(run);
+        is_done.store(true, Ordering::SeqCst);
+        result
+    });
+    (result, core::mem::take(&mut run.m.host.kicks))
 }
 
 #[test]
 fn the_state_of_an_interrupt_is_asked_of_the_vcpu_that_has_it() {
-    let mut run = with_spi_handled_elsewhere();
-    run.load(GICD + 0x304);
-    assert_eq!(run.m.host.recalls, [0b01]);
+    let mut run = with_spi_elsewhere();
+    let (active, kicks) = beside_a_handler(&mut run, |run| run.load(GICD + 0x304));
+    assert_eq!(active, 1 << 1, "acknowledged meanwhile");
+    assert_eq!(kicks, [0b01]);
     run.load(GICD + 0x104);
     run.load(GICD + 0x308);
-    assert_eq!(
-        run.m.host.recalls,
-        [0b01],
-        "nothing of vCPU 0's is in these"
+    assert!(
+        run.m.host.kicks.is_empty(),
+        "these say nothing of what vCPU 0 did"
     );
 }
 
 #[test]
 fn a_write_waits_for_the_vcpu_that_has_the_interrupt() {
-    let mut run = with_spi_handled_elsewhere();
-    run.store(GICD + 0x184, 1 << 1);
-    assert_eq!(
-        run.m.host.recalls,
-        [0b01],
-        "disabled: it must not be given it"
-    );
+    let mut run = with_spi_elsewhere();
+    let ((), kicks) = beside_a_handler(&mut run, |run| run.store(GICD + 0x184, 1 << 1));
+    assert_eq!(kicks, [0b01], "it must not be given it any more");
     run.store(GICD + 0x184, 1 << 2);
-    assert_eq!(run.m.host.recalls, [0b01]);
+    assert!(run.m.host.kicks.is_empty());
 }
 
 /// Before it, for the state is vCPU 0's; after it, for vCPU 0 still has it.
 #[test]
 fn clearing_active_state_asks_before_and_waits_after() {
-    let mut run = with_spi_handled_elsewhere();
-    // The recall has vCPU 0 fold in what it did.
-    run.vm.devices().fold_in(0, &mut run.m);
-    run.store(GICD + 0x384, 1 << 1);
-    assert_eq!(run.m.host.recalls, [0b01, 0b01]);
+    let mut run = with_spi_elsewhere();
+    let ((), kicks) = beside_a_handler(&mut run, |run| run.store(GICD + 0x384, 1 << 1));
+    assert_eq!(kicks, [0b01, 0b01]);
+    assert_eq!(run.vm.devices().vcpus_to_plan(), 0b01);
+    plan_for(&mut run, 0);
     assert_eq!(run.load(GICD + 0x304), 0);
 }
 
 /// ICC_DIR_EL1: S3_0_C12_C11_1.
 #[test]
 fn another_vcpus_interrupt_can_be_deactivated_by_name() {
-    let mut run = with_spi_handled_elsewhere();
-    run.vm.devices().fold_in(0, &mut run.m);
+    const DIR: u64 = 0x18 << 26 | 1 << 25 | 3 << 20 | 1 << 17 | 12 << 10 | 3 << 5 | 11 << 1;
+    let mut run = with_spi_elsewhere();
     run.vcpu.registers.x[3] = 33;
-    let dir = 0x18 << 26 | 1 << 25 | 3 << 20 | 1 << 17 | 12 << 10 | 3 << 5 | 11 << 1;
-    assert_eq!(run.exit(dir, 0, 0), crate::vm::Next::Resume);
-    assert_eq!(run.m.host.recalls, [0b01]);
-    assert_eq!(run.m.host.kicks, [0b01]);
+    let (next, kicks) = beside_a_handler(&mut run, |run| run.exit(DIR, 0, 0));
+    assert_eq!(next, crate::vm::Next::Resume);
+    assert_eq!(kicks, [0b01, 0b01], "asked what it has, told to look again");
+    plan_for(&mut run, 0);
     assert_eq!(run.load(GICD + 0x304), 0);
 }
 
@@ -406,8 +426,7 @@ fn a_vcpu_that_leaves_its_pcpu_takes_all_with_it() {
     let mut run = with_timer();
     plan(&mut run);
     run.m.host.list[0].state = State::new(false, true);
-    let used = run.vm.devices().leave(0, &mut run.m);
-    assert_eq!(used, 1, "list registers to free");
+    run.vm.devices().leave(0, &mut run.m);
     assert_eq!(run.m.host.deactivated, [PHYSICAL.raw()]);
     let list = plan(&mut run).expect("it starts from nothing");
     assert_eq!(

@@ -1,0 +1,197 @@
+//! Guests with several CPUs: on bare QEMU, which says whether they ask for what the architecture gives, and on Faultline
+//! with as many physical CPUs, with fewer, and with one.
+use crate::cases::{Machine, Planner, gives_all_pages_back};
+use crate::lab::Cpu;
+use crate::run::{Case, Start, code};
+
+/// Guests for several CPUs that pass or fail by themselves.
+const GUESTS: [&str; 13] = [
+    "smp_start",
+    "sgi",
+    "same_pages",
+    "own_tables",
+    "wakeups",
+    "fp_isolation",
+    "self_modifying",
+    "timers",
+    "debug",
+    "gic_state",
+    "par_kept",
+    "id_registers",
+    "hostile",
+];
+/// Those that say most when the CPUs really run at once. A QEMU thread per CPU costs ten times the time where CPUs spin.
+const RACES: [&str; 4] = ["smp_start", "same_pages", "self_modifying", "wakeups"];
+/// Those that are about stage 2, and so about the policy of rights.
+const MEMORY: [&str; 3] = ["same_pages", "self_modifying", "par_kept"];
+/// One QEMU thread for all CPUs: a CPU that waits in WFE lets the next one run at once.
+const ONE_THREAD: &str = "-accel tcg,thread=single";
+
+/// vCPUs, and the pCPUs that run them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Count {
+    vcpus: u32,
+    pcpus: u32,
+}
+
+const fn on(vcpus: u32, pcpus: u32) -> Count {
+    Count { vcpus, pcpus }
+}
+
+#[allow(dead_code, reason = "VMs have one vCPU yet")]
+impl<'a> Planner<'a> {
+    /// The oracle: our guests on a machine without a hypervisor.
+    pub(crate) fn bare(&mut self) {
+        let Machine::Virt(cpu, _) = self.any() else {
+            return;
+        };
+        let cpus: Vec<&Cpu> = if self.everything {
+            self.lab.cpus.iter().collect()
+        } else {
+            vec![cpu]
+        };
+        for cpu in cpus {
+            for gic in [2, 3] {
+                for guest in GUESTS.iter().chain(&["smp_stop"]) {
+                    self.add(self.on_bare_qemu(guest, cpu, gic));
+                }
+            }
+        }
+    }
+
+    fn on_bare_qemu(&self, guest: &str, cpu: &Cpu, gic: u32) -> Case {
+        let machine = format!("virt,gic-version={gic}");
+        let binary = self.lab.root.join(format!("target/guest/{guest}.bin"));
+        let binary = binary.to_string_lossy();
+        let mut arguments = vec!["-machine", &machine, "-cpu", cpu.model, "-smp", "4"];
+        arguments.extend(["-m", "256M", "-nic", "none", "-display", "none"]);
+        arguments.extend(["-serial", "stdio", "-kernel", &binary]);
+        arguments.extend(ONE_THREAD.split(' '));
+        let arguments = arguments.into_iter().map(String::from).collect();
+        let name = format!(
+            "bare: {guest} {} gic{gic} qemu{}",
+            cpu.model, cpu.qemu.version
+        );
+        let start = Start::Qemu(cpu.qemu.program.clone(), arguments);
+        Case::start(&self.lab.root, name, start)
+            .says(format!("PASS {guest}"))
+            .never("FAIL")
+    }
+
+    /// A guest with several vCPUs on a machine with so many pCPUs.
+    fn crowd(&self, guest: &str, machine: Machine, count: Count) -> Case {
+        let mut case = self.boot(guest, machine, code::OK);
+        case.name
+            .push_str(&format!(" {} on {}", count.vcpus, count.pcpus));
+        if matches!(machine, Machine::Virt(..)) {
+            case = case.with("SMP", count.pcpus.to_string());
+        }
+        case.with("VCPUS", count.vcpus.to_string())
+            .with("QEMU_ARGS", ONE_THREAD)
+            .examined_by(gives_all_pages_back)
+    }
+
+    /// Each behaviour with several vCPUs.
+    pub(crate) fn crowds(&mut self) {
+        for (machine, count) in self.crowded_machines() {
+            for guest in GUESTS {
+                let both = MEMORY.contains(&guest);
+                for rights in if both {
+                    &["eager", "lazy"][..]
+                } else {
+                    &["eager"]
+                } {
+                    let mut case = self.crowd(guest, machine, count).with("RIGHTS", *rights);
+                    if *rights == "lazy" {
+                        case.name.push_str(" lazy");
+                    }
+                    self.add(case.says(format!("PASS {guest}")));
+                }
+            }
+        }
+        for guest in RACES {
+            let mut case = self.crowd(guest, self.any(), on(2, 2));
+            case.name.push_str(" threads");
+            self.add(
+                case.with("QEMU_ARGS", "-accel tcg,thread=multi")
+                    .says(format!("PASS {guest}")),
+            );
+        }
+        self.strict_timers();
+        self.stops();
+    }
+
+    fn crowded_machines(&self) -> Vec<(Machine<'a>, Count)> {
+        let lab = self.lab;
+        let Machine::Virt(any, _) = self.any() else {
+            return Vec::new();
+        };
+        let max = lab.cpu(|cpu| cpu.model == "max").unwrap_or(any);
+        let mut machines = vec![
+            (Machine::Virt(any, 3), on(4, 4)),
+            (Machine::Virt(any, 2), on(4, 2)),
+            (Machine::Virt(max, 3), on(3, 1)),
+        ];
+        if self.everything {
+            machines.clear();
+            for cpu in &lab.cpus {
+                for (gic, count) in [
+                    (2, on(4, 4)),
+                    (3, on(4, 4)),
+                    (2, on(8, 2)),
+                    (3, on(8, 4)),
+                    (2, on(2, 1)),
+                    (3, on(2, 1)),
+                    (3, on(4, 2)),
+                    (2, on(1, 4)),
+                ] {
+                    machines.push((Machine::Virt(cpu, gic), count));
+                }
+            }
+        }
+        if lab.raspi4b {
+            machines.push((Machine::Raspi4b, on(4, 4)));
+        }
+        machines
+    }
+
+    /// In virtual time lateness says something: every vCPU's timers in time, on as many pCPUs and on one.
+    fn strict_timers(&mut self) {
+        for count in [on(2, 2), on(3, 1)] {
+            let mut case = self.crowd("timers", self.any(), count);
+            case.name.push_str(" strict");
+            case = case.with("APPEND", "strict").with(
+                "QEMU_ARGS",
+                "-accel tcg,thread=single -icount shift=0,sleep=off",
+            );
+            self.add(case.says("PASS timers"));
+        }
+    }
+
+    /// Ends while others run, sleep, fault, call, are off.
+    fn stops(&mut self) {
+        let mut counts = vec![on(8, 4), on(7, 1)];
+        if self.everything {
+            counts.extend([on(2, 1), on(4, 4), on(8, 2)]);
+        }
+        for count in counts {
+            for (how, says) in [
+                ("off", "PASS smp_stop"),
+                ("exit", "PASS smp_stop"),
+                ("nothing", "PASS smp_stop"),
+                ("reset until=@4", "booted at "),
+                ("reset2 until=@4", "booted at "),
+            ] {
+                for by in [0, count.vcpus - 2] {
+                    let mut case = self.crowd("smp_stop", self.any(), count);
+                    case.name.push_str(&format!(
+                        " {} by {by}",
+                        how.split(' ').next().unwrap_or(how)
+                    ));
+                    case = case.with("APPEND", format!("how={how} by={by}"));
+                    self.add(case.says(says).says("PASS smp_stop"));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! What may become of a descriptor, checked when it is stored. The invariants' numbers are those of stage2.md section 10.
+
+use std::string::String;
+
+use super::bits::{self, Kind};
+use super::hardware::Hardware;
+use super::memory::Owner;
+use super::tlb::Entry;
+use crate::addr::PAGE_SIZE;
+
+/// Invalid for the hardware, taken for the software.
+const LOCKED: u64 = 1 << 56;
+
+impl Hardware {
+    /// A descriptor changes from `old` to `new`.
+    pub(super) fn check_publish(&mut self, table: u64, index: usize, old: u64, new: u64) {
+        let Owner::Table { tree, level, ipa } = self.ram.frame(table).owner else {
+            panic!(
+                "I9, a store into {table:#x}, which is {:x?}",
+                self.ram.frame(table).owner
+            );
+        };
+        let start = ipa + index as u64 * bits::span(level);
+        self.warm(tree, start);
+        let (before, after) = (bits::kind(old, level), bits::kind(new, level));
+        match (before, after) {
+            (Kind::Invalid, Kind::Invalid) => assert!(
+                matches!((old, new), (0, LOCKED) | (LOCKED, 0)),
+                "an invalid descriptor became another: {old:#x} to {new:#x}"
+            ),
+            (Kind::Invalid, Kind::Leaf) => {
+                let was = self.broken.remove(&(table, index));
+                if let Some(was) = was.filter(|was| bits::address(*was) != bits::address(new)) {
+                    self.leave(tree, level, start, was);
+                }
+                self.install(tree, level, start, new);
+            }
+            (Kind::Invalid, Kind::Table(to)) => {
+                self.broken.remove(&(table, index));
+                self.link(tree, level, start, to);
+            }
+            (Kind::Leaf, Kind::Leaf) => {
+                assert!(
+                    bits::fixed(old) == bits::fixed(new),
+                    "I5, {old:#x} to {new:#x} without break-before-make"
+                );
+                if bits::rights(new)[2] && !bits::rights(old)[2] {
+                    self.check_executable(level, new);
+                }
+                self.check_lent(new);
+            }
+            (Kind::Leaf, Kind::Invalid) => {
+                assert!(
+                    matches!(new, 0 | LOCKED),
+                    "an entry that is gone is gone: {new:#x}"
+                );
+                if new == 0 {
+                    self.leave(tree, level, start, old);
+                } else {
+                    self.broken.insert((table, index), old);
+                }
+            }
+            (Kind::Table(from), Kind::Invalid) => self.unlink(tree, from),
+            (Kind::Table(_) | Kind::Leaf, _) => {
+                panic!("I5, {old:#x} to {new:#x} at level {level} without break-before-make")
+            }
+        }
+    }
+
+    /// A leaf where nothing is.
+    fn install(&mut self, tree: usize, level: u8, start: u64, leaf: u64) {
+        assert!(
+            leaf & bits::AF != 0 || self.is_same_tenant(tree, start, leaf),
+            "I20, made without AF"
+        );
+        let vmid = self.trees[tree].vmid();
+        let entry = Entry {
+            vmid,
+            ipa: start,
+            size: bits::span(level),
+            level,
+            leaf,
+        };
+        self.check_nothing_else_is_cached(&entry);
+        let memory = bits::address(leaf);
+        if !self.ram.holds(memory) {
+            return assert!(!bits::rights(leaf)[2], "I20, a window that executes");
+        }
+        for offset in (0..bits::span(level)).step_by(PAGE_SIZE as usize) {
+            self.take_over(tree, start + offset, memory + offset);
+        }
+        self.check_lent(leaf);
+        if bits::rights(leaf)[2] {
+            self.check_executable(level, leaf);
+        }
+    }
+
+    fn is_same_tenant(&self, tree: usize, start: u64, leaf: u64) -> bool {
+        let memory = bits::address(leaf);
+        self.ram.holds(memory) && self.ram.frame(memory).owner == Owner::Guest { tree, ipa: start }
+    }
+
+    /// The page at `pa` is mapped at `ipa`: it was there before, or it is fresh.
+    fn take_over(&mut self, tree: usize, ipa: u64, pa: u64) {
+        let fwb = self.setup.fwb;
+        let frame = self.ram.frame_mut(pa);
+        if frame.owner == (Owner::Guest { tree, ipa }) {
+            return;
+        }
+        let is_lent = frame.owner == Owner::Module;
+        assert!(
+            is_lent || frame.owner == Owner::Hypervisor,
+            "I14, {pa:#x} is mapped at {ipa:#x} and is {:x?}",
+            frame.owner
+        );
+        assert!(
+            is_lent || frame.is_prepared,
+            "I13, {pa:#x} goes to a guest with what was in it"
+        );
+        for line in &frame.lines {
+            assert!(
+                fwb || line.at_coherency() == line.current(),
+                "I12, {pa:#x} is mapped and not clean to the point of coherency"
+            );
+        }
+        if !is_lent {
+            frame.begin_tenancy(tree, ipa);
+        }
+    }
+
+    fn check_lent(&self, leaf: u64) {
+        let memory = bits::address(leaf);
+        let is_lent = self.ram.holds(memory) && self.ram.frame(memory).owner == Owner::Module;
+        assert!(
+            !is_lent || !bits::rights(leaf)[1],
+            "I14, {memory:#x} is lent and gets W"
+        );
+    }
+
+    /// What was broken here is in no TLB any more when something else is made.
+    fn check_nothing_else_is_cached(&self, new: &Entry) {
+        for (n, pe) in self.pes.iter().enumerate() {
+            for old in pe.tlb.entries().filter(|old| old.vmid == new.vmid) {
+                let overlap = old.ipa < new.ipa + new.size && new.ipa < old.ipa + old.size;
+                let is_same =
+                    bits::fixed(old.leaf) == bits::fixed(new.leaf) && old.level == new.level;
+                assert!(
+                    !overlap || is_same,
+                    "I5, CPU {n} still has {old:x?} when {new:x?} is made"
+                );
+            }
+        }
+    }
+
+    /// No I-cache holds a line of an earlier owner, and what it would be filled from is this one's.
+    fn check_executable(&self, level: u8, leaf: u64) {
+        let (start, size) = (bits::address(leaf), bits::span(level));
+        for offset in (0..size).step_by(PAGE_SIZE as usize) {
+            let frame = self.ram.frame(start + offset);
+            for (line, history) in frame.lines.iter().zip(&frame.histories) {
+                assert!(
+                    history.holds(line.at_unification(self.setup.idc)),
+                    "I11, {:#x} gets X and is not clean to the point of unification",
+                    start + offset
+                );
+            }
+        }
+        for (n, pe) in self.pes.iter().enumerate() {
+            for ((page, ..), fetched) in pe.icache.range((start, 0, 0)..(start + size, 0, 0)) {
+                assert!(
+                    fetched.tenancy == self.ram.frame(*page).tenancy,
+                    "I11, {page:#x} gets X while CPU {n}'s I-cache holds a line of its last owner"
+                );
+            }
+        }
+    }
+
+    fn link(&mut self, tree: usize, level: u8, start: u64, table: u64) {
+        let below = level + 1;
+        let entry = Entry {
+            vmid: self.trees[tree].vmid(),
+            ipa: start,
+            size: bits::span(level),
+            level: 0,
+            leaf: 0,
+        };
+        // Whatever leaf was here must be gone; where the same table is linked again, its leaves may be cached.
+        let frame = self.ram.frame(table);
+        let is_back = matches!(frame.owner, Owner::Unlinked { tree: of, .. } if of == tree);
+        if !is_back {
+            self.check_nothing_else_is_cached(&entry);
+            assert!(
+                frame.owner == Owner::Hypervisor && frame.is_prepared,
+                "I9, {table:#x} is linked as a table and is {:x?}",
+                frame.owner
+            );
+        }
+        for index in 0..512 {
+            let ipa = start + index as u64 * bits::span(below);
+            let child = self.ram.frame(table).descriptor(index);
+            match bits::kind(child, below) {
+                Kind::Invalid => {}
+                Kind::Leaf if is_back => {}
+                Kind::Leaf => {
+                    for offset in (0..bits::span(below)).step_by(PAGE_SIZE as usize) {
+                        let pa = bits::address(child) + offset;
+                        let owner = self.ram.frame(pa).owner;
+                        let same = Owner::Guest {
+                            tree,
+                            ipa: ipa + offset,
+                        };
+                        assert!(
+                            owner == same || owner == Owner::Module,
+                            "I1, {pa:#x} is linked at {ipa:#x} and is {owner:x?}"
+                        );
+                    }
+                }
+                Kind::Table(_) => assert!(is_back, "a fresh table has no tables"),
+            }
+        }
+        let frame = self.ram.frame_mut(table);
+        (frame.owner, frame.is_prepared) = (
+            Owner::Table {
+                tree,
+                level: below,
+                ipa: start,
+            },
+            false,
+        );
+    }
+
+    fn unlink(&mut self, tree: usize, table: u64) {
+        let frame = self.ram.frame_mut(table);
+        let Owner::Table { level, ipa, .. } = frame.owner else {
+            panic!("{table:#x} is unlinked and is {:x?}", frame.owner);
+        };
+        frame.owner = Owner::Unlinked { tree, level, ipa };
+        self.leaving.push(table);
+    }
+
+    fn leave(&mut self, tree: usize, level: u8, start: u64, leaf: u64) {
+        let memory = bits::address(leaf);
+        if !self.ram.holds(memory) {
+            return;
+        }
+        for offset in (0..bits::span(level)).step_by(PAGE_SIZE as usize) {
+            let pa = memory + offset;
+            if self.ram.frame(pa).owner == Owner::Module {
+                return;
+            }
+            self.ram.frame_mut(pa).owner = Owner::Leaving {
+                tree,
+                ipa: start + offset,
+            };
+            self.leaving.push(pa);
+        }
+    }
+
+    /// What still reaches `[start, end)`, if anything does.
+    fn reached(&self, start: u64, end: u64) -> Option<String> {
+        for (n, pe) in self.pes.iter().enumerate() {
+            for entry in pe.tlb.entries() {
+                let from = entry.output(entry.ipa);
+                if from < end && start < from + entry.size {
+                    return Some(std::format!("CPU {n} holds {entry:x?}"));
+                }
+            }
+            if let Some(way) = pe
+                .tlb
+                .ways
+                .iter()
+                .find(|way| (start..end).contains(&way.table))
+            {
+                return Some(std::format!("CPU {n}'s walk cache holds {way:x?}"));
+            }
+            if let Some(late) = pe.late.iter().find(|late| (start..end).contains(&late.pa)) {
+                return Some(std::format!("CPU {n} has a store on its way: {late:x?}"));
+            }
+        }
+        None
+    }
+
+    /// The hypervisor uses `[start, end)` as its own.
+    pub(super) fn take_back(&mut self, start: u64, end: u64) {
+        for pa in (start & !(PAGE_SIZE - 1)..end).step_by(PAGE_SIZE as usize) {
+            let owner = self.ram.frame(pa).owner;
+            let is_dying = |tree: usize| self.trees[tree].is_dying;
+            let is_ours = match owner {
+                Owner::Hypervisor | Owner::Leaving { .. } | Owner::Unlinked { .. } => true,
+                Owner::Table { tree, .. } | Owner::Guest { tree, .. } => is_dying(tree),
+                Owner::Module => false,
+            };
+            assert!(
+                is_ours,
+                "I14, the hypervisor writes to {pa:#x}, which is {owner:x?}"
+            );
+            if owner == Owner::Hypervisor {
+                continue;
+            }
+            if let Some(how) = self.reached(pa, pa + PAGE_SIZE) {
+                panic!("I8, {pa:#x} ({owner:x?}) is used again while {how}");
+            }
+            let frame = self.ram.frame_mut(pa);
+            frame.owner = Owner::Hypervisor;
+            frame.is_prepared = false;
+            frame.table = None;
+        }
+    }
+
+    /// Pages and tables that were taken out and have come back to the pool: nothing reaches them.
+    pub(super) fn check_freed(&mut self) {
+        let pool = self.pool.clone();
+        for pa in std::mem::take(&mut self.leaving) {
+            match self.ram.frame(pa).owner {
+                Owner::Leaving { .. } | Owner::Unlinked { .. }
+                    if pool.is_taken(crate::addr::Pa::new(pa)) =>
+                {
+                    self.leaving.push(pa);
+                }
+                Owner::Leaving { .. } | Owner::Unlinked { .. } => {
+                    if let Some(how) = self.reached(pa, pa + PAGE_SIZE) {
+                        panic!("I8, {pa:#x} is free while {how}");
+                    }
+                    let frame = self.ram.frame_mut(pa);
+                    (frame.owner, frame.is_prepared, frame.table) =
+                        (Owner::Hypervisor, false, None);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Every entry in every TLB of `tree` is what the tree says now: no right that was taken away (I6), nothing that was
+    /// unmapped (I8), no other size (I5), nothing that is not in use (I23). While no verb of the host is at work.
+    pub(super) fn audit(&self, tree: usize) {
+        if self.trees[tree].verbs != 0 || self.trees[tree].is_dying {
+            return;
+        }
+        let vmid = self.trees[tree].vmid();
+        for (n, pe) in self.pes.iter().enumerate() {
+            let stage2 = pe.tlb.stage2.iter().map(|entry| (entry, true));
+            let combined = pe.tlb.combined.iter().map(|entry| (entry, false));
+            for (entry, is_stage2) in stage2
+                .chain(combined)
+                .filter(|(entry, _)| entry.vmid == vmid)
+            {
+                let (table, index, level) = self.live_place(tree, entry.ipa);
+                let live = self.ram.frame(table).descriptor(index);
+                if live == LOCKED {
+                    continue;
+                }
+                assert!(
+                    bits::kind(live, level) == Kind::Leaf
+                        && entry.output(entry.ipa)
+                            == bits::address(live) + entry.ipa % bits::span(level),
+                    "I8, CPU {n} holds {entry:x?} where {live:#x} is"
+                );
+                assert!(
+                    !is_stage2 || level == entry.level,
+                    "I5, CPU {n} holds {entry:x?} where {live:#x} is"
+                );
+                let (held, given) = (bits::rights(entry.leaf), bits::rights(live));
+                assert!(
+                    (0..3).all(|right| given[right] || !held[right]),
+                    "I6, CPU {n} holds {entry:x?} where {live:#x} is"
+                );
+                assert!(
+                    live & bits::AF != 0,
+                    "I23, CPU {n} holds {entry:x?} where {live:#x} is not in use"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What kind of machine a case runs on.
+
+use super::rng::Rng;
+use crate::fault::{GranulePolicy, RightsPolicy};
+use crate::features::{Coherence, Features, IdRegisters};
+use crate::stage2::Config;
+
+/// Guest RAM: its start, and its pages.
+pub(super) const RAM_START: u64 = 0x4000_0000;
+pub(super) const RAM_PAGES: u64 = 1024;
+/// What lies in guest RAM from the start, as a boot loader left it: 2 MiB that may be lent as a block.
+pub(super) const MODULE_PAGE: u64 = 512;
+/// From here on guest RAM is read-only, as a ROM is.
+pub(super) const ROM_PAGE: u64 = 1016;
+
+/// A machine, as it is printed with a failure.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setup {
+    pub(super) cpus: usize,
+    /// IPA bits: what start level and how many root tables.
+    pub(super) ipa_bits: u32,
+    pub(super) fwb: bool,
+    pub(super) idc: bool,
+    pub(super) dic: bool,
+    pub(super) pipt: bool,
+    /// 0, 1 (access flag), 2 (and dirty state).
+    pub(super) hafdbs: u64,
+    pub(super) ttl: bool,
+    pub(super) ranges: bool,
+    /// CVE-2025-10263: a store may outlive the TLBI and DSB of the entry it went through.
+    pub(super) stores_linger: bool,
+    /// The guests run with their stage-1 MMU and caches off: 0 never, 1 always, 2 at times.
+    pub(super) caches_off: u8,
+    /// What a fault brings: 0 a page, 1 its neighbours too, 2 a block, 3 whatever the pool allows.
+    pub(super) granule: u8,
+    /// Rights are given one by one.
+    pub(super) lazy: bool,
+    /// A CPU goes on for so many machine operations on average before another gets its turn.
+    pub(super) patience: usize,
+}
+
+impl Setup {
+    pub(super) fn random(rng: &mut Rng) -> Self {
+        Self {
+            cpus: rng.pick(&[1, 2, 2, 3, 4]),
+            ipa_bits: rng.pick(&[32, 32, 40, 48]),
+            fwb: rng.one_in(4),
+            idc: rng.one_in(3),
+            dic: rng.one_in(5),
+            pipt: rng.one_in(2),
+            hafdbs: rng.pick(&[0, 0, 1, 2, 2]),
+            ttl: rng.one_in(2),
+            ranges: rng.one_in(2),
+            stores_linger: rng.one_in(2),
+            caches_off: rng.pick(&[0, 0, 1, 2]),
+            granule: rng.pick(&[0, 0, 1, 2, 3]),
+            lazy: rng.one_in(2),
+            patience: rng.pick(&[2, 4, 16]),
+        }
+    }
+
+    pub(super) const fn coherence(&self) -> Coherence {
+        Coherence {
+            fwb: self.fwb,
+            idc: self.idc,
+            dic: self.dic,
+            pipt: self.pipt,
+        }
+    }
+
+    pub(super) const fn rights(&self) -> RightsPolicy {
+        if self.lazy {
+            RightsPolicy::Lazy
+        } else {
+            RightsPolicy::Eager
+        }
+    }
+
+    pub(super) const fn granule(&self) -> GranulePolicy {
+        match self.granule {
+            0 => GranulePolicy::Page,
+            1 => GranulePolicy::Neighbours,
+            2 => GranulePolicy::Block2M,
+            _ => GranulePolicy::Auto,
+        }
+    }
+
+    pub(super) fn config(&self) -> Config {
+        let features = Features::new(&IdRegisters {
+            mmfr0: 5,
+            mmfr1: self.hafdbs,
+            mmfr2: u64::from(self.ttl) << 48,
+            isar0: if self.ranges { 2 << 56 } else { 0 },
+            ..IdRegisters::default()
+        });
+        Config::for_highest((1 << self.ipa_bits) - 1, &features).unwrap()
+    }
+}

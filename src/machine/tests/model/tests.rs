@@ -1,0 +1,123 @@
+//! The model at work: for a fixed budget, or for as long as asked; and histories of bugs that it found.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use super::action::Action;
+use super::guest::Access;
+use super::run::{case, report};
+use super::setup::Setup;
+use super::weak::Weak;
+
+/// Actions of one history.
+const STEPS_PER_CASE: usize = 120;
+/// What `cargo test` does: always the same.
+const SEED: u64 = 20_261_125;
+const STEPS: u64 = 6_000;
+
+fn number(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={value} is not a number")),
+    )
+}
+
+/// `make model SEED=… STEPS=…` runs this very test for longer.
+#[test]
+fn nothing_that_hardware_may_do_breaks_an_invariant() {
+    let (asked_seed, asked_steps) = (
+        number("FAULTLINE_MODEL_SEED"),
+        number("FAULTLINE_MODEL_STEPS"),
+    );
+    let (first, steps) = (asked_seed.unwrap_or(SEED), asked_steps.unwrap_or(STEPS));
+    let weak = Weak::from_environment();
+    let mut told = Instant::now();
+    for n in 0..steps.div_ceil(STEPS_PER_CASE as u64) {
+        let seed = first.wrapping_add(n);
+        let (setup, history) = case(seed, STEPS_PER_CASE);
+        if let Some(text) = report(setup, seed, weak, &history) {
+            panic!("{text}\nTo see it again: make model SEED={seed} STEPS=1");
+        }
+        if asked_steps.is_some() && told.elapsed() > Duration::from_secs(2) {
+            told = Instant::now();
+            let done = (n + 1) * STEPS_PER_CASE as u64;
+            let _ = writeln!(
+                std::io::stderr(),
+                "{:>10}  {done} of {steps} steps, seed {seed}",
+                "model"
+            );
+        }
+    }
+}
+
+/// A history of a bug that was found: it must not come back.
+fn replay(setup: Setup, seed: u64, history: &[(usize, Action)]) {
+    if let Some(text) = report(setup, seed, Weak::Sound, &history.to_vec()) {
+        panic!("{text}");
+    }
+}
+
+/// One CPU for which nothing is free.
+const PLAIN: Setup = Setup {
+    cpus: 1,
+    ipa_bits: 32,
+    fwb: false,
+    idc: false,
+    dic: false,
+    pipt: false,
+    hafdbs: 0,
+    ttl: false,
+    ranges: false,
+    stores_linger: false,
+    caches_off: 0,
+    granule: 0,
+    lazy: false,
+    patience: 4,
+};
+
+/// A CPU that keeps access flags and dirty state.
+const MARKS_DIRTY: Setup = Setup { hafdbs: 2, ..PLAIN };
+
+#[test]
+fn a_page_is_replaced_in_a_vm_while_its_cpu_is_on_another_one() {
+    let history = [
+        (0, Action::Guest(0, 0, Access::Read)),
+        (0, Action::Guest(1, 0, Access::Read)),
+        (0, Action::Replace(0, 0)),
+    ];
+    (0..8).for_each(|seed| replay(PLAIN, seed, &history));
+}
+
+#[test]
+fn what_is_protected_stays_so_where_the_hardware_keeps_dirty_state() {
+    let history = [
+        (0, Action::Guest(0, 0, Access::Write)),
+        (0, Action::StartLog(0)),
+        (0, Action::Protect(0, 0, 1, 0b001)),
+        (0, Action::Guest(0, 0, Access::Read)),
+    ];
+    replay(MARKS_DIRTY, 0, &history);
+}
+
+#[test]
+fn a_log_gives_no_right_to_write() {
+    let history = [
+        (0, Action::Guest(0, 0, Access::Write)),
+        (0, Action::Protect(0, 0, 1, 0b001)),
+        (0, Action::StartLog(0)),
+        (0, Action::Harvest(0)),
+    ];
+    replay(MARKS_DIRTY, 0, &history);
+}
+
+#[test]
+fn maintenance_of_a_rom_that_is_not_readable_yet_makes_it_readable() {
+    let history = [
+        (0, Action::Guest(0, 1023, Access::Read)),
+        (0, Action::Protect(0, 0, 1024, 0b110)),
+        (0, Action::Guest(0, 1023, Access::Maintain)),
+    ];
+    replay(PLAIN, 0, &history);
+}

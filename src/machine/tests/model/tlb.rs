@@ -1,0 +1,175 @@
+//! What one CPU has cached of translations: stage-2 leaves, walks' ways through tables, and entries that combine stage 1
+//! and stage 2. Any of them stays until it is invalidated or evicted.
+
+use std::vec::Vec;
+
+use super::bits::{address, fixed, span};
+use crate::addr::PAGE_SIZE;
+use crate::machine::Tlbi;
+
+/// A leaf, as some walk found it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) vmid: u16,
+    /// Where what it covers begins: a whole leaf in a stage-2 entry, a page in a combined one.
+    pub(super) ipa: u64,
+    pub(super) size: u64,
+    /// The level of the leaf.
+    pub(super) level: u8,
+    pub(super) leaf: u64,
+}
+
+/// The way to a table: that of the next level, for what starts at `ipa`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub(super) vmid: u16,
+    pub(super) ipa: u64,
+    /// The level of the descriptor that points to the table.
+    pub(super) level: u8,
+    pub(super) table: u64,
+}
+
+impl Entry {
+    pub(super) const fn covers(&self, vmid: u16, ipa: u64) -> bool {
+        self.vmid == vmid && ipa >= self.ipa && ipa - self.ipa < self.size
+    }
+
+    const fn overlaps(&self, ipa: u64, size: u64) -> bool {
+        self.ipa < ipa + size && ipa < self.ipa + self.size
+    }
+
+    /// Where it takes `ipa`.
+    pub(super) const fn output(&self, ipa: u64) -> u64 {
+        address(self.leaf) + ipa % span(self.level)
+    }
+
+    /// Whether hardware that finds both would not know which to take: other size, other output, other attributes.
+    fn conflicts_with(&self, other: &Self) -> bool {
+        let is_same = self.level == other.level
+            && fixed(self.leaf) == fixed(other.leaf)
+            && (self.ipa ^ other.ipa) & !(span(self.level) - 1) == 0;
+        self.vmid == other.vmid && self.overlaps(other.ipa, other.size) && !is_same
+    }
+}
+
+/// Entries of a kind that a CPU keeps at most.
+const MOST: usize = 48;
+
+#[derive(Default)]
+pub(super) struct Tlb {
+    pub(super) stage2: Vec<Entry>,
+    pub(super) combined: Vec<Entry>,
+    pub(super) ways: Vec<Way>,
+}
+
+impl Tlb {
+    pub(super) fn combined(&self, vmid: u16, ipa: u64) -> Option<Entry> {
+        let mut entries = self.combined.iter();
+        entries.find(|entry| entry.covers(vmid, ipa)).copied()
+    }
+
+    pub(super) fn stage2(&self, vmid: u16, ipa: u64) -> Option<Entry> {
+        let mut entries = self.stage2.iter();
+        entries.find(|entry| entry.covers(vmid, ipa)).copied()
+    }
+
+    /// The longest way towards `ipa` that is known.
+    pub(super) fn way(&self, vmid: u16, ipa: u64) -> Option<Way> {
+        let is_here = |way: &&Way| way.vmid == vmid && ipa & !(span(way.level) - 1) == way.ipa;
+        let ways = self.ways.iter().filter(is_here);
+        ways.max_by_key(|way| way.level).copied()
+    }
+
+    /// # Panics
+    /// If it would be at odds with another entry.
+    pub(super) fn insert(&mut self, entry: Entry) {
+        if let Some(other) = self
+            .stage2
+            .iter()
+            .find(|other| other.conflicts_with(&entry))
+        {
+            panic!("I5, TLB conflict: {entry:x?} beside {other:x?}");
+        }
+        if self.stage2.len() == MOST {
+            self.stage2.remove(0);
+        }
+        self.stage2.push(entry);
+    }
+
+    pub(super) fn combine(&mut self, entry: Entry, ipa: u64) {
+        if self.combined.len() == MOST {
+            self.combined.remove(0);
+        }
+        self.combined.push(Entry {
+            ipa: ipa & !(PAGE_SIZE - 1),
+            size: PAGE_SIZE,
+            ..entry
+        });
+    }
+
+    pub(super) fn remember(&mut self, way: Way) {
+        if self.ways.len() == MOST {
+            self.ways.remove(0);
+        }
+        self.ways.push(way);
+    }
+
+    pub(super) fn forget(&mut self, vmid: u16, ipa: u64) {
+        self.stage2.retain(|entry| !entry.covers(vmid, ipa));
+        self.combined.retain(|entry| !entry.covers(vmid, ipa));
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.stage2.iter().chain(&self.combined)
+    }
+
+    pub(super) fn evict(&mut self, choice: usize) {
+        let count = self.stage2.len() + self.combined.len() + self.ways.len();
+        if count == 0 {
+            return;
+        }
+        let n = choice % count;
+        if n < self.stage2.len() {
+            self.stage2.remove(n);
+        } else if n - self.stage2.len() < self.combined.len() {
+            self.combined.remove(n - self.stage2.len());
+        } else {
+            self.ways
+                .remove(n - self.stage2.len() - self.combined.len());
+        }
+    }
+
+    /// Carries out a TLBI for `vmid`.
+    pub(super) fn invalidate(&mut self, op: Tlbi, vmid: u16) {
+        match op {
+            Tlbi::Ipas2e1(ipa, ttl) | Tlbi::Ipas2e1Is(ipa, ttl) => {
+                self.by_ipa(vmid, ipa.raw() & !(PAGE_SIZE - 1), PAGE_SIZE, ttl.only());
+            }
+            Tlbi::Ripas2e1Is(range) => {
+                let size = range.pages() * PAGE_SIZE;
+                self.by_ipa(vmid, range.start.raw(), size, range.ttl.only());
+            }
+            Tlbi::Vmalle1 | Tlbi::Vmalle1Is => self.combined.retain(|entry| entry.vmid != vmid),
+            Tlbi::Vmalls12e1 | Tlbi::Vmalls12e1Is => {
+                self.stage2.retain(|entry| entry.vmid != vmid);
+                self.combined.retain(|entry| entry.vmid != vmid);
+                self.ways.retain(|way| way.vmid != vmid);
+            }
+            Tlbi::Alle1Is => *self = Self::default(),
+            Tlbi::RepeatVale2Is => {}
+        }
+    }
+
+    /// Stage 2 alone: leaves at the level of the hint, and the ways to them.
+    fn by_ipa(&mut self, vmid: u16, ipa: u64, size: u64, level: Option<u8>) {
+        self.stage2.retain(|entry| {
+            let is_meant = level.is_none_or(|level| level == entry.level);
+            !(entry.vmid == vmid && entry.overlaps(ipa, size) && is_meant)
+        });
+        self.ways.retain(|way| {
+            let is_meant = level.is_none_or(|level| way.level < level);
+            let is_here = way.ipa < ipa + size && ipa < way.ipa + span(way.level);
+            !(way.vmid == vmid && is_here && is_meant)
+        });
+    }
+}

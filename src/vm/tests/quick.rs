@@ -1,0 +1,120 @@
+//! The shortcut for device accesses is a shortcut: what it answers is what the long way answers.
+
+use proptest::prelude::*;
+
+use super::{GICD, GICR, RAM, RTC, Run, UART};
+use crate::exit::Syndrome;
+use crate::machine::El1;
+use crate::vgic::Version;
+use std::vec::Vec;
+
+const VIRTIO: u64 = 0x0a00_0000;
+/// SCTLR_EL1.EE.
+const EE: u64 = 1 << 25;
+
+/// Of one exit: ESR, and where the access hit.
+#[derive(Clone, Copy, Debug)]
+struct Access {
+    esr: u64,
+    ipa: u64,
+    value: u64,
+}
+
+fn access() -> impl Strategy<Value = Access> {
+    let place = prop_oneof![
+        4 => prop_oneof![Just(0u64), Just(0x18), Just(0x30), Just(0x38), Just(0x44), 0u64..0x50].prop_map(|at| UART + at),
+        1 => (0u64..0x20).prop_map(|at| RTC + at),
+        2 => (0u64..0x1000).prop_map(|at| GICD + at),
+        1 => (0u64..0x1_1000).prop_map(|at| GICR + at),
+        1 => (0u64..0x100).prop_map(|at| VIRTIO + at),
+        1 => (0u64..0x1000).prop_map(|at| RAM + at),
+        1 => Just(0x0b00_0000),
+    ];
+    // Mostly a plain access; sometimes any ISS at all.
+    let iss = prop_oneof![
+        6 => (0u64..4, 0u64..2, 0u64..32, 0u64..2, 0u64..2).prop_map(|(sas, sse, srt, sf, wnr)| {
+            1 << 24 | sas << 22 | sse << 21 | srt << 16 | sf << 15 | wnr << 6 | 0x07
+        }),
+        1 => any::<u64>().prop_map(|iss| iss & 0x1ff_ffff & !0x3f | 0x07),
+    ];
+    let class = prop_oneof![9 => Just(0x24u64), 1 => Just(0x20u64)];
+    (place, iss, class, any::<bool>(), any::<u64>()).prop_map(|(ipa, iss, class, il, value)| {
+        Access {
+            esr: class << 26 | u64::from(il) << 25 | iss,
+            ipa,
+            value,
+        }
+    })
+}
+
+/// Takes an exit; answers whether the shortcut did.
+fn take(run: &mut Run, access: Access, may_be_quick: bool) -> bool {
+    let syndrome = Syndrome {
+        esr: access.esr,
+        far: 0x7000_0000 | access.ipa & 0xfff,
+        hpfar: access.ipa >> 12 << 4,
+    };
+    run.vcpu
+        .registers
+        .write((access.esr >> 16 & 0x1f) as u8, access.value);
+    if may_be_quick && run.vm.quick_access(&mut run.vcpu, &syndrome, &mut run.m) {
+        run.m.enter_guest();
+        return true;
+    }
+    run.exit(access.esr, syndrome.far, access.ipa);
+    false
+}
+
+/// All that an access may change.
+fn seen(run: &Run) -> impl PartialEq + core::fmt::Debug + use<> {
+    let (registers, counters, host) = (&run.vcpu.registers, &run.vcpu.counters, &run.m.host);
+    let devices = run.vm.devices();
+    (
+        (registers.x, registers.pc, registers.pstate),
+        std::format!("{counters:?}"),
+        (host.console.clone(), host.listens, host.alarm),
+        (devices.has_room(), devices.spoke(), devices.vcpus_to_plan()),
+    )
+}
+
+proptest! {
+    #[test]
+    fn the_shortcut_answers_what_the_long_way_answers(
+        accesses in proptest::collection::vec(access(), 1..60),
+        version in prop_oneof![Just(Version::V2), Just(Version::V3)],
+        is_big_endian in any::<bool>(),
+    ) {
+        let [mut quick, mut long] = [Run::with(version), Run::with(version)];
+        for run in [&mut quick, &mut long] {
+            run.m.el1[El1::Sctlr as usize] = if is_big_endian { EE } else { 0 };
+        }
+        for access in accesses {
+            take(&mut quick, access, true);
+            take(&mut long, access, false);
+            prop_assert_eq!(seen(&quick), seen(&long), "after {:x?}", access);
+        }
+    }
+}
+
+#[test]
+fn a_polled_console_takes_the_shortcut() {
+    let mut run = Run::new();
+    let flag = |register: u64| Access {
+        esr: 0x24 << 26 | 1 << 25 | 1 << 24 | 2 << 22 | register << 16 | 0x07,
+        ipa: UART + 0x18,
+        value: 0,
+    };
+    let data = |byte: u8| Access {
+        esr: flag(1).esr | 1 << 6,
+        ipa: UART,
+        value: u64::from(byte),
+    };
+    let mut quick = Vec::new();
+    for byte in *b"quick" {
+        quick.push(take(&mut run, flag(2), true));
+        quick.push(take(&mut run, data(byte), true));
+    }
+    assert_eq!(quick, [true; 10]);
+    assert_eq!(run.m.host.console, b"quick");
+    assert_eq!(run.vcpu.registers.x[2], 0x90, "TXFE and RXFE");
+}
