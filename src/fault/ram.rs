@@ -108,6 +108,15 @@ impl<'a> RamFault<'a> {
         contents.find_map(|content| content.in_place(leaf))
     }
 
+    /// The memory to lend for a page, if it is to be lent: what the guest wants to write is copied at once.
+    pub(super) fn page_to_lend(&self, page: IpaRange, need: Need) -> Option<PaRange> {
+        let is_eager = self.memory.rights == RightsPolicy::Eager;
+        if need == Need::Write || (is_eager && self.most.allows(Rights::WRITE)) {
+            return None;
+        }
+        self.in_place(page)
+    }
+
     /// A page of the pool with the contents of the page at `ipa`; `None` when the pool is dry.
     pub(super) fn take_page<M: Machine>(&self, ipa: Ipa, m: &mut M) -> Option<CleanPage> {
         let page = self.memory.pool.take()?;
