@@ -78,7 +78,7 @@ fn zero_block() -> u64 {
 }
 
 /// Bytes that [`copy_steps`] copies at a time.
-const COPY_STEP: u64 = 64;
+const COPY_STEP: u64 = 128;
 
 /// Copies `size` bytes, a multiple of [`COPY_STEP`] and not 0: a module's block is copied as a whole when it is written, and
 /// the compiler's `memcpy` takes three times as long, a word at a time.
@@ -90,7 +90,7 @@ unsafe fn copy_steps(from: *const u8, to: *mut u8, size: u64) {
     unsafe {
         asm!(
             "2:",
-            ".rept 2",
+            ".rept 4",
             "ldp {a}, {b}, [{from}], #32",
             "ldp {c}, {d}, [{from}, #-16]",
             "stp {a}, {b}, [{to}], #32",

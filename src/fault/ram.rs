@@ -104,7 +104,7 @@ impl<'a> RamFault<'a> {
 
     /// The memory that holds all of `leaf` as it is, and can be lent.
     pub(super) fn in_place(&self, leaf: IpaRange) -> Option<PaRange> {
-        let mut contents = self.memory.contents.iter();
+        let mut contents = self.memory.contents_of(leaf);
         contents.find_map(|content| content.in_place(leaf))
     }
 
@@ -123,10 +123,16 @@ impl<'a> RamFault<'a> {
         let coherence = self.memory.stage2.coherence();
         let leaf = page_of(ipa);
         self.counters.dcache.add(u64::from(!coherence.fwb));
-        Some(match self.in_place(leaf) {
+        // Most pages have no content, or one that is in place.
+        let mut contents = self.memory.contents_of(leaf);
+        let Some(first) = contents.next() else {
+            return Some(page.zeroed(m, coherence));
+        };
+        Some(match first.in_place(leaf) {
             Some(from) => page.copied(m, coherence, from),
             None => page.filled(m, coherence, |m, pa| {
-                self.memory.fill(leaf, pa, m);
+                first.fill(m, leaf, pa);
+                contents.for_each(|content| content.fill(m, leaf, pa));
             }),
         })
     }
