@@ -28,7 +28,14 @@ fn root() -> PathBuf {
 /// Every QEMU there is: the system's or the one that QEMU names, and what `make setup-raspi4b` brought.
 fn qemus() -> Vec<String> {
     let named = std::env::var("QEMU").ok().filter(|name| !name.is_empty());
-    let mut qemus = vec![named.unwrap_or_else(|| "qemu-system-aarch64".into())];
+    // Where the system cannot have the release's own beside another, the set-up keeps it here.
+    let own = root().join("target/qemu-release/qemu");
+    let found = if own.exists() {
+        own.to_string_lossy().into_owned()
+    } else {
+        "qemu-system-aarch64".into()
+    };
+    let mut qemus = vec![named.unwrap_or(found)];
     let newer = root().join("target/qemu-backports/qemu");
     if newer.exists() {
         qemus.push(newer.to_string_lossy().into_owned());

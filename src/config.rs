@@ -92,6 +92,8 @@ pub struct DomainConfig {
     pub xn: Vec<IpaRange>,
     /// What a reset does.
     pub reboot: RebootPolicy,
+    /// Bits of its IPA space; `None`: the smallest that fits.
+    pub ipa_bits: Option<u32>,
 }
 
 impl DomainConfig {
@@ -130,8 +132,8 @@ pub struct Config {
 /// Number of VMs this version runs at once.
 const MAX_DOMAINS: usize = 1;
 
-/// Number of vCPUs this version gives a VM.
-const MAX_VCPUS: u32 = 1;
+/// Number of vCPUs a VM may have.
+pub const MAX_VCPUS: u32 = 8;
 
 /// Reads all VMs of a tree.
 ///
@@ -210,7 +212,7 @@ pub enum Problem {
     Missing(&'static str),
     /// A property whose value has the wrong shape.
     Unreadable(&'static str),
-    /// A number of vCPUs this version does not give.
+    /// No vCPU, or more than [`MAX_VCPUS`].
     Vcpus(u32),
     /// RAM that is no whole number of pages, none, or more than the platform has room for: bytes.
     Memory(u64),
@@ -264,7 +266,7 @@ impl fmt::Display for Problem {
             Self::SeveralDomains(count) => write!(f, "{count} VMs; this version runs one"),
             Self::Missing(property) => write!(f, "`{property}` is missing"),
             Self::Unreadable(property) => write!(f, "`{property}` cannot be read"),
-            Self::Vcpus(count) => write!(f, "{count} vCPUs; this version gives a VM one"),
+            Self::Vcpus(count) => write!(f, "{count} vCPUs; a VM has 1 to {MAX_VCPUS}"),
             Self::Memory(bytes) => {
                 write!(
                     f,

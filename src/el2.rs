@@ -1,17 +1,26 @@
 //! The machine: everything that is unsafe, and nothing that decides.
 //!
-//! Reading order: entry.S (reset) ─► [`start`] (boot, a list of calls) ─► [`run`] (enter the guest, decode its exit, let the
-//! library handle it) ─► [`power`] (the end). Beside the road: [`machine`] (the seam's instructions), [`hyp_map`] (EL2's own
-//! stage 1), [`exception`] (EL2's own faults), [`interrupts`], [`guest_state`] (EL1's registers), the drivers, and [`debug`] (what gdb is told).
+//! Reading order: entry.S (reset) ─► [`start`] (boot, a list of calls) ─► [`smp`] (the other CPUs) ─► [`run`] (the life of a VM)
+//! ─► [`dispatch`] (a pCPU at work: enter a guest, decode its exit, let the library handle it) ─► [`power`] (the end).
 //!
-//! True throughout: one pCPU, DAIF masked except while it waits, MMU and caches on from [`start`] on.
+//! Beside the road: [`vcpu_run`] (how a vCPU comes to a pCPU and leaves it, with [`context`], [`fp`], [`breakpoints`]),
+//! [`vm_run`] (its vCPUs together, and its end), [`shared`] (what all pCPUs have), [`interrupts`], [`machine`] (the seam's
+//! instructions), [`hyp_map`] (EL2's own stage 1), [`exception`] (EL2's own faults), [`guest_state`] (what traps), the drivers,
+//! and [`debug`] (what gdb is told).
+//!
+//! True throughout: interrupts are masked, also while a pCPU waits in WFI, which a pending one ends all the same; MMU and
+//! caches are on from [`start`] on; what belongs to a pCPU is its [`machine::Cpu`], what all share is in [`shared`].
 
 mod boot;
+mod breakpoints;
 mod console;
+mod context;
 mod debug;
+mod dispatch;
 mod driver;
 mod el3;
 mod exception;
+mod fp;
 mod guest_state;
 mod heap;
 mod host;
@@ -24,7 +33,11 @@ mod percpu;
 mod power;
 mod refuse;
 mod run;
+mod shared;
+mod smp;
 mod sysreg;
+mod vcpu_run;
+mod vm_run;
 
 use core::arch::global_asm;
 use core::mem::{offset_of, size_of};
@@ -46,6 +59,8 @@ global_asm!(
     build_map = sym hyp_map::build,
     start = sym start,
     refuse = sym refuse::refused,
+    wanted = sym smp::WANTED,
+    secondary = sym smp::secondary,
     REFUSE_EL1 = const refuse::code::EL1,
     REFUSE_E2H = const refuse::code::E2H,
     EL3_STORE = const el3::STORE,

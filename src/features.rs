@@ -213,6 +213,34 @@ impl Features {
         }
     }
 
+    /// What holds on both of two CPUs: the VMs of a machine run on any of its CPUs. What a CPU is, and what differs for its
+    /// own software only, stays this one's.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            pa_bits: self.pa_bits.min(other.pa_bits),
+            vmid_bits: self.vmid_bits.min(other.vmid_bits),
+            coherence: self.coherence.and(other.coherence),
+            dcache_line: self.dcache_line.min(other.dcache_line),
+            icache_line: self.icache_line.min(other.icache_line),
+            xnx: self.xnx && other.xnx,
+            // One unsound implementation is enough to have none.
+            hafdbs: if is_ampere1(other.midr) {
+                0
+            } else {
+                self.hafdbs.min(other.hafdbs)
+            },
+            ttl: self.ttl && other.ttl,
+            tlbi_range: self.tlbi_range && other.tlbi_range,
+            bbm: self.bbm.min(other.bbm),
+            ras: self.ras && other.ras,
+            pauth: self.pauth && other.pauth,
+            granule_4k: self.granule_4k && other.granule_4k,
+            erratum_834220: self.erratum_834220 || other.erratum_834220,
+            ..*self
+        }
+    }
+
     /// Reads the facts off one CPU's ID registers.
     #[must_use]
     pub fn new(id: &IdRegisters) -> Self {

@@ -9,7 +9,7 @@ use std::vec::Vec;
 const STOREYS: &[&[&str]] = &[
     &["addr", "intid", "sync"],
     &["machine", "features", "registers", "device"],
-    &["page_pool", "traps", "options"],
+    &["page_pool", "traps", "options", "sched"],
     &["stage2"],
     &["exit", "slot", "content", "board", "vgic"],
     &["stats", "fault", "sysreg", "platform"],

@@ -28,7 +28,7 @@
 //! | values | [`addr`], [`intid`], [`registers`], [`features`], [`board`] (the host's device tree), [`platform`] (the guest's), [`options`], `sync` (atomics) |
 //! | memory | [`page_pool`], [`slot`], [`content`], [`stage2`] |
 //! | exits | [`exit`], [`fault`], [`traps`] (what traps, and why), [`sysreg`] |
-//! | the guest's machine | [`vm`], [`config`], [`image`], [`guest_tree`], [`smccc`], [`psci`], [`vgic`], [`device`], [`stats`] |
+//! | the guest's machine | [`vm`], [`config`], [`image`], [`guest_tree`], [`smccc`], [`psci`], [`vgic`], [`device`], [`sched`] (who runs where), [`stats`] |
 //!
 //! # Which way dependencies point
 //!
@@ -63,6 +63,7 @@ pub mod page_pool;
 pub mod platform;
 pub mod psci;
 pub mod registers;
+pub mod sched;
 pub mod slot;
 pub mod smccc;
 pub mod stage2;

@@ -7,19 +7,26 @@
 //!
 //! A page that leaves is a [`RawPage`]: nothing is known of its contents. Stage 2 maps only what was made clean.
 //!
+//! In front of it each pCPU has a stock of its own (`stock`): a few [`ZeroedPage`]s, made while it has nothing else to do,
+//! and a batch of raw ones. The common fault takes from there: no lock, no zeroing. Pages in a stock are free: whoever finds
+//! the pool dry takes them from there, and the account does not count them as taken.
+//!
 //! Lock order: the pool's lock is innermost but for the heap's. The heap never grows from the pool.
 
 mod chunk;
 mod pages;
+mod stock;
 
-pub use pages::{OwnedBlock, OwnedPage, RawBlock, RawPage};
+pub use pages::{OwnedBlock, OwnedPage, RawBlock, RawPage, ZeroedPage};
 
 use alloc::vec::Vec;
 use buddy_system_allocator::FrameAllocator;
 use chunk::{CHUNK_PAGES, CHUNK_SHIFT, Chunk};
-use spin::mutex::SpinMutex;
+use stock::{BATCH, Ready, Stock};
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pa, PaRange};
+use crate::machine::MAX_CPUS;
+use crate::sync::{AtomicUsize, Ordering, SpinMutex};
 
 /// log2 of the largest run of chunks the buddy allocator keeps together: 2^19 chunks of 2 MiB are 1 TiB.
 const CHUNK_ORDERS: usize = 20;
@@ -27,10 +34,26 @@ const CHUNK_ORDERS: usize = 20;
 /// What a block may be: a level-2 or a level-1 leaf of stage 2.
 const BLOCK_SIZES: [u64; 2] = [1 << CHUNK_SHIFT, 512 << CHUNK_SHIFT];
 
+/// pCPUs that have a stock; two in loom's small world.
+const STOCKS: usize = if cfg!(loom) { 2 } else { MAX_CPUS };
+
 /// All free RAM, shared by every pCPU.
-#[derive(Default)]
 pub struct PagePool {
     inner: SpinMutex<Inner>,
+    /// By pCPU.
+    stocks: Vec<Stock>,
+    /// Those from here on were never used.
+    stocks_used: AtomicUsize,
+}
+
+impl Default for PagePool {
+    fn default() -> Self {
+        Self {
+            inner: SpinMutex::default(),
+            stocks: (0..STOCKS).map(|_| Stock::new()).collect(),
+            stocks_used: AtomicUsize::new(0),
+        }
+    }
 }
 
 /// The pool's account, in pages.
@@ -38,9 +61,9 @@ pub struct PagePool {
 pub struct Account {
     /// Pages the pool was given at boot.
     pub total: u64,
-    /// Pages out as tokens or in tables.
+    /// Pages out as tokens or in tables. Those in a pCPU's stock are free.
     pub taken: u64,
-    /// The most that was ever out at once.
+    /// The most that was ever out at once, or in a stock.
     pub peak: u64,
 }
 
@@ -88,28 +111,90 @@ impl PagePool {
             // Once, and no larger than it has to be: the heap it lies on is small.
             chunks: Vec::with_capacity((last_chunk - first_chunk + 1) as usize),
         };
+        let mut whole: Option<(u64, u64)> = None;
         for number in first_chunk..=last_chunk {
             let start = (number << CHUNK_SHIFT).max(first.raw());
             let stop = ((number + 1) << CHUNK_SHIFT).min(end.raw());
             if stop - start == 1 << CHUNK_SHIFT {
                 bank.chunks.push(Chunk::whole());
-                let frame = usize::try_from(number).expect("chunk numbers fit a usize");
-                inner.frames.insert(frame..frame + 1);
-                inner.whole_chunks += 1;
+                whole = Some((whole.map_or(number, |(first, _)| first), number + 1));
             } else {
                 let page = (start >> PAGE_SHIFT) as usize % CHUNK_PAGES;
                 bank.chunks
                     .push(Chunk::part(page, ((stop - start) >> PAGE_SHIFT) as usize));
             }
         }
+        if let Some((first, end)) = whole {
+            // In one go: the allocator joins neighbours only when they come back, and 1 GiB is 512 of them.
+            let frame = |number| usize::try_from(number).expect("chunk numbers fit a usize");
+            inner.frames.insert(frame(first)..frame(end));
+            inner.whole_chunks += end - first;
+        }
         inner.add_bank(bank);
         inner.account.total += bytes / PAGE_SIZE;
     }
 
-    /// Takes one page; `None` when the pool is dry.
+    /// Takes one page; `None` when the pool is dry and every stock empty.
     #[must_use]
     pub fn take(&self) -> Option<RawPage> {
         self.take_run(1).map(|pa| RawPage::new(OwnedPage::new(pa)))
+    }
+
+    /// Takes a page of zeroes from the stock of pCPU `cpu`, which is ours, without a lock; `None` if it has none.
+    #[must_use]
+    #[inline]
+    pub fn take_zeroed(&self, cpu: usize) -> Option<ZeroedPage> {
+        let Ready { pa, is_clean } = self.stocks.get(cpu)?.take_ready()?;
+        Some(ZeroedPage::new(OwnedPage::new(pa), is_clean))
+    }
+
+    /// Takes a page from the stock of pCPU `cpu`, which is ours; when it has none, takes a batch for it from the pool. `None`
+    /// when the pool is dry and every stock empty.
+    #[must_use]
+    #[inline]
+    pub fn take_raw(&self, cpu: usize) -> Option<RawPage> {
+        let own = self.stocks.get(cpu).and_then(Stock::take_raw);
+        let pa = own.or_else(|| self.take_batch(cpu))?;
+        Some(RawPage::new(OwnedPage::new(pa)))
+    }
+
+    /// Puts a page of zeroes into the stock of pCPU `cpu`, which is ours, or gives it back where there is no room.
+    pub fn keep_zeroed(&self, cpu: usize, page: ZeroedPage) {
+        self.note_used(cpu);
+        let is_clean = page.is_clean();
+        let owned = page.into_owned();
+        let ready = Ready {
+            pa: owned.pa(),
+            is_clean,
+        };
+        if self.stocks.get(cpu).is_some_and(|own| own.put_ready(ready)) {
+            owned.into_pa();
+        } else {
+            self.give(owned);
+        }
+    }
+
+    /// Has `zero` make one more page of zeroes for the stock of pCPU `cpu`, which is ours. Answers `false` when there are
+    /// enough, or no more pages. To be called when there is nothing better to do.
+    pub fn prepare(&self, cpu: usize, zero: impl FnOnce(RawPage) -> ZeroedPage) -> bool {
+        let Some(own) = self.stocks.get(cpu) else {
+            return false;
+        };
+        if !own.has_room_for_ready() {
+            return false;
+        }
+        if own.is_out_of_raw() {
+            self.note_used(cpu);
+            refill(own, &mut self.inner.lock());
+        }
+        own.prepare(|pa| {
+            let zeroed = zero(RawPage::new(OwnedPage::new(pa)));
+            let is_clean = zeroed.is_clean();
+            Ready {
+                pa: zeroed.into_owned().into_pa(),
+                is_clean,
+            }
+        })
     }
 
     /// Takes `count` pages in a row (a power of two up to 512), aligned to their size; `None` when there is no such run.
@@ -139,10 +224,13 @@ impl PagePool {
             BLOCK_SIZES.contains(&size),
             "blocks are of 2 MiB or of 1 GiB"
         );
-        let start = self
-            .inner
-            .lock()
-            .take_chunks((size >> CHUNK_SHIFT) as usize)?;
+        let count = (size >> CHUNK_SHIFT) as usize;
+        let mut inner = self.inner.lock();
+        let start = inner.take_chunks(count).or_else(|| {
+            // A page in a stock may be all that keeps a chunk from being whole.
+            self.drain(&mut inner);
+            inner.take_chunks(count)
+        })?;
         Some(RawBlock::new(OwnedBlock::new(PaRange { start, size })))
     }
 
@@ -154,16 +242,21 @@ impl PagePool {
         self.inner.lock().give_chunks(block.into_range());
     }
 
-    /// Chunks of 2 MiB of which no page is taken.
+    /// Chunks of 2 MiB of which no page is taken or in a stock.
     #[must_use]
     pub fn whole_chunks(&self) -> u64 {
         self.inner.lock().whole_chunks
     }
 
-    /// What the pool has and what is out.
+    /// What the pool has and what is out; exact when no other pCPU takes or gives meanwhile.
     #[must_use]
     pub fn account(&self) -> Account {
-        self.inner.lock().account
+        let account = self.inner.lock().account;
+        let stocked = self.used_stocks().map(Stock::count).sum();
+        Account {
+            taken: account.taken.saturating_sub(stocked),
+            ..account
+        }
     }
 
     fn take_run(&self, count: usize) -> Option<Pa> {
@@ -171,7 +264,62 @@ impl PagePool {
             count.is_power_of_two() && count <= CHUNK_PAGES,
             "a run is a power of two of at most 512 pages"
         );
-        self.inner.lock().take(count)
+        let mut inner = self.inner.lock();
+        inner.take(count).or_else(|| {
+            if count == 1 {
+                return self.used_stocks().find_map(Stock::steal);
+            }
+            self.drain(&mut inner);
+            inner.take(count)
+        })
+    }
+
+    /// Refills the stock of pCPU `cpu` and takes a page from it; if the pool is dry, from anybody's.
+    #[cold]
+    fn take_batch(&self, cpu: usize) -> Option<Pa> {
+        let mut inner = self.inner.lock();
+        let Some(own) = self.stocks.get(cpu) else {
+            return inner.take(1);
+        };
+        self.note_used(cpu);
+        refill(own, &mut inner);
+        let others = || self.used_stocks().find_map(Stock::steal);
+        own.take_raw().or_else(others)
+    }
+
+    /// Before the first page comes into a stock.
+    fn note_used(&self, cpu: usize) {
+        if self.stocks_used.load(Ordering::Relaxed) <= cpu {
+            self.stocks_used.fetch_max(cpu + 1, Ordering::Relaxed);
+        }
+    }
+
+    fn used_stocks(&self) -> impl Iterator<Item = &Stock> {
+        self.stocks
+            .iter()
+            .take(self.stocks_used.load(Ordering::Relaxed))
+    }
+
+    /// Every stock's pages come back to the pool.
+    fn drain(&self, inner: &mut Inner) {
+        for stock in self.used_stocks() {
+            while let Some(pa) = stock.steal() {
+                inner.give(pa);
+            }
+        }
+    }
+}
+
+/// Puts a batch of pages, or what is left of one, into a stock of which the caller is the owner. With the lock held to its
+/// end: at no moment is a page neither here nor there.
+fn refill(own: &Stock, inner: &mut Inner) {
+    let mut batch = [None; BATCH];
+    batch.iter_mut().for_each(|slot| *slot = inner.take(1));
+    // Highest first, so that they are handed out in ascending order.
+    for pa in batch.into_iter().rev().flatten() {
+        if !own.put_raw(pa) {
+            inner.give(pa);
+        }
     }
 }
 

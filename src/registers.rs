@@ -89,6 +89,25 @@ impl Registers {
         }
     }
 
+    /// The exception level it is at, in words.
+    #[must_use]
+    pub const fn level(&self) -> &'static str {
+        if self.pstate & pstate::AARCH32 != 0 {
+            return "EL0, AArch32";
+        }
+        match self.pstate & pstate::MODE {
+            pstate::EL0T => "EL0",
+            pstate::EL1T => "EL1t",
+            _ => "EL1h",
+        }
+    }
+
+    /// Whether it takes no IRQ now (PSTATE.I).
+    #[must_use]
+    pub const fn masks_irqs(&self) -> bool {
+        self.pstate & pstate::IRQ_MASKED != 0
+    }
+
     /// Retires the instruction at PC that was completed in software: of A64, or of A32 and T32 at EL0, where `is_16_bit`
     /// says that it is a short one. Here and nowhere else is a PC advanced.
     pub const fn advance(&mut self, is_16_bit: bool) {

@@ -14,6 +14,7 @@ pub mod clean;
 pub mod config;
 pub mod descriptor;
 mod dirty;
+mod flush;
 pub mod gate;
 mod grant;
 pub mod maintenance;
@@ -22,6 +23,7 @@ mod range;
 mod reshape;
 mod tables;
 mod unmap;
+pub mod vmid;
 pub mod walk;
 
 pub use absent::{Absent, Claim, Mapped, Neighbours, Supply, WINDOW_PAGES};
@@ -34,6 +36,7 @@ pub use grant::Grant;
 pub use present::{Present, Relaxed, Replaced};
 pub use range::Ages;
 pub use tables::Tables;
+pub use vmid::{Vmid, Vmids};
 pub use walk::{Leaf, Translation, Walk};
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -44,10 +47,6 @@ use crate::features::Coherence;
 use crate::machine::{MAX_CPUS, Machine};
 use crate::page_pool::{OwnedPage, PagePool};
 use dirty::DirtyLog;
-
-/// A Virtual Machine Identifier: the tag of a VM's TLB entries. 0 is reserved for "no VM".
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Vmid(pub u16);
 
 /// `VTTBR_EL2.BADDR`.
 const VTTBR_BADDR: u64 = 0x0000_ffff_ffff_fffe;
@@ -127,6 +126,12 @@ impl Stage2 {
     #[must_use]
     pub const fn vttbr(&self) -> u64 {
         vttbr(self.root, self.vmid)
+    }
+
+    /// The tag of its TLB entries.
+    #[must_use]
+    pub const fn vmid(&self) -> Vmid {
+        self.vmid
     }
 
     /// The cache rules of the CPUs that run it.

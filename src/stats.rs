@@ -103,6 +103,8 @@ pub struct Counters {
     pub tlb_conflicts: Count,
     /// Errors of the machine that it had corrected, or that the guest can go on after.
     pub survived_errors: Count,
+    /// Times all of the memory was cleaned, for a guest that switched its caches or cleaned by set and way.
+    pub flushes: Count,
     /// Exits by class.
     pub exits: Exits,
 }
@@ -217,6 +219,7 @@ impl Counters {
             decoded,
             tlb_conflicts,
             survived_errors,
+            flushes,
             exits,
         } = self;
         let Exits {
@@ -249,6 +252,7 @@ impl Counters {
             decoded,
             tlb_conflicts,
             survived_errors,
+            flushes,
             aborts,
             calls,
             sysreg,

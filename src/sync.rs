@@ -9,11 +9,30 @@ pub(crate) use core::hint::spin_loop;
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+/// A lock for a few instructions: EL2 masks interrupts, so who has it is never held up.
+#[cfg(not(loom))]
+pub(crate) use spin::mutex::SpinMutex as Lock;
+
 #[cfg(loom)]
 pub(crate) use loom::{
     hint::spin_loop,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
+
+/// loom's lock, which is never poisoned here: a panic ends the test.
+#[cfg(loom)]
+pub(crate) struct Lock<T>(loom::sync::Mutex<T>);
+
+#[cfg(loom)]
+impl<T> Lock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+        self.0.lock().unwrap()
+    }
+}
 
 /// Stands between a `SeqCst` store and a `SeqCst` load of something else. The two are ordered by themselves (on arm64 `STLR`,
 /// `LDAR`: DDI 0487 "Load-Acquire, Store-Release"), so this is no instruction; loom takes `SeqCst` accesses for
@@ -22,6 +41,25 @@ pub(crate) use loom::{
 pub(crate) fn seq_cst_accesses_are_ordered() {
     #[cfg(loom)]
     loom::sync::atomic::fence(Ordering::SeqCst);
+}
+
+#[cfg(not(loom))]
+pub(crate) use spin::mutex::SpinMutex;
+
+/// A lock that loom sees.
+#[cfg(loom)]
+#[derive(Default)]
+pub(crate) struct SpinMutex<T>(loom::sync::Mutex<T>);
+
+#[cfg(loom)]
+impl<T> SpinMutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+        self.0.lock().expect("no test panics with the lock held")
+    }
 }
 
 #[cfg(all(test, not(loom)))]

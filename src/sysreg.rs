@@ -1,13 +1,16 @@
 //! Trapped system registers: what a guest reads of its CPU's features, and the few others that come here.
 //!
-//! Feature registers are an allow-list: a field that is not in [`id::FIELDS`] reads as "absent". Every other encoding that
-//! traps is UNDEFINED to the guest.
+//! Feature registers are an allow-list: a field that is not in [`id::FIELDS`] reads as "absent". Where the CPUs' caches
+//! differ, `caches` answers for them. Every other encoding that traps is UNDEFINED to the guest.
 //!
 //! Source: DDI 0487 "AArch64 System register descriptions", `ID_*_EL1`.
 
+mod caches;
+mod errors;
 pub mod id;
 
 use crate::exit::{SysRegAccess, encoding};
+use crate::machine::El1;
 use id::IdTable;
 
 /// `ACTLR_EL1`
@@ -19,6 +22,27 @@ const ICC_ASGI1R_EL1: u16 = encoding(3, 0, 12, 11, 6);
 /// `ICC_SGI0R_EL1`
 const ICC_SGI0R_EL1: u16 = encoding(3, 0, 12, 11, 7);
 
+/// `DC ISW`, `DC CSW`, `DC CISW`
+const SET_WAY: [u16; 3] = [
+    encoding(1, 0, 7, 6, 2),
+    encoding(1, 0, 7, 10, 2),
+    encoding(1, 0, 7, 14, 2),
+];
+
+/// What `HCR_EL2.TVM` traps writes of.
+const MEMORY_REGISTERS: [(u16, El1); 11] = [
+    (encoding(3, 0, 1, 0, 0), El1::Sctlr),
+    (encoding(3, 0, 2, 0, 0), El1::Ttbr0),
+    (encoding(3, 0, 2, 0, 1), El1::Ttbr1),
+    (encoding(3, 0, 2, 0, 2), El1::Tcr),
+    (encoding(3, 0, 5, 1, 0), El1::Afsr0),
+    (encoding(3, 0, 5, 1, 1), El1::Afsr1),
+    (encoding(3, 0, 5, 2, 0), El1::Esr),
+    (encoding(3, 0, 6, 0, 0), El1::Far),
+    (encoding(3, 0, 10, 2, 0), El1::Mair),
+    (encoding(3, 0, 10, 3, 0), El1::Amair),
+    (encoding(3, 0, 13, 0, 1), El1::Contextidr),
+];
 /// `ICC_DIR_EL1`
 const ICC_DIR_EL1: u16 = encoding(3, 0, 12, 11, 1);
 
@@ -42,6 +66,10 @@ pub enum Answer {
     Ignored,
     /// A write that generates an SGI.
     Sgi(SgiRegister),
+    /// Data cache maintenance by set and way.
+    SetWay,
+    /// A write to one of EL1's memory registers.
+    MemoryRegister(El1),
     /// A write that deactivates an interrupt.
     Deactivate,
     /// An undefined instruction.
@@ -62,11 +90,19 @@ pub fn answer(ids: &IdTable, gic_v3: bool, access: &SysRegAccess) -> Answer {
         ICC_SGI1R_EL1 => sgi(SgiRegister::Sgi1r),
         ICC_ASGI1R_EL1 => sgi(SgiRegister::Asgi1r),
         ICC_SGI0R_EL1 => sgi(SgiRegister::Sgi0r),
+        set_way if SET_WAY.contains(&set_way) => Answer::SetWay,
         ICC_DIR_EL1 if gic_v3 && !access.is_read => Answer::Deactivate,
+        error if errors::is_one(error) => errors::answer(ids, access),
+        cache if caches::is_one(cache) => caches::answer(ids, access),
         ACTLR_EL1 if access.is_read => Answer::Value(0),
         ACTLR_EL1 => Answer::Ignored,
         id if access.is_read => ids.read(id).map_or(Answer::Undefined, Answer::Value),
-        _ => Answer::Undefined,
+        written => MEMORY_REGISTERS
+            .iter()
+            .find(|(encoding, _)| *encoding == written)
+            .map_or(Answer::Undefined, |(_, register)| {
+                Answer::MemoryRegister(*register)
+            }),
     }
 }
 
@@ -98,6 +134,76 @@ mod tests {
             answer(&ids, false, &access(ICC_SGI1R_EL1, false)),
             Answer::Undefined
         );
+    }
+
+    /// On CPUs that differ in `CTR_EL0`, as 0x8444_8004 and 0xb444_c004 do.
+    fn on_different_cpus() -> IdTable {
+        let with = |ctr| {
+            let mut ids = RawIds::default();
+            ids.0[RawIds::CTR] = ctr;
+            ids
+        };
+        IdTable::new(&with(0x8444_8004).and(&with(0xb444_c004)), true, 40)
+    }
+
+    #[test]
+    fn caches_are_described_where_the_cpus_differ() {
+        let ids = on_different_cpus();
+        let read = |encoding| answer(&ids, true, &access(encoding, true));
+        let [ctr, ccsidr, clidr, csselr] = [
+            encoding(3, 3, 0, 0, 1),
+            encoding(3, 1, 0, 0, 0),
+            encoding(3, 1, 0, 0, 1),
+            encoding(3, 2, 0, 0, 0),
+        ];
+        assert_eq!(read(ctr), Answer::Value(0x8444_8004));
+        // LoUU 1, LoC 1, LoUIS 1, Ctype1 unified; 64-byte lines (LineSize 2), one set, one way.
+        assert_eq!(read(clidr), Answer::Value(0x0920_0004));
+        assert_eq!(read(ccsidr), Answer::Value(2));
+        assert_eq!(read(csselr), Answer::Value(0));
+        assert_eq!(answer(&ids, true, &access(csselr, false)), Answer::Ignored);
+        for read_only in [ctr, ccsidr, clidr] {
+            assert_eq!(
+                answer(&ids, true, &access(read_only, false)),
+                Answer::Undefined
+            );
+        }
+    }
+
+    /// `ERRIDR_EL1` and the rest, where the CPU has FEAT_RAS; with version 1.1's own registers it has nothing to do.
+    #[test]
+    fn there_are_no_error_records() {
+        let mut raw = RawIds::default();
+        for (ras, is_there) in [(0u64, false), (1, true), (2, true)] {
+            raw.0[id::index(4, 0)] = ras << 28;
+            let ids = IdTable::new(&raw, true, 40);
+            let at = |crm, op2, is_read| {
+                answer(&ids, true, &access(encoding(3, 0, 5, crm, op2), is_read))
+            };
+            let expected = |answer| if is_there { answer } else { Answer::Undefined };
+            for (crm, op2) in [
+                (3, 0),
+                (3, 1),
+                (4, 0),
+                (4, 1),
+                (4, 2),
+                (4, 3),
+                (5, 0),
+                (5, 1),
+            ] {
+                assert_eq!(at(crm, op2, true), expected(Answer::Value(0)));
+                let is_read_only = op2 == 0 && crm < 5;
+                let written = if is_read_only {
+                    Answer::Undefined
+                } else {
+                    Answer::Ignored
+                };
+                assert_eq!(at(crm, op2, false), expected(written), "{crm} {op2}");
+            }
+            for (crm, op2) in [(4, 4), (4, 5), (4, 6), (5, 2), (5, 3), (3, 2)] {
+                assert_eq!(at(crm, op2, true), Answer::Undefined, "{crm} {op2}");
+            }
+        }
     }
 
     #[test]

@@ -84,6 +84,11 @@ pub const HCR_EL2: &[Setting] = &[
     ),
     field("BSU", 10, 1, "and its barriers reach as far"),
     set(
+        "TID1",
+        16,
+        "REVIDR_EL1 and AIDR_EL1 are the boot CPU's, as MIDR_EL1 is",
+    ),
+    set(
         "TID3",
         18,
         "feature registers show what the guest really has",
@@ -99,6 +104,12 @@ pub const HCR_EL2: &[Setting] = &[
         "implementation defined registers are the machine's",
     ),
     set("TACR", 21, "ACTLR_EL1 is the machine's"),
+    only(
+        |f| !f.coherence.fwb,
+        "TSW",
+        22,
+        "cache maintenance by set/way cannot do here what the guest means by it",
+    ),
     set("RW", 31, "EL1 is AArch64"),
     set("TLOR", 35, "LORegions describe physical memory"),
     only(|f| f.ras, "TERR", 36, "error records are the machine's"),
@@ -117,6 +128,23 @@ pub const HCR_EL2: &[Setting] = &[
         "guest memory is Write-Back whatever its stage 1 says: nothing to clean",
     ),
 ];
+
+/// `HCR_EL2.TVM`: writes of EL1's memory registers trap.
+pub const HCR_EL2_TVM: u64 = 1 << 26;
+
+/// What `HCR_EL2` has besides for a vCPU whose caches are off: [`HCR_EL2_TVM`], so that we learn when it switches them
+/// on. Not where stage 2 forces Write-Back.
+#[must_use]
+pub const fn at_reset(features: &Features) -> u64 {
+    if features.coherence.fwb {
+        0
+    } else {
+        HCR_EL2_TVM
+    }
+}
+
+/// `HCR_EL2.TID2`: CTR_EL0 and the registers that describe caches trap. For vCPUs that may run on CPUs which differ in them.
+pub const HCR_EL2_TID2: u64 = 1 << 17;
 
 /// `CPTR_EL2` with `HCR_EL2.E2H` = 0
 pub const CPTR_EL2: &[Setting] = &[
@@ -194,8 +222,8 @@ mod tests {
     #[test]
     fn registers_are_the_literals_of_the_manual() {
         let plain = cpu(0, 0);
-        assert_eq!(value(HCR_EL2, &plain), 0x0308_803c_063f);
-        assert_eq!(value(HCR_EL2, &cpu(1 << 40, 1 << 28)), 0x4338_803c_063f);
+        assert_eq!(value(HCR_EL2, &plain), 0x0308_807d_063f);
+        assert_eq!(value(HCR_EL2, &cpu(1 << 40, 1 << 28)), 0x4338_803d_063f);
         assert_eq!(value(CPTR_EL2, &plain), 0x4010_33ff);
         assert_eq!(value(MDCR_EL2, &plain), 0x008a_4060);
         assert_eq!(value(CNTHCTL_EL2, &plain), 3);

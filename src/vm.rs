@@ -6,6 +6,7 @@
 //!
 //! Lock order: devices, then page pool, then heap. None is held while a guest runs.
 
+mod caches;
 mod calls;
 mod devices;
 mod input;
@@ -31,7 +32,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use core::{fmt, iter};
-use spin::mutex::TicketMutex;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::addr::{Ipa, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
@@ -47,10 +48,11 @@ use crate::platform;
 use crate::psci::Power;
 use crate::slot::{Kind, Slot, SlotError, Slots};
 use crate::smccc::Mitigations;
-use crate::stage2::{Config, ConfigError, OutOfPages, Rights, Stage2, Vmid};
+use crate::stage2::{Config, ConfigError, OutOfPages, Rights, Stage2, Vmids};
 use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
+use crate::traps;
 use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, MAX_VCPUS, Version};
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
@@ -123,10 +125,12 @@ pub enum Next {
     Resume,
     /// Wait until an interrupt is there, then enter it.
     Wait,
+    /// Let others run first, if any want to: it waits for an event, which may have come already.
+    Yield,
+    /// Off, by PSCI: it does not come back by itself.
+    Off,
     /// A physical interrupt must be seen to, then enter it.
     Interrupt,
-    /// The vCPU is off: it is entered again when it is started.
-    Off,
     /// The VM has ended.
     End(End),
 }
@@ -135,6 +139,8 @@ pub enum Next {
 pub struct Ground<'a> {
     /// All free RAM.
     pub pool: &'a PagePool,
+    /// The machine's VMIDs.
+    pub vmids: &'a Arc<Vmids>,
     /// What the CPUs that run it have.
     pub features: &'a Features,
     /// Their ID registers.
@@ -158,6 +164,10 @@ pub struct Vm {
     reboot: RebootPolicy,
     slots: Slots,
     stage2: Stage2,
+    /// Where its VMID is from.
+    vmids: Arc<Vmids>,
+    /// What traps at a vCPU's reset besides what always does.
+    traps: u64,
     loaded: Loaded,
     ids: IdTable,
     gic: Version,
@@ -165,7 +175,9 @@ pub struct Vm {
     erratum_834220: bool,
     guest_errors_trap: bool,
     has_entropy: bool,
-    devices: TicketMutex<Devices>,
+    /// Not a lock that serves in order: where the CPUs are threads of an emulator, or of a hypervisor beneath, the next in line
+    /// may not be running, and everybody would wait for it.
+    devices: SpinMutex<Devices>,
     /// A copy of [`Devices::vcpus_to_plan`], for a look without the lock.
     to_plan: AtomicU64,
     /// Who is asked to leave its guest for another's access.
@@ -187,6 +199,8 @@ pub enum VmError {
     Slot(SlotError),
     /// No memory for its tables.
     OutOfPages,
+    /// As many VMs live as the CPUs can tell apart.
+    OutOfVmids,
 }
 
 impl fmt::Display for VmError {
@@ -195,9 +209,22 @@ impl fmt::Display for VmError {
             Self::Config(ConfigError::TooLarge { asked, limit }) => {
                 write!(
                     f,
-                    "its memory ends at address bit {asked}; this CPU has {limit} bits: give it less (GUEST_MEM=)"
+                    "its IPA space takes {asked} bits; this CPU has {limit}: give it less (GUEST_MEM=, faultline,ipa-bits)"
                 )
             }
+            Self::Config(ConfigError::NoSuchSize { asked }) => {
+                write!(
+                    f,
+                    "faultline,ipa-bits is {asked}: a guest can be told of 32, 36, 40, 42, 44 or 48 bits"
+                )
+            }
+            Self::Config(ConfigError::TooSmall { asked, needed }) => {
+                write!(
+                    f,
+                    "faultline,ipa-bits is {asked}: its memory and devices take {needed} bits"
+                )
+            }
+            Self::OutOfVmids => f.write_str("as many VMs run as this CPU can tell apart"),
             Self::Slot(error) => write!(f, "its windows do not fit: {error:?}"),
             Self::OutOfPages => f.write_str("no memory is left for its translation tables"),
         }
@@ -217,9 +244,14 @@ impl Vm {
         m: &mut M,
     ) -> Result<Self, VmError> {
         let slots = slots(config, ground).map_err(VmError::Slot)?;
-        let shape =
-            Config::for_highest(slots.highest(), ground.features).map_err(VmError::Config)?;
-        let stage2 = Stage2::new(m, ground.pool, shape, Vmid(1), ground.features.coherence)
+        let shape = match config.ipa_bits {
+            Some(bits) => Config::with_bits(bits, slots.highest(), ground.features),
+            None => Config::for_highest(slots.highest(), ground.features),
+        };
+        let shape = shape.map_err(VmError::Config)?;
+        let vmid = ground.vmids.take(m).ok_or(VmError::OutOfVmids)?;
+        let stage2 = Stage2::new(m, ground.pool, shape, vmid, ground.features.coherence)
+            .inspect_err(|OutOfPages| ground.vmids.give(vmid))
             .map_err(|OutOfPages| VmError::OutOfPages)?;
         let gic_v3 = ground.gic == Version::V3;
         Ok(Self {
@@ -231,6 +263,8 @@ impl Vm {
             slots,
             ids: IdTable::new(ground.ids, gic_v3, shape.ipa_bits),
             stage2,
+            vmids: ground.vmids.clone(),
+            traps: traps::at_reset(ground.features),
             loaded,
             gic: ground.gic,
             mitigations: ground.mitigations,
@@ -238,7 +272,7 @@ impl Vm {
             guest_errors_trap: ground.features.ras,
             has_entropy: ground.features.rng,
             to_plan: AtomicU64::new(devices.vcpus_to_plan()),
-            devices: TicketMutex::new(devices),
+            devices: SpinMutex::new(devices),
             recalls: Recalls::new(config.vcpus as usize),
             has_console: config.console,
             power: Power::new(config.vcpus as usize),
@@ -278,7 +312,7 @@ impl Vm {
     }
 
     /// Its devices, locked. Who changes them takes [`Vm::on_devices`].
-    pub fn devices(&self) -> spin::mutex::ticket::TicketMutexGuard<'_, Devices> {
+    pub fn devices(&self) -> SpinMutexGuard<'_, Devices> {
         self.devices.lock()
     }
 
@@ -349,17 +383,24 @@ impl Vm {
         &self.stolen
     }
 
-    /// The vCPU that the VM starts with, at its entry point.
+    /// How many vCPUs it has.
     #[must_use]
-    pub fn boot_vcpu(&self) -> Vcpu {
-        self.vcpu(0, self.loaded.entry, self.loaded.tree.raw())
+    pub fn vcpu_count(&self) -> usize {
+        self.counters.len()
     }
 
-    /// Its vCPU number `index`, out of reset: it begins at `entry` with `context` in x0.
+    /// vCPU `index` out of reset, at address 0: whoever turns it on says where it begins.
     #[must_use]
-    pub fn vcpu(&self, index: usize, entry: Ipa, context: u64) -> Vcpu {
+    pub fn vcpu(&self, index: usize) -> Vcpu {
         let counters = self.counters.get(index).cloned().unwrap_or_default();
-        Vcpu::entering(index, entry, context, &self.ids, counters)
+        let mut vcpu = Vcpu::at_reset(index, &self.ids, counters);
+        vcpu.traps = self.traps;
+        vcpu
+    }
+
+    /// Puts `vcpu` to the entry point, with the device tree's address in x0: the one that the VM starts with.
+    pub fn boot(&self, vcpu: &mut Vcpu) {
+        vcpu.enter_at(self.loaded.entry.raw(), self.loaded.tree.raw());
     }
 
     /// What all its vCPUs did.
@@ -370,7 +411,9 @@ impl Vm {
 
     /// Ends it: every page goes back to `pool`. What was loaded outlives it, for a restart.
     pub fn destroy<M: Machine>(self, pool: &PagePool, m: &mut M) -> Loaded {
+        let vmid = self.stage2.vmid();
         self.stage2.destroy(m, pool);
+        self.vmids.give(vmid);
         self.loaded
     }
 
@@ -409,10 +452,10 @@ impl Vm {
                 exits.sysreg.add(1);
                 self.system_register(vcpu, access, host)
             }
-            Exit::Wait { .. } => {
+            Exit::Wait { event } => {
                 exits.waits.add(1);
                 vcpu.retire(false);
-                Next::Wait
+                if *event { Next::Yield } else { Next::Wait }
             }
             Exit::Interrupt => {
                 exits.interrupts.add(1);
@@ -576,6 +619,11 @@ impl Vm {
         match sysreg::answer(&self.ids, self.gic == Version::V3, access) {
             Answer::Value(value) => vcpu.registers.write(access.rt, value),
             Answer::Ignored => {}
+            Answer::SetWay => return self.set_way(vcpu, host),
+            Answer::MemoryRegister(register) => {
+                let value = vcpu.registers.read(access.rt);
+                return self.write_memory_register(vcpu, register, value, host);
+            }
             Answer::Sgi(register) => {
                 let value = vcpu.registers.read(access.rt);
                 self.on_devices(vcpu.index, host, |devices, _| {

@@ -119,7 +119,7 @@ check_guest() {
     check_word GRANULE "$GRANULE" 4k 64k 2m 1g auto
     check_word REBOOT "$REBOOT" restart stop
     is_number "$VCPUS" && [ "$VCPUS" -gt 0 ] || refuse "VCPUS=$VCPUS: must be a number"
-    [ "$VCPUS" = 1 ] || refuse "VCPUS=$VCPUS: not yet: VCPUS is 1 in this version"
+    [ "$VCPUS" -le 8 ] || refuse "VCPUS=$VCPUS: a VM has 1 to 8 vCPUs"
     guest_mib=$(mebibytes "$GUEST_MEM") || refuse "GUEST_MEM=$GUEST_MEM: must be a size such as 256M or 1G"
     [ "$guest_mib" -le 64512 ] || refuse "GUEST_MEM=$GUEST_MEM: a guest can have at most 63G"
     case $APPEND in

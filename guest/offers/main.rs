@@ -8,7 +8,7 @@
 use core::arch::asm;
 
 use runtime::hypercall::{Conduit, NOT_SUPPORTED, call, counter};
-use runtime::trap::catch;
+use runtime::trap::{catch, class};
 use runtime::{check, check_eq, mmio, println, read_sysreg, verdict};
 
 runtime::guest!("offers", offers);
@@ -153,7 +153,16 @@ fn stolen_time() {
     let second = mmio::read64(structure + 8);
     println!("{second} ns stolen");
     check!(first <= second, "stolen time went from {first} to {second}");
+    let ((), caught) = catch(|| mmio::write64(structure + 8, 1));
+    check_eq!(caught.count, 1, "exceptions on a write to stolen time");
+    check!(
+        caught
+            .last
+            .is_some_and(|frame| frame.class() == class::DATA_ABORT),
+        "a write to stolen time is no data abort"
+    );
     check_eq!(one(PV_TIME_ST, 0), structure, "PV_TIME_ST again");
+    check!(mmio::read64(structure + 8) >= second, "a write got through");
 }
 
 /// SMCCC 1.1: a callee preserves x4 to x17 as well, and whatever is above.

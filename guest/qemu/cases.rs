@@ -47,6 +47,7 @@ const MEMORY_GUESTS: [&str; 9] = [
     "first_touch",
     "integrity",
     "el0_pages",
+    "set_way",
     "aborts",
     "par_kept",
 ];

@@ -21,9 +21,9 @@ const BAD_BUNDLES: &[(&str, &str, &str)] = &[
            b { compatible = "xen,domain"; memory = <0 0x20000>; cpus = <1>; vpl011; @guest@ };"#,
     ),
     (
-        "a domain with two CPUs",
-        "2 vCPUs",
-        r#"a { compatible = "xen,domain"; memory = <0 0x20000>; cpus = <2>; vpl011; @guest@ };"#,
+        "a domain with nine CPUs",
+        "9 vCPUs",
+        r#"a { compatible = "xen,domain"; memory = <0 0x20000>; cpus = <9>; vpl011; @guest@ };"#,
     ),
     (
         "a domain without kernel",

@@ -29,6 +29,7 @@ const KNOWN: &[&str] = &[
     "faultline,rom",
     "faultline,xn",
     "faultline,reboot",
+    "faultline,ipa-bits",
 ];
 
 /// Reads a domain; warns of what it has that is not understood.
@@ -90,6 +91,7 @@ pub(super) fn domain(
             &REBOOTS,
             "\"restart\" or \"stop\"",
         )?,
+        ipa_bits: ipa_bits(parser, node)?,
     })
 }
 
@@ -210,6 +212,17 @@ fn parts(
             })
     };
     entries.iter().map(part).collect()
+}
+
+/// The size of the IPA space; absent, the smallest that fits. Whether the CPUs have it is seen when the VM is made.
+fn ipa_bits(parser: &Parser<'_, '_>, node: &Node<'_>) -> Result<Option<u32>, ConfigError> {
+    const NAME: &str = "faultline,ipa-bits";
+    node.property(NAME)
+        .map(|value| {
+            let bits = value.u32();
+            bits.ok_or_else(|| parser.error(node.name(), Problem::Unreadable(NAME)))
+        })
+        .transpose()
 }
 
 /// The meaning of a policy's word; absent, its default.

@@ -88,5 +88,6 @@ fn guest(
         rom: Vec::new(),
         xn: Vec::new(),
         reboot: RebootPolicy::default(),
+        ipa_bits: None,
     })
 }

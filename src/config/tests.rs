@@ -245,18 +245,18 @@ fn what_is_not_understood_shares_one_warning() {
 
 #[test]
 fn each_mistake_has_its_own_line() {
-    let two = 2u32.to_be_bytes();
+    let nine = 9u32.to_be_bytes();
     let zero = [0; 8];
     let cases: [(&str, Vec<u8>, &str); 13] = [
         (
             "cpus",
-            domain_with(&[("cpus", &two)], std::vec![kernel()]),
-            "vm: 2 vCPUs; this version gives a VM one",
+            domain_with(&[("cpus", &nine)], std::vec![kernel()]),
+            "vm: 9 vCPUs; a VM has 1 to 8",
         ),
         (
             "no cpus",
             domain_with(&[("cpus", &[0; 4])], std::vec![kernel()]),
-            "vm: 0 vCPUs; this version gives a VM one",
+            "vm: 0 vCPUs; a VM has 1 to 8",
         ),
         (
             "memory",

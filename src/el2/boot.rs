@@ -1,5 +1,6 @@
 //! Boot: from a device tree to a machine that can run VMs, as a list of steps. Each refuses in one line.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, HCR_EL2};
@@ -12,6 +13,7 @@ use faultline::guest_tree::Seed;
 use faultline::options::{Crash, Options};
 use faultline::page_pool::PagePool;
 use faultline::smccc::Mitigations;
+use faultline::stage2::Vmids;
 use faultline::sysreg::id::RawIds;
 use faultline::vgic::Version;
 use faultline::vm::{Bytes, Clock, Modules};
@@ -24,8 +26,9 @@ use super::interrupts::Sources;
 use super::machine::{Cpu, identity};
 use super::power::{self, refuse};
 use super::refuse::{code, early_console};
+use super::shared::Shared;
 use super::sysreg::RNDR;
-use super::{el3, exception, heap, ids};
+use super::{el3, exception, heap, ids, smp};
 
 /// Less than this is too little to run anything: 1 MiB.
 const LEAST_RAM: u64 = 1 << 20;
@@ -41,10 +44,9 @@ const PROBE_SIZE: u64 = PAGE_SIZE;
 /// A machine that can run VMs.
 pub(super) struct Machine {
     pub(super) cpu: Cpu,
-    pub(super) features: Features,
+    pub(super) shared: &'static Shared,
     pub(super) ids: RawIds,
-    pub(super) pool: PagePool,
-    pub(super) sources: Sources,
+    pub(super) vmids: Arc<Vmids>,
     pub(super) vcpu_interface: Option<Pa>,
     pub(super) domain: DomainConfig,
     pub(super) modules: Modules<'static>,
@@ -70,11 +72,17 @@ pub(super) fn boot(x0: Pa) -> Machine {
     enough_ram(&board, blob);
     let bundle = bundle(&board);
     let (domain, modules, module_ranges) = domain(&board, &tree, blob, bundle);
-    let pool = ram(&board, blob, bundle, &module_ranges);
+    let mut taken = Vec::from([hyp_map::image(), blob]);
+    taken.extend(bundle);
+    taken.extend(&module_ranges);
+    let stacks = mapped(smp::stacks(&board, &taken));
+    taken.extend(&stacks);
+    let pool = ram(&board, &taken);
     check_gic(&board.gic);
     let gic = mapped(Gic::new(&board.gic));
     let sources = Sources::of(&board);
-    sources.enable(&gic);
+    sources.enable_private(&gic);
+    sources.enable_shared(&gic);
     log!(
         "gic",
         "{}, {} list registers; timers {} and {}, maintenance {}",
@@ -84,15 +92,17 @@ pub(super) fn boot(x0: Pa) -> Machine {
         board.timer.physical,
         board.gic.maintenance()
     );
+    let mut cpu = Cpu::new(0, &features, gic.clone());
+    let cpus = smp::start_all(&board, &stacks, &gic, sources, &mut cpu);
     let clock = clock(&board, &options);
     let seed = seed(&board, &options, blob, &features);
     // A run that is to be like another offers guests no randomness of its own.
     features.rng &= options.seed.is_none();
     Machine {
-        cpu: Cpu::new(&features, gic),
         ids: ids::raw(),
-        pool,
-        sources,
+        vmids: Arc::new(Vmids::new(&features)),
+        shared: Shared::publish(pool, features, sources, cpus),
+        cpu,
         vcpu_interface: match &board.gic {
             GicDescription::V2 { vcpu_interface, .. } => Some(vcpu_interface.start),
             GicDescription::V3 { .. } => None,
@@ -103,7 +113,6 @@ pub(super) fn boot(x0: Pa) -> Machine {
         seed,
         crash: options.crash,
         mitigations: Mitigations::new(features.midr, features.pfr0),
-        features,
     }
 }
 
@@ -215,7 +224,7 @@ fn greet(board: &Board, blob: PaRange) {
         env!("CARGO_PKG_VERSION")
     ));
     let cpus = board.cpus.len();
-    let plural = if cpus == 1 { "" } else { "s, 1 in use" };
+    let plural = if cpus == 1 { "" } else { "s" };
     log!(
         "board",
         "{}, {cpus} CPU{plural}; image at {}, device tree at {}",
@@ -258,6 +267,16 @@ fn cpu() -> Features {
         bit(f.tlbi_range),
         bit(f.fgt),
         bit(f.hcx)
+    );
+    // What a CPU may have and stage 2 leaves alone.
+    log!(
+        "",
+        "unused   {}BBM levels: blocks and tables change by break-before-make; contiguous hint",
+        if f.pa_bits > 48 {
+            "address bits above 48 (LPA2); "
+        } else {
+            ""
+        }
     );
     if !f.granule_4k {
         refuse(format_args!("this CPU has no 4 KiB granule at stage 2"));
@@ -360,14 +379,19 @@ fn domain(
     )
 }
 
+/// The page that holds `at`.
+pub(super) fn page_of(at: Pa) -> PaRange {
+    PaRange {
+        start: at.page(),
+        size: PAGE_SIZE,
+    }
+}
+
 /// Maps all RAM that is free and gives it to the pool.
-fn ram(board: &Board, blob: PaRange, bundle: Option<PaRange>, modules: &[PaRange]) -> PagePool {
-    let mut taken = Vec::from([hyp_map::image(), blob]);
-    taken.extend(bundle);
-    taken.extend(modules);
+fn ram(board: &Board, taken: &[PaRange]) -> PagePool {
     let pool = PagePool::new();
     let mut room = POOL_MOST;
-    for range in board.free_ram(&taken) {
+    for range in board.free_ram(taken) {
         let part = PaRange {
             start: range.start,
             size: range.size.min(room),

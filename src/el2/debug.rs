@@ -1,22 +1,21 @@
 //! What a debugger is told: one record at a fixed symbol, the contract with `gdb.py` (docs/debugging.md).
 //!
 //! A release image has no type information, so that a debugger cannot know where a `Vm` keeps its slots or a run loop its
-//! vCPU. [`FAULTLINE_DEBUG`] says it in a layout of its own: C's, 64-bit words, written when a VM starts and ends, and the
-//! last exit on each exit (which the crash report reads too). The hypervisor never takes a decision from it.
-//! Stage 2 itself is not in here: the debugger walks the tables that the hardware walks.
+//! vCPU. [`FAULTLINE_DEBUG`] says it in a layout of its own: C's, 64-bit words, written when a VM starts and ends. The
+//! hypervisor never takes a decision from it. Stage 2 itself is not in here: the debugger walks the tables that the hardware
+//! walks. Nor is what belongs to one pCPU, its vCPU's registers and last exit: that is in the block to which `TPIDR_EL2`
+//! points ([`super::percpu`]).
 //!
 //! Change the layout, and count `VERSION` up here and in `gdb/faultline/record.py`.
 
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use faultline::exit::Syndrome;
-use faultline::registers::Registers;
 use faultline::slot::{Kind, Slot};
-use faultline::vm::{Vcpu, Vm, device_name};
+use faultline::vm::{Vm, device_name};
 
 /// Tells a record from what else might lie where a debugger looks.
 const MAGIC: u64 = u64::from_le_bytes(*b"FLDEBUG\0");
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Slots that fit; a VM has a handful.
 const SLOTS: usize = 16;
 /// Bytes of a name that are kept.
@@ -32,11 +31,6 @@ struct Record {
     vttbr: AtomicU64,
     /// `VTCR_EL2` for it.
     vtcr: AtomicU64,
-    /// Address of the current vCPU's `Registers` (x0 to x30, PC, PSTATE): what the guest had when it was left last. 0 when
-    /// no VM runs.
-    registers: AtomicU64,
-    /// Of the last exit: PC, `ESR_EL2`, `FAR_EL2`, `HPFAR_EL2`, vector (0 synchronous, 1 IRQ, 2 FIQ, 3 SError).
-    last_exit: [AtomicU64; 5],
     /// The VM's name, NUL padded.
     name: [AtomicU8; NAME],
     /// How many slots the VM has; those beyond `SLOTS` are not listed.
@@ -92,8 +86,6 @@ static FAULTLINE_DEBUG: Record = Record {
     version: VERSION,
     vttbr: AtomicU64::new(0),
     vtcr: AtomicU64::new(0),
-    registers: AtomicU64::new(0),
-    last_exit: [const { AtomicU64::new(0) }; 5],
     name: [const { AtomicU8::new(0) }; NAME],
     slot_count: AtomicU64::new(0),
     slots: [const { Row::empty() }; SLOTS],
@@ -111,39 +103,19 @@ fn put_name(place: &[AtomicU8], name: &str) {
     }
 }
 
-/// `vcpu` of `vm` is about to run, and stays where it is until [`note_no_vm`].
-pub(super) fn note_vcpu(vm: &Vm, vcpu: &Vcpu) {
+/// `vm` is about to run.
+pub(super) fn note_vm(vm: &Vm) {
     let record = &FAULTLINE_DEBUG;
     put_name(&record.name, vm.name());
     put(&record.slot_count, vm.slots().iter().count() as u64);
     for (row, slot) in record.slots.iter().zip(vm.slots().iter()) {
         row.set(slot);
     }
-    let registers: *const Registers = &raw const vcpu.registers;
     put(&record.vtcr, vm.stage2().config().vtcr);
-    put(&record.registers, registers as u64);
     put(&record.vttbr, vm.stage2().vttbr());
 }
 
 /// The VM that ran has ended.
 pub(super) fn note_no_vm() {
     put(&FAULTLINE_DEBUG.vttbr, 0);
-    put(&FAULTLINE_DEBUG.registers, 0);
-}
-
-/// The guest was left by `vector`.
-pub(super) fn note_exit(vector: u64, registers: &Registers, syndrome: &Syndrome) {
-    let Syndrome { esr, far, hpfar } = *syndrome;
-    let values = [registers.pc, esr, far, hpfar, vector];
-    for (place, value) in FAULTLINE_DEBUG.last_exit.iter().zip(values) {
-        put(place, value);
-    }
-}
-
-/// PC, `ESR_EL2`, `FAR_EL2`, `HPFAR_EL2` and vector of the last exit.
-pub(super) fn last_exit() -> [u64; 5] {
-    FAULTLINE_DEBUG
-        .last_exit
-        .each_ref()
-        .map(|place| place.load(Ordering::Relaxed))
 }

@@ -85,6 +85,58 @@ no_host_mode:
         mov     x29, xzr
         b       {refuse}
 
+// A CPU that firmware or a spin table starts for us (smp.rs). In: EL2, MMU off; x0 says nothing that is needed. Who is wanted,
+// and which stack is its own, the boot CPU has written and cleaned to the point of coherency. A CPU that is not wanted, or
+// not at a usable EL2, waits for ever.
+        .global secondary_entry
+secondary_entry:
+        mrs     x0, CurrentEL
+        cmp     x0, #(2 << 2)
+        b.ne    unwanted
+        msr     spsel, #1
+        msr     daifset, #0xf
+        ldr     x0, ={SCTLR_OFF}
+        msr     sctlr_el2, x0
+        mov     x0, #(1 << 31)          // HCR_EL2.RW, and E2H = 0
+        msr     hcr_el2, x0
+        isb
+        mrs     x0, hcr_el2
+        tbnz    x0, #34, unwanted
+        adrp    x0, vectors
+        add     x0, x0, :lo12:vectors
+        msr     vbar_el2, x0
+        mrs     x1, mpidr_el1
+        ldr     x2, =0xff00ffffff       // the affinity fields
+        and     x1, x1, x2
+        adrp    x3, {wanted}
+        add     x3, x3, :lo12:{wanted}
+        ldp     x4, x5, [x3]            // TTBR0_EL2, TCR_EL2
+        ldp     x6, x7, [x3, #16]       // who is wanted, the top of its stack
+        ldr     x8, [x3, #32]           // its ticket
+        cmp     x6, x1
+        b.ne    unwanted
+        ldr     x2, ={MAIR}
+        msr     mair_el2, x2
+        msr     tcr_el2, x5
+        msr     ttbr0_el2, x4
+        isb
+        tlbi    alle2
+        ic      iallu
+        dsb     nsh
+        isb
+        ldr     x2, ={SCTLR_ON}
+        msr     sctlr_el2, x2
+        isb
+        sub     sp, x7, #16
+        mov     x29, xzr
+        mov     x30, xzr
+        mov     x0, x8
+        b       {secondary}
+
+unwanted:
+        wfe
+        b       unwanted
+
 // Relocates the image, zeroes .bss, sets the stack. What is written with the caches off is cleaned out of them before and
 // after: a line that the loader left dirty, or that was fetched meanwhile, must not come back over it.
 // In: x21 = image start. Clobbers x0-x7, x22.

@@ -8,7 +8,7 @@ use faultline::addr::{Pa, PaRange};
 use tock_registers::interfaces::Readable;
 
 use super::console::{self, print_in_panic};
-use super::{debug, hyp_map, power, refuse};
+use super::{hyp_map, percpu, power, refuse, smp};
 
 /// What `el2_exception` in vectors.S saves, in its order.
 #[repr(C)]
@@ -211,8 +211,8 @@ fn backtrace(mut fp: u64, pc: Option<u64>) {
 }
 
 fn frame_record(fp: u64, image: PaRange) -> Option<(u64, u64)> {
-    if !fp.is_multiple_of(8) || !image.contains(Pa::new(fp)) || !image.contains(Pa::new(fp).add(15))
-    {
+    let is_stack = |at: u64| image.contains(Pa::new(at)) || smp::is_stack(Pa::new(at));
+    if !fp.is_multiple_of(8) || !is_stack(fp) || !is_stack(fp.wrapping_add(15)) {
         return None;
     }
     let word = |at| Some(u64::from(probe(Pa::new(at))?) | u64::from(probe(Pa::new(at + 4))?) << 32);
@@ -221,7 +221,7 @@ fn frame_record(fp: u64, image: PaRange) -> Option<(u64, u64)> {
 }
 
 fn last_exit() {
-    let [pc, esr, far, hpfar, _] = debug::last_exit();
+    let [pc, esr, far, hpfar, _] = percpu::last_exit();
     print_in_panic(format_args!(
         "  last guest exit: PC {pc:#x}\n  ESR_EL2 {esr:#x}  FAR_EL2 {far:#x}  HPFAR_EL2 {hpfar:#x}"
     ));

@@ -8,9 +8,13 @@ use faultline::vgic::{ListRegister, MAX_LIST_REGISTERS};
 use faultline::vm::Host;
 use tock_registers::interfaces::Readable;
 
+use alloc::sync::Arc;
+
 use super::console::{self, log};
+use super::dispatch::Due;
 use super::interrupts;
 use super::machine::{Cpu, identity};
+use super::shared::Shared;
 
 /// Times a CPU that has no random number yet is asked again.
 const ENTROPY_ATTEMPTS: u32 = 16;
@@ -61,7 +65,10 @@ impl Host for Cpu {
     }
 
     fn set_alarm(&mut self, at: Option<u64>) {
-        interrupts::set_hyp_timer(at);
+        if let Some(vm) = &self.vm {
+            let alarm = Due::Alarm(Arc::downgrade(vm));
+            self.due(&alarm, at);
+        }
     }
 
     fn timer_lines(&mut self) -> (bool, bool) {
@@ -69,12 +76,22 @@ impl Host for Cpu {
     }
 
     fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64) {
-        // A VM has one vCPU here, and that one is on.
-        debug_assert!(false, "vCPU {vcpu} at {entry} with {context:#x}");
+        let Some(vm) = self.vm.take() else { return };
+        if let Some(shared) = Shared::get() {
+            vm.turn_on(vcpu, shared, self, |vcpu| {
+                vcpu.enter_at(entry.raw(), context);
+            });
+        }
+        self.vm = Some(vm);
     }
 
     fn kick(&mut self, vcpus: u64) {
-        let _ = vcpus;
+        // Out of its place meanwhile: whom it wakes may belong to this pCPU.
+        let Some(vm) = self.vm.take() else { return };
+        if let Some(shared) = Shared::get() {
+            vm.wake(vcpus, shared, self);
+        }
+        self.vm = Some(vm);
     }
 
     fn entropy(&mut self) -> Option<u64> {

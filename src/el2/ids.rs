@@ -8,7 +8,7 @@ use faultline::features::{Features, IdRegisters};
 use faultline::sysreg::id::{RawIds, index};
 use tock_registers::interfaces::Readable;
 
-use super::sysreg::{CTR_EL0, ID_AA64ISAR2_EL1};
+use super::sysreg::{AIDR_EL1, CTR_EL0, ID_AA64ISAR2_EL1, REVIDR_EL1};
 
 /// What this CPU can do.
 pub(super) fn features() -> Features {
@@ -49,5 +49,9 @@ pub(super) fn raw() -> RawIds {
         3 0 3 1 3 2 3 4
         4 0 4 1 5 0 6 0 6 1 6 2 7 0 7 1 7 2
     }
+    raw.0[RawIds::MIDR] = MIDR_EL1.get();
+    raw.0[RawIds::REVIDR] = REVIDR_EL1.get();
+    raw.0[RawIds::AIDR] = AIDR_EL1.get();
+    raw.0[RawIds::CTR] = CTR_EL0.get();
     raw
 }

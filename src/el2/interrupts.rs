@@ -1,18 +1,26 @@
 //! Physical interrupts: who they are for, and what is done.
 
+use alloc::sync::Arc;
+
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTP_CTL_EL0, CNTV_CTL_EL0};
 use faultline::board::Board;
-use faultline::registers::{Registers, pstate};
+use faultline::sched::Place;
 use faultline::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS};
 use faultline::vm::{Devices, PHYSICAL_TIMER, Typed, VIRTUAL_TIMER, Vcpu, Vm};
 use tock_registers::interfaces::{Readable, Writeable};
 
-use super::sysreg::CNTHP_CVAL_EL2;
-
 use super::console::{self, log};
-use super::driver::gic::Gic;
+use super::dispatch::{self, Due};
+use super::driver::gic::{Gic, KICK};
 use super::machine::Cpu;
+use super::shared::Shared;
+use super::sysreg::CNTHP_CVAL_EL2;
+use super::vcpu_run::{VcpuRun, now};
+use super::vm_run::VmRun;
+
+/// Who works on a VM's devices without being one of its vCPUs.
+pub(super) const NOBODY: usize = usize::MAX;
 
 /// The numbers of the interrupts EL2 handles.
 #[derive(Clone, Copy)]
@@ -36,28 +44,34 @@ impl Sources {
         }
     }
 
-    /// Ends what an earlier guest left of its timers' interrupts.
-    pub(super) fn quieten(&self, gic: &Gic) {
-        gic.deactivate_intid(self.virtual_timer);
-        gic.deactivate_intid(self.physical_timer);
+    /// Lets those of this CPU through.
+    pub(super) fn enable_private(&self, gic: &Gic) {
+        for intid in [
+            KICK,
+            self.virtual_timer,
+            self.physical_timer,
+            self.hyp_timer,
+            self.maintenance,
+        ] {
+            gic.enable(intid);
+        }
     }
 
-    /// Lets them all through.
-    pub(super) fn enable(&self, gic: &Gic) {
-        for intid in [
-            Some(self.virtual_timer),
-            Some(self.physical_timer),
-            Some(self.hyp_timer),
-            Some(self.maintenance),
-            self.console,
-        ] {
-            intid.into_iter().for_each(|intid| gic.enable(intid));
-        }
+    /// Lets those through that the boot CPU takes for all.
+    pub(super) fn enable_shared(&self, gic: &Gic) {
+        self.console.into_iter().for_each(|intid| gic.enable(intid));
     }
 }
 
+/// The vCPU that this pCPU has.
+pub(super) struct Current<'a> {
+    pub(super) vm: &'a Arc<VmRun>,
+    pub(super) run: &'a VcpuRun,
+}
+
 /// Takes all interrupts that wait.
-pub(super) fn handle(vm: &Vm, vcpu: &Vcpu, sources: &Sources, cpu: &mut Cpu) {
+pub(super) fn handle(current: Option<Current<'_>>, shared: &'static Shared, cpu: &mut Cpu) {
+    let sources = &shared.sources;
     while let Some(taken) = cpu.gic.acknowledge() {
         let intid = taken.intid();
         let guest_timer = match intid {
@@ -65,77 +79,137 @@ pub(super) fn handle(vm: &Vm, vcpu: &Vcpu, sources: &Sources, cpu: &mut Cpu) {
             id if id == sources.physical_timer => Some(PHYSICAL_TIMER),
             _ => None,
         };
-        if let Some(timer) = guest_timer {
+        if let Some(timer) = guest_timer
+            && let Some(Current { vm, run }) = &current
+        {
             // Left active: the guest's end of interrupt deactivates it.
-            vm.on_devices(vcpu.index, cpu, |devices, cpu| {
-                devices.timer_interrupt(vcpu.index, timer, IntId::new(intid), cpu);
+            let index = run.vcpu.index;
+            vm.vm.on_devices(index, cpu, |devices, cpu| {
+                devices.timer_interrupt(index, timer, IntId::new(intid), cpu);
             });
             continue;
         }
         if intid == sources.maintenance {
-            vm.on_devices(vcpu.index, cpu, |devices, cpu| {
-                devices.maintenance(vcpu.index, cpu);
-            });
-            // It asks until the list registers are written, which is done before the guest is entered.
-            write_list(vm, vcpu, cpu);
+            if let Some(Current { vm, run }) = &current {
+                maintain(vm, run, cpu);
+            }
         } else if intid == sources.hyp_timer {
-            set_hyp_timer(None);
-            vm.on_devices(vcpu.index, cpu, Devices::alarm);
-        } else if Some(intid) == sources.console {
-            console_input(vm, vcpu, cpu);
+            moments_have_come(shared, cpu);
+        } else if Some(intid) == sources.console
+            && let Some(vm) = shared.console_vm()
+        {
+            console_input(&vm, NOBODY, shared, cpu);
+        } else if intid == KICK
+            && let Some(Current { vm, run }) = &current
+        {
+            // Its queue, and its vCPU's interrupts, are looked at on the way back in.
+            vm.vm.attend(run.vcpu.index, cpu);
         }
         cpu.gic.deactivate(taken);
     }
+    if current.is_some() {
+        dispatch::share(shared, cpu, false);
+    }
+}
+
+fn maintain(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) {
+    let index = run.vcpu.index;
+    vm.vm.on_devices(index, cpu, |devices, cpu| {
+        devices.maintenance(index, cpu);
+    });
+    // It asks until the list registers are written, which is done before the guest is entered.
+    write_list(&vm.vm, &run.vcpu, cpu);
+}
+
+/// The pCPU's timer has fired.
+fn moments_have_come(shared: &'static Shared, cpu: &mut Cpu) {
+    while let Some(due) = cpu.take_due(now()) {
+        match due {
+            Due::Slice => {
+                cpu.slice_is_over = shared.scheduler.has_waiting(cpu.number);
+                if !cpu.slice_is_over {
+                    dispatch::share(shared, cpu, true);
+                }
+            }
+            Due::Vcpu(vm, index) => {
+                if let Some(vm) = vm.upgrade() {
+                    vm.wake(1 << index, shared, cpu);
+                }
+            }
+            Due::Alarm(vm) => {
+                if let Some(vm) = vm.upgrade() {
+                    for_vm(&vm, cpu, |vm, cpu| {
+                        vm.on_devices(NOBODY, cpu, Devices::alarm)
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Does something for a VM that may have no vCPU here.
+fn for_vm<T>(vm: &Arc<VmRun>, cpu: &mut Cpu, act: impl FnOnce(&Vm, &mut Cpu) -> T) -> T {
+    let before = cpu.vm.replace(vm.clone());
+    let answer = act(&vm.vm, cpu);
+    cpu.vm = before;
+    answer
 }
 
 /// Takes what was typed, and gives the guest as much of it as it has room for. When the queue is full the rest stays in the
-/// UART until the guest has read.
-pub(super) fn console_input(vm: &Vm, vcpu: &Vcpu, cpu: &mut Cpu) {
-    while !cpu.input.is_full()
+/// UART until the guest has read. `own`: the vCPU on whose behalf that is.
+pub(super) fn console_input(vm: &Arc<VmRun>, own: usize, shared: &'static Shared, cpu: &mut Cpu) {
+    let mut input = vm.input.lock();
+    let mut is_asked = false;
+    while !input.is_full()
         && let Some(byte) = console::get()
     {
-        if cpu.input.push(byte) == Typed::Where {
-            tell_where(vm, vcpu);
-        }
+        is_asked |= input.push(byte) == Typed::Where;
     }
-    if vm.has_console() {
-        vm.on_devices(vcpu.index, cpu, |devices, cpu| {
-            while devices.has_room()
-                && let Some(byte) = cpu.input.pop()
-            {
-                devices.receive(byte);
-            }
+    if vm.vm.has_console() {
+        for_vm(vm, cpu, |vm, cpu| {
+            vm.on_devices(own, cpu, |devices, _| {
+                while devices.has_room()
+                    && let Some(byte) = input.pop()
+                {
+                    devices.receive(byte);
+                }
+            });
         });
     }
     // Now that the guest has taken its share: the host hears of room only when there was none before.
-    console::interrupt_on_input(!cpu.input.is_full());
+    console::interrupt_on_input(!input.is_full());
+    drop(input);
+    if is_asked {
+        tell_all(vm, shared, cpu);
+    }
 }
 
-/// Answers the hot key.
-fn tell_where(vm: &Vm, vcpu: &Vcpu) {
-    let Registers { x, pc, pstate } = &vcpu.registers;
-    let level = if pstate & pstate::AARCH32 != 0 {
-        "EL0, AArch32"
-    } else {
-        match pstate & pstate::MODE {
-            pstate::EL0T => "EL0",
-            pstate::EL1T => "EL1t",
-            _ => "EL1h",
-        }
-    };
-    let masked = if pstate & pstate::IRQ_MASKED != 0 {
-        "masked"
-    } else {
-        "on"
-    };
+/// Answers the hot key: the VM, and every vCPU that does not run. Those that do answer for themselves.
+fn tell_all(vm: &Arc<VmRun>, shared: &Shared, cpu: &Cpu) {
     log!(
         "where",
-        "'{}' vCPU 0: PC {pc:#x} at {level}, interrupts {masked}, x30 {:#x}, {} pages mapped, {} exits",
-        vm.name(),
-        x[30],
-        vm.stage2().page_count(),
-        vcpu.counters.exits.total()
+        "'{}': {} pages mapped, {} tables",
+        vm.vm.name(),
+        vm.vm.stage2().page_count(),
+        vm.vm.stage2().table_count()
     );
+    let others = vm.ask_where(shared, cpu);
+    for index in (0..vm.vm.vcpu_count()).filter(|index| others >> index & 1 == 1) {
+        if let Some(vcpu) = vm.whereabouts(index) {
+            log!(
+                "where",
+                "'{}' vCPU {index}: {}",
+                vm.vm.name(),
+                match vcpu.place() {
+                    Place::Off => "off",
+                    Place::Waiting => "waits for an interrupt (WFI)",
+                    Place::Ready => "ready, waits for a CPU",
+                    Place::Running(_) => "runs",
+                    Place::Gone => "gone",
+                }
+            );
+        }
+    }
 }
 
 /// Writes the list registers, if what they shall hold has changed.
@@ -170,8 +244,12 @@ pub(super) fn set_hyp_timer(at: Option<u64>) {
 
 /// Whether the guest's timers assert their lines: enabled, not masked, condition met. Virtual, physical.
 pub(super) fn timer_lines() -> (bool, bool) {
+    (asserts(CNTV_CTL_EL0.get()), asserts(CNTP_CTL_EL0.get()))
+}
+
+/// Whether a timer with this `CNTx_CTL` asserts its line.
+pub(super) const fn asserts(control: u64) -> bool {
     const ENABLE_AND_STATUS: u64 = 0b101;
     const MASK: u64 = 0b010;
-    let asserts = |control: u64| control & (ENABLE_AND_STATUS | MASK) == ENABLE_AND_STATUS;
-    (asserts(CNTV_CTL_EL0.get()), asserts(CNTP_CTL_EL0.get()))
+    control & (ENABLE_AND_STATUS | MASK) == ENABLE_AND_STATUS
 }

@@ -2,8 +2,14 @@
 
 use core::arch::asm;
 
+use alloc::sync::Arc;
+
+use super::dispatch::Due;
 use super::driver::gic::Gic;
+use super::fp::FpOwner;
 use super::sysreg::DCZID_EL0;
+use super::vm_run::VmRun;
+use super::{interrupts, percpu, shared};
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{
     AFSR0_EL1, AFSR1_EL1, AMAIR_EL1, CONTEXTIDR_EL1, ELR_EL1, ESR_EL1, FAR_EL1, MAIR_EL1, PAR_EL1,
@@ -13,13 +19,16 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use faultline::addr::{Gva, Ipa, Pa, PaRange};
 use faultline::features::Features;
 use faultline::machine::{AtAborted, Dc, Dsb, El1, Ic, Machine, Tlbi, Ttl};
-use faultline::vm::Input;
+use faultline::sched::Deadlines;
 use tock_registers::interfaces::{Readable, Writeable};
 
 unsafe extern "C" {
     /// vectors.S.
     fn translate_s1e1r(va: u64) -> u64;
 }
+
+/// Moments a pCPU keeps: each vCPU's timer, each VM's clock, its own slice.
+const DEADLINES: usize = 2 * shared::MAX_VCPUS + 1;
 
 /// This pCPU.
 pub(super) struct Cpu {
@@ -28,22 +37,57 @@ pub(super) struct Cpu {
     icache_line: u64,
     /// Bytes that one DC ZVA zeroes; 0 where it is prohibited.
     zero_block: u64,
-    /// What was typed and the guest has not taken yet.
-    pub(super) input: Input,
+    /// Its number: 0 is the boot CPU.
+    pub(super) number: usize,
+    /// The VM whose vCPU it has.
+    pub(super) vm: Option<Arc<VmRun>>,
+    /// Whose floating-point registers it holds.
+    pub(super) fp: FpOwner,
+    /// `HCR_EL2`.
+    pub(super) hcr: u64,
+    /// Others wait for it.
+    pub(super) shares: bool,
+    /// And its vCPU has had its time.
+    pub(super) slice_is_over: bool,
+    deadlines: Deadlines<Due>,
     /// The guest has made room for console input.
     pub(super) guest_listens: bool,
 }
 
 impl Cpu {
-    pub(super) fn new(features: &Features, gic: Gic) -> Self {
+    pub(super) fn new(number: usize, features: &Features, gic: Gic) -> Self {
+        percpu::init(number);
         Self {
+            number,
+            vm: None,
+            fp: FpOwner::default(),
+            hcr: 0,
+            shares: false,
+            slice_is_over: false,
+            deadlines: Deadlines::new(DEADLINES),
             gic,
             dcache_line: features.dcache_line,
             icache_line: features.icache_line,
             zero_block: zero_block(),
-            input: Input::default(),
             guest_listens: false,
         }
+    }
+
+    /// Sets the moment at which `what` is due, or forgets it.
+    pub(super) fn due(&mut self, what: &Due, at: Option<u64>) {
+        let before = self.deadlines.earliest();
+        let is_kept = self.deadlines.set(what, at);
+        assert!(is_kept, "there is room for every vCPU's timer");
+        if self.deadlines.earliest() != before {
+            interrupts::set_hyp_timer(self.deadlines.earliest());
+        }
+    }
+
+    /// Takes what is due by `now`.
+    pub(super) fn take_due(&mut self, now: u64) -> Option<Due> {
+        let due = self.deadlines.take_due(now);
+        interrupts::set_hyp_timer(self.deadlines.earliest());
+        due
     }
 
     /// Whether the guest has made room for console input since this was asked last.
@@ -165,7 +209,7 @@ const fn one_page(ipa: Ipa, ttl: Ttl) -> u64 {
 
 impl Machine for Cpu {
     fn cpu(&mut self) -> usize {
-        0
+        self.number
     }
 
     fn load(&mut self, table: Pa, index: usize) -> u64 {

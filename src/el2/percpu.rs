@@ -1,26 +1,93 @@
-//! What a pCPU finds through TPIDR_EL2.
+//! What a pCPU finds through TPIDR_EL2, and the way into a guest.
+//!
+//! Blocks are static, one per pCPU: the exit path saves registers through them, and a debugger looks into them
+//! (docs/debugging.md).
 
-use aarch64_cpu::registers::TPIDR_EL2;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, TPIDR_EL2};
+use faultline::exit::Syndrome;
+use faultline::machine::MAX_CPUS;
 use faultline::registers::Registers;
-use tock_registers::interfaces::Writeable;
+use tock_registers::interfaces::{Readable, Writeable};
 
-/// A pCPU's block. Its first word is read by vectors.S.
-#[repr(C)]
-pub(super) struct PerCpu {
-    /// Where the exit path saves the current vCPU's registers.
-    registers: *mut Registers,
+use super::hpfar;
+
+/// A pCPU's block. Its first word is read by vectors.S, all of it by gdb/faultline/record.py.
+#[repr(C, align(64))]
+struct Block {
+    /// Where the exit path saves the current vCPU's registers (x0 to x30, PC, PSTATE); 0 when there is none.
+    registers: AtomicU64,
+    /// The pCPU's number.
+    number: AtomicU64,
+    /// Of the last exit: PC, `ESR_EL2`, `FAR_EL2`, `HPFAR_EL2`, vector (0 synchronous, 1 IRQ, 2 FIQ, 3 SError).
+    last_exit: [AtomicU64; 5],
 }
+
+static BLOCKS: [Block; MAX_CPUS] = [const {
+    Block {
+        registers: AtomicU64::new(0),
+        number: AtomicU64::new(0),
+        last_exit: [const { AtomicU64::new(0) }; 5],
+    }
+}; MAX_CPUS];
 
 unsafe extern "C" {
     /// vectors.S: runs the guest until it exits; answers the vector.
     fn enter_guest(registers: *mut Registers) -> u64;
 }
 
-/// Runs the guest with these registers until it exits; answers the number of the vector.
-pub(super) fn enter(registers: &mut Registers) -> u64 {
-    let block = PerCpu { registers };
-    TPIDR_EL2.set(&raw const block as u64);
-    // SAFETY: stage 2, the traps and EL1's registers are set up for this vCPU (run.rs), which is ours alone; the block lives
-    // until the exit has used it.
-    unsafe { enter_guest(registers) }
+/// This CPU is pCPU `number`. Before its first guest.
+pub(super) fn init(number: usize) {
+    let block = &BLOCKS[number];
+    put(&block.number, number as u64);
+    TPIDR_EL2.set(&raw const *block as u64);
+}
+
+/// The guest with these registers comes to pCPU `number`, or none does.
+pub(super) fn set_registers(number: usize, registers: Option<&mut Registers>) {
+    let address = registers.map_or(0, |registers| &raw mut *registers as u64);
+    put(&BLOCKS[number].registers, address);
+}
+
+/// Runs the guest, which has come to pCPU `number` with these registers, until it exits. Answers the number of the vector,
+/// and the syndrome, read once.
+pub(super) fn enter(number: usize, registers: &mut Registers) -> (u64, Syndrome) {
+    // SAFETY: stage 2, the traps and EL1's registers are set up for this vCPU (vcpu_run.rs), which is ours alone, and
+    // `set_registers` named these registers.
+    let vector = unsafe { enter_guest(registers) };
+    let esr = ESR_EL2.get();
+    let syndrome = Syndrome {
+        esr,
+        far: FAR_EL2.get(),
+        hpfar: hpfar::after(esr),
+    };
+    let values = [
+        registers.pc,
+        syndrome.esr,
+        syndrome.far,
+        syndrome.hpfar,
+        vector,
+    ];
+    for (place, value) in BLOCKS[number].last_exit.iter().zip(values) {
+        put(place, value);
+    }
+    (vector, syndrome)
+}
+
+/// PC, `ESR_EL2`, `FAR_EL2`, `HPFAR_EL2` and vector of this CPU's last exit.
+pub(super) fn last_exit() -> [u64; 5] {
+    let own = BLOCKS
+        .iter()
+        .find(|block| &raw const **block as u64 == TPIDR_EL2.get());
+    own.map_or([0; 5], |block| {
+        block
+            .last_exit
+            .each_ref()
+            .map(|place| place.load(Ordering::Relaxed))
+    })
+}
+
+fn put(place: &AtomicU64, value: u64) {
+    place.store(value, Ordering::Relaxed);
 }

@@ -1,29 +1,30 @@
-//! The heart: enter the guest, read the syndrome once, decode, let the library handle it. And around it the life of a VM:
-//! made, run, summed up, taken apart, and made again when it resets.
+//! The life of a VM, as the boot CPU sees to it: made, run ([`dispatch`]), summed up, taken apart, and made again when it
+//! resets.
 
-use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, ESR_EL2, FAR_EL2, VTTBR_EL2};
+use alloc::sync::Arc;
+
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
 use faultline::addr::{PAGE_SIZE, Size};
 use faultline::config::RebootPolicy;
-use faultline::exit::{Exit, Syndrome, Vector};
-use faultline::fault::RightsPolicy;
-use faultline::fault::Stop;
+use faultline::fault::{RightsPolicy, Stop};
 use faultline::guest_tree::{self, GicVersion, GuestTree};
 use faultline::options::Crash;
 use faultline::page_pool::Account;
 use faultline::stage2::maintenance;
 use faultline::sysreg::id::index;
 use faultline::vgic::Version;
-use faultline::vm::{Devices, End, Ground, Loaded, Next, Summary, Vcpu, Vm};
+use faultline::vm::{Devices, End, Ground, Loaded, Summary, Vm};
 use faultline::{platform, vm};
-use tock_registers::interfaces::{Readable, Writeable};
+use tock_registers::interfaces::Readable;
 
 use super::boot::Machine;
 use super::console::{self, log};
-use super::interrupts::{self, Sources};
 use super::machine::Cpu;
 use super::power::{self, Verdict, refuse};
-use super::{debug, guest_state, hpfar, percpu};
+use super::shared::Shared;
+use super::vcpu_run::{self, VcpuRun};
+use super::vm_run::VmRun;
+use super::{debug, dispatch, interrupts};
 
 /// Resets within a second of the VM's own time, without a word on its console, after which it is stopped.
 const SILENT_RESETS: u32 = 3;
@@ -34,17 +35,18 @@ pub(super) fn run(mut machine: Machine) -> ! {
         &machine.domain,
         &machine.modules,
         machine.ids.0[index(7, 0)],
-        &machine.pool,
+        &machine.shared.pool,
         &mut machine.cpu,
     );
     let mut loaded = loaded
         .unwrap_or_else(|error| refuse(format_args!("VM '{}': {error}", machine.domain.name)));
-    let before = machine.pool.account();
+    vcpu_run::begin(&machine.shared.features, &mut machine.cpu);
+    let before = machine.shared.pool.account();
     let mut resets = Resets::default();
     let verdict = loop {
         let life = one_life(&mut machine, loaded, resets.boots);
         loaded = life.loaded;
-        audit(before, machine.pool.account());
+        audit(before, machine.shared.pool.account());
         if let Some(crash) = machine.crash {
             crash_on_purpose(crash);
         }
@@ -102,14 +104,19 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     let name = machine.domain.name.clone();
     loaded.set_tree(tree(machine, &loaded, boot_number));
     let gic = machine.cpu.gic.version();
-    let links_in_hardware = machine.cpu.gic.links_in_hardware();
-    let vcpus = machine.domain.vcpus as usize;
-    let devices = Devices::new(gic, vcpus, links_in_hardware, machine.clock)
-        .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error:?}")));
+    let devices = Devices::new(
+        gic,
+        machine.domain.vcpus as usize,
+        machine.cpu.gic.links_in_hardware(),
+        machine.clock,
+    )
+    .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error:?}")));
     announce(machine, &loaded);
+    let shared = machine.shared;
     let ground = Ground {
-        pool: &machine.pool,
-        features: &machine.features,
+        pool: &shared.pool,
+        vmids: &machine.vmids,
+        features: &shared.features,
         ids: &machine.ids,
         gic,
         vcpu_interface: machine.vcpu_interface,
@@ -118,28 +125,59 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     };
     let vm = Vm::new(&machine.domain, &ground, loaded, devices, &mut machine.cpu)
         .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error}")));
-    let mut vcpu = vm.boot_vcpu();
-    prepare(&vm, &vcpu, machine);
-    debug::note_vcpu(&vm, &vcpu);
+    debug::note_vm(&vm);
     let start = CNTPCT_EL0.get();
-    let end = run_vcpu(
-        &vm,
-        &mut vcpu,
-        &machine.pool,
-        &machine.sources,
-        &mut machine.cpu,
-    );
+    let running = VmRun::new(vm, start, |vm, index| {
+        VcpuRun::new(vm.vcpu(index), &shared.features)
+    });
+    let end = to_its_end(&running, shared, &mut machine.cpu);
     let milliseconds = (CNTPCT_EL0.get() - start) * 1000 / CNTFRQ_EL0.get();
     console::interrupt_on_input(false);
+    let vm = alone(running).vm;
     report(&vm, end, milliseconds);
     let spoke = vm.devices().spoke();
-    park();
     debug::note_no_vm();
     Life {
         end,
-        loaded: vm.destroy(&machine.pool, &mut machine.cpu),
+        loaded: vm.destroy(&shared.pool, &mut machine.cpu),
         milliseconds,
         spoke,
+    }
+}
+
+/// Turns the boot vCPU on, and works until the VM is over.
+fn to_its_end(running: &Arc<VmRun>, shared: &'static Shared, cpu: &mut Cpu) -> End {
+    // Control bits may be cached in TLBs, and an earlier VM had this VMID.
+    maintenance::under_vttbr(
+        cpu,
+        running.vm.stage2().vttbr(),
+        maintenance::invalidate_vmid,
+    );
+    shared.connect_console(running);
+    running.turn_on(0, shared, cpu, |vcpu| running.vm.boot(vcpu));
+    interrupts::console_input(running, interrupts::NOBODY, shared, cpu);
+    dispatch::dispatch(shared, cpu, || running.is_over());
+    running.end().unwrap_or(End::Off)
+}
+
+/// The VM, which nobody else has any more but for an instant: its vCPUs are gone, and others hold it only while they look
+/// whether it is still there.
+fn alone(mut running: Arc<VmRun>) -> VmRun {
+    loop {
+        match Arc::try_unwrap(running) {
+            Ok(alone) => return alone,
+            Err(shared) => running = shared,
+        }
+        core::hint::spin_loop();
+    }
+}
+
+/// Another pCPU, from when it has come up to the end of the machine.
+pub(super) fn secondary(mut cpu: Cpu) -> ! {
+    let shared = Shared::wait();
+    vcpu_run::begin(&shared.features, &mut cpu);
+    loop {
+        dispatch::dispatch(shared, &mut cpu, || false);
     }
 }
 
@@ -186,94 +224,6 @@ fn announce(machine: &Machine, loaded: &Loaded) {
         domain.granule,
     );
     log!("", "{}, entered at {}", loaded.format(), loaded.entry());
-}
-
-/// Puts the vCPU's state into this pCPU.
-fn prepare(vm: &Vm, vcpu: &Vcpu, machine: &mut Machine) {
-    guest_state::reset_el1(&machine.features);
-    park();
-    guest_state::set_traps(&machine.features, vm.stage2());
-    machine.cpu.gic.reset_virtual();
-    machine.sources.quieten(&machine.cpu.gic);
-    VTTBR_EL2.set(vm.stage2().vttbr());
-    barrier::isb(barrier::SY);
-    // Control bits may be cached in TLBs, and an earlier VM had this VMID.
-    maintenance::invalidate_vmid(&mut machine.cpu);
-    guest_state::open_stage1();
-    interrupts::console_input(vm, vcpu, &mut machine.cpu);
-}
-
-/// Zeroes for 16 root tables side by side: a stage 2 in which nothing is mapped.
-#[repr(align(65536))]
-struct EmptyRoot([u8; 65536]);
-
-#[unsafe(link_section = ".bss.empty_root")]
-static EMPTY_ROOT: EmptyRoot = EmptyRoot([0; 65536]);
-
-/// No VM: EL1's stage 1 is off and walks nothing, and stage 2 is empty, so that no speculative walk reads what is no table.
-fn park() {
-    guest_state::close_stage1();
-    interrupts::set_hyp_timer(None);
-    // The walker may still be at work for the VM that ended.
-    barrier::dsb(barrier::NSH);
-    VTTBR_EL2.set(EMPTY_ROOT.0.as_ptr() as u64);
-    barrier::isb(barrier::SY);
-}
-
-/// Runs a vCPU until its VM ends.
-fn run_vcpu(
-    vm: &Vm,
-    vcpu: &mut Vcpu,
-    pool: &faultline::page_pool::PagePool,
-    sources: &Sources,
-    cpu: &mut Cpu,
-) -> End {
-    loop {
-        interrupts::write_list(vm, vcpu, cpu);
-        let vector = percpu::enter(&mut vcpu.registers);
-        let esr = ESR_EL2.get();
-        let syndrome = Syndrome {
-            esr,
-            far: FAR_EL2.get(),
-            hpfar: hpfar::after(esr),
-        };
-        debug::note_exit(vector, &vcpu.registers, &syndrome);
-        let next = if vector == 0 && vm.quick_access(vcpu, &syndrome, cpu) {
-            Next::Resume
-        } else {
-            let exit = Exit::decode(vector_of(vector), &syndrome);
-            vm.handle_exit(vcpu, &exit, pool, cpu)
-        };
-        match next {
-            Next::Resume => {}
-            Next::Interrupt => interrupts::handle(vm, vcpu, sources, cpu),
-            Next::Wait => {
-                let is_pending = vm.on_devices(vcpu.index, cpu, |devices, cpu| {
-                    devices.fold_in(vcpu.index, cpu);
-                    devices.is_pending(vcpu.index)
-                });
-                if !is_pending {
-                    cpu.wait();
-                }
-                interrupts::handle(vm, vcpu, sources, cpu);
-            }
-            // There is no other vCPU that could be on.
-            Next::Off => return End::Off,
-            Next::End(end) => return end,
-        }
-        if cpu.take_guest_listens() {
-            interrupts::console_input(vm, vcpu, cpu);
-        }
-    }
-}
-
-fn vector_of(number: u64) -> Vector {
-    match number {
-        0 => Vector::Synchronous,
-        1 => Vector::Irq,
-        2 => Vector::Fiq,
-        _ => Vector::SError,
-    }
 }
 
 fn report(vm: &Vm, end: End, milliseconds: u64) {

@@ -53,12 +53,18 @@ system_registers! {
     HDFGWTR_EL2 = "S3_4_C3_C1_5";
     /// Debug communications channel interrupts.
     MDCCINT_EL1 = "mdccint_el1";
+    /// OS Lock status.
+    OSLSR_EL1 = "oslsr_el1";
     /// OS double lock.
     OSDLR_EL1 = "osdlr_el1";
     /// Cache Type.
     CTR_EL0 = "ctr_el0";
     /// Data Cache Zero ID.
     DCZID_EL0 = "dczid_el0";
+    /// Revision ID.
+    REVIDR_EL1 = "revidr_el1";
+    /// Auxiliary ID.
+    AIDR_EL1 = "aidr_el1";
     /// Instruction Set Attributes 2.
     ID_AA64ISAR2_EL1 = "S3_0_C0_C6_2";
     /// Random number (FEAT_RNG).
@@ -69,6 +75,27 @@ system_registers! {
     FPCR = "fpcr";
     /// Floating-point Status.
     FPSR = "fpsr";
+
+    /// Pointer authentication: instruction key A, low half.
+    APIA = "S3_0_C2_C1_0";
+    /// High half.
+    APIA_HI = "S3_0_C2_C1_1";
+    /// Instruction key B, low half.
+    APIB = "S3_0_C2_C1_2";
+    /// High half.
+    APIB_HI = "S3_0_C2_C1_3";
+    /// Data key A, low half.
+    APDA = "S3_0_C2_C2_0";
+    /// High half.
+    APDA_HI = "S3_0_C2_C2_1";
+    /// Data key B, low half.
+    APDB = "S3_0_C2_C2_2";
+    /// High half.
+    APDB_HI = "S3_0_C2_C2_3";
+    /// Generic key, low half.
+    APGA = "S3_0_C2_C3_0";
+    /// High half.
+    APGA_HI = "S3_0_C2_C3_1";
 
     /// GICv3 CPU interface: priority mask.
     ICC_PMR_EL1 = "S3_0_C4_C6_0";
@@ -84,6 +111,8 @@ system_registers! {
     ICC_BPR1_EL1 = "S3_0_C12_C12_3";
     /// Control (the crate's is read-only).
     ICC_CTLR_EL1 = "S3_0_C12_C12_4";
+    /// SGI generation, group 1.
+    ICC_SGI1R_EL1 = "S3_0_C12_C11_5";
     /// System register enable, EL1.
     ICC_SRE_EL1 = "S3_0_C12_C12_5";
     /// Group 1 enable.
@@ -95,10 +124,22 @@ system_registers! {
     ICH_VTR_EL2 = "S3_4_C12_C11_1";
     /// Virtual machine control.
     ICH_VMCR_EL2 = "S3_4_C12_C11_7";
-    /// Active priorities, group 0.
+    /// Active priorities, group 0, register 0.
     ICH_AP0R0_EL2 = "S3_4_C12_C8_0";
-    /// Active priorities, group 1.
+    /// Active priorities, group 0, register 1.
+    ICH_AP0R1_EL2 = "S3_4_C12_C8_1";
+    /// Active priorities, group 0, register 2.
+    ICH_AP0R2_EL2 = "S3_4_C12_C8_2";
+    /// Active priorities, group 0, register 3.
+    ICH_AP0R3_EL2 = "S3_4_C12_C8_3";
+    /// Active priorities, group 1, register 0.
     ICH_AP1R0_EL2 = "S3_4_C12_C9_0";
+    /// Active priorities, group 1, register 1.
+    ICH_AP1R1_EL2 = "S3_4_C12_C9_1";
+    /// Active priorities, group 1, register 2.
+    ICH_AP1R2_EL2 = "S3_4_C12_C9_2";
+    /// Active priorities, group 1, register 3.
+    ICH_AP1R3_EL2 = "S3_4_C12_C9_3";
 }
 
 /// Reads ICH_LR<n>_EL2; 0 past the last.

@@ -102,6 +102,12 @@ pub const fn encoding(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> u16 {
 }
 
 impl SysRegAccess {
+    /// Whether it is one of the debug registers (op0 2; op1 0, or 3 for the channel that EL0 has).
+    #[must_use]
+    pub const fn is_debug(&self) -> bool {
+        self.encoding >> 14 == 2 && matches!(self.encoding >> 11 & 7, 0 | 3)
+    }
+
     pub(super) fn decode(iss: u64) -> Self {
         let iss = LocalRegisterCopy::<u64, SYSREG::Register>::new(iss);
         let part = |field| iss.read(field) as u16;

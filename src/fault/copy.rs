@@ -63,7 +63,7 @@ fn block<'t, M: Machine>(
 
 fn page<M: Machine>(fault: &RamFault<'_>, present: Present<'_>, m: &mut M) -> Resolution {
     let pool = fault.memory.pool;
-    let Some(page) = pool.take() else {
+    let Some(page) = pool.take_raw(m.cpu()) else {
         return fault.out_of_pages();
     };
     let coherence = fault.memory.stage2.coherence();

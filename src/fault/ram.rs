@@ -119,15 +119,17 @@ impl<'a> RamFault<'a> {
 
     /// A page of the pool with the contents of the page at `ipa`; `None` when the pool is dry.
     pub(super) fn take_page<M: Machine>(&self, ipa: Ipa, m: &mut M) -> Option<CleanPage> {
-        let page = self.memory.pool.take()?;
-        let coherence = self.memory.stage2.coherence();
+        let GuestMemory { pool, stage2, .. } = self.memory;
+        let coherence = stage2.coherence();
         let leaf = page_of(ipa);
         self.counters.dcache.add(u64::from(!coherence.fwb));
         // Most pages have no content, or one that is in place.
         let mut contents = self.memory.contents_of(leaf);
         let Some(first) = contents.next() else {
-            return Some(page.zeroed(m, coherence));
+            // Zeroes, which this pCPU has at hand most of the time.
+            return CleanPage::take(m, pool, coherence);
         };
+        let page = pool.take_raw(m.cpu())?;
         Some(match first.in_place(leaf) {
             Some(from) => page.copied(m, coherence, from),
             None => page.filled(m, coherence, |m, pa| {

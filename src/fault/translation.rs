@@ -68,7 +68,7 @@ fn map_own<M: Machine>(
         Mapped::Installed => fault.note_mapped(1),
         Mapped::Raced { page, .. } => {
             fault.note_raced();
-            fault.memory.pool.give(page.into_owned());
+            page.give_back(m, fault.memory.pool);
         }
     }
     Resolution::Retry

@@ -52,6 +52,38 @@ impl RawPage {
     }
 }
 
+/// A page of zeroes that nobody wrote since.
+#[derive(PartialEq, Eq, Debug)]
+#[must_use = "a page that is dropped is lost: give it back to the pool"]
+pub struct ZeroedPage {
+    page: OwnedPage,
+    is_clean: bool,
+}
+
+impl ZeroedPage {
+    /// `is_clean`: to the point of coherency. Made where pages are zeroed and cleaned: [`crate::stage2::clean`].
+    pub(crate) const fn new(page: OwnedPage, is_clean: bool) -> Self {
+        Self { page, is_clean }
+    }
+
+    /// Whether it is clean to the point of coherency: who reads past the caches finds zeroes as well.
+    #[must_use]
+    pub const fn is_clean(&self) -> bool {
+        self.is_clean
+    }
+
+    /// Its address.
+    #[must_use]
+    pub const fn pa(&self) -> Pa {
+        self.page.pa()
+    }
+
+    /// The bare token.
+    pub fn into_owned(self) -> OwnedPage {
+        self.page
+    }
+}
+
 /// 2 MiB or 1 GiB of RAM in one piece, aligned to its size, with exactly one owner: whoever holds the token.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use = "a block that is dropped is lost: give it back to the pool"]

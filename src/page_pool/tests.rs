@@ -1,5 +1,10 @@
 //! The pool held against a set of page numbers: every page once, the account always right.
 
+#[cfg(loom)]
+mod interleaved;
+#[cfg(not(loom))]
+mod stock;
+
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -10,9 +15,10 @@ impl PagePool {
     /// Whether the page at `pa` is out: what a test's machine asks before it lets anybody touch it.
     pub(crate) fn is_taken(&self, pa: Pa) -> bool {
         let inner = self.inner.lock();
-        inner.place(pa.raw() >> CHUNK_SHIFT).is_some_and(|(b, c)| {
+        let is_out = inner.place(pa.raw() >> CHUNK_SHIFT).is_some_and(|(b, c)| {
             inner.banks[b].chunks[c].is_taken((pa.raw() >> 12) as usize % CHUNK_PAGES)
-        })
+        });
+        is_out && !self.used_stocks().any(|stock| stock.holds(pa.page()))
     }
 }
 
@@ -53,6 +59,25 @@ fn every_page_of_ragged_ram_is_handed_out_once_and_then_none() {
 fn only_whole_pages_inside_a_range_count() {
     assert_eq!(pool(&[(0x1001, 0x2000)]).account().total, 1);
     assert_eq!(pool(&[(0x1001, 0xffe)]).account().total, 0);
+}
+
+#[test]
+fn blocks_of_both_sizes_are_there_from_the_start() {
+    const GIB: u64 = 1 << 30;
+    let pool = pool(&[(GIB - 5 * MIB, 2 * GIB + 6 * MIB)]);
+    let large: Vec<RawBlock> = std::iter::from_fn(|| pool.take_block(GIB)).collect();
+    let starts: BTreeSet<u64> = large
+        .iter()
+        .map(|block| block.range().start.raw())
+        .collect();
+    assert_eq!(starts, BTreeSet::from([GIB, 2 * GIB]));
+    let small: Vec<RawBlock> = std::iter::from_fn(|| pool.take_block(2 * MIB)).collect();
+    assert_eq!(small.len(), 2, "what lies beside them");
+    let all = large.into_iter().chain(small).map(RawBlock::into_owned);
+    all.for_each(|block| pool.give_block(block));
+    assert_eq!(pool.account().taken, 0);
+    let again = pool.take_block(GIB).unwrap();
+    pool.give_block(again.into_owned());
 }
 
 #[test]

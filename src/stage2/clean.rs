@@ -6,13 +6,21 @@
 use crate::addr::{PAGE_SIZE, Pa, PaRange};
 use crate::features::Coherence;
 use crate::machine::Machine;
-use crate::page_pool::{OwnedBlock, OwnedPage, RawBlock, RawPage};
+use crate::page_pool::{OwnedBlock, OwnedPage, PagePool, RawBlock, RawPage, ZeroedPage};
 use crate::stage2::maintenance::{self, ExecReady, page_at};
 
 impl RawPage {
     /// Zeroed and visible to a guest.
     pub fn zeroed<M: Machine>(self, m: &mut M, coherence: &Coherence) -> CleanPage {
-        self.filled(m, coherence, |_, _| {})
+        self.cleared(m, coherence).visible(m, coherence)
+    }
+
+    /// Zeroed ahead of time, and clean where a guest could look past the caches.
+    pub fn cleared<M: Machine>(self, m: &mut M, coherence: &Coherence) -> ZeroedPage {
+        let page = self.into_owned();
+        m.zero(page_at(page.pa()));
+        maintenance::make_visible(m, page_at(page.pa()), coherence);
+        ZeroedPage::new(page, !coherence.fwb)
     }
 
     /// Zeroed, then filled by `fill`, then visible to a guest.
@@ -26,7 +34,10 @@ impl RawPage {
         m.zero(page_at(pa));
         fill(m, pa);
         maintenance::make_visible(m, page_at(pa), coherence);
-        CleanPage(self.into_owned())
+        CleanPage {
+            page: self.into_owned(),
+            zeroed: None,
+        }
     }
 
     /// Holding what `from`, a page, holds, then visible to a guest.
@@ -34,7 +45,10 @@ impl RawPage {
         assert_eq!(from.size, PAGE_SIZE, "a page is copied as a whole");
         m.copy(from, self.pa());
         maintenance::make_visible(m, page_at(self.pa()), coherence);
-        CleanPage(self.into_owned())
+        CleanPage {
+            page: self.into_owned(),
+            zeroed: None,
+        }
     }
 
     /// Zeroed for use as a translation table. Tables are walked cacheable and Inner Shareable (VTCR_EL2), so nothing is
@@ -56,13 +70,67 @@ impl RawPage {
 /// past the caches. Only such a page can be mapped.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use = "a page that is dropped is lost: give it back to the pool"]
-pub struct CleanPage(OwnedPage);
+pub struct CleanPage {
+    page: OwnedPage,
+    /// It holds zeroes, and whether it is clean to the point of coherency.
+    zeroed: Option<bool>,
+}
+
+impl ZeroedPage {
+    /// Visible to a guest: cleaned where that is needed and was not done yet.
+    #[inline]
+    pub fn visible<M: Machine>(self, m: &mut M, coherence: &Coherence) -> CleanPage {
+        let is_clean = self.is_clean();
+        let page = self.into_owned();
+        if !is_clean {
+            maintenance::make_visible(m, page_at(page.pa()), coherence);
+        }
+        CleanPage {
+            page,
+            zeroed: Some(is_clean || !coherence.fwb),
+        }
+    }
+}
+
+/// Makes a page of zeroes for this pCPU's stock. Answers `false` when there are enough of them, or no more pages. For when
+/// there is nothing better to do: a fault then finds its page prepared.
+pub fn prepare<M: Machine>(m: &mut M, pool: &PagePool, coherence: &Coherence) -> bool {
+    pool.prepare(m.cpu(), |page| page.cleared(m, coherence))
+}
+
+/// A zeroed page for use as a translation table; `None` when no page is left anywhere.
+pub(super) fn table<M: Machine>(m: &mut M, pool: &PagePool) -> Option<OwnedPage> {
+    let cpu = m.cpu();
+    match pool.take_zeroed(cpu) {
+        Some(page) => Some(page.into_owned()),
+        None => pool.take_raw(cpu).map(|page| page.into_table(m)),
+    }
+}
 
 impl CleanPage {
+    /// A page of zeroes: prepared ahead of time if this pCPU's stock has one, else made now. `None` when no page is left
+    /// anywhere.
+    #[inline]
+    pub fn take<M: Machine>(m: &mut M, pool: &PagePool, coherence: &Coherence) -> Option<Self> {
+        let cpu = m.cpu();
+        match pool.take_zeroed(cpu) {
+            Some(page) => Some(page.visible(m, coherence)),
+            None => pool.take_raw(cpu).map(|page| page.zeroed(m, coherence)),
+        }
+    }
+
+    /// A page that was not used after all: into this pCPU's stock if it holds zeroes, else to the pool.
+    pub fn give_back<M: Machine>(self, m: &mut M, pool: &PagePool) {
+        match self.zeroed {
+            Some(is_clean) => pool.keep_zeroed(m.cpu(), ZeroedPage::new(self.page, is_clean)),
+            None => pool.give(self.page),
+        }
+    }
+
     /// Its address.
     #[must_use]
     pub const fn pa(&self) -> Pa {
-        self.0.pa()
+        self.page.pa()
     }
 
     /// Makes instruction fetches from it coherent. Where it was cleaned to the point of coherency just now, it is clean to
@@ -73,7 +141,7 @@ impl CleanPage {
 
     /// The bare token, to give it back.
     pub fn into_owned(self) -> OwnedPage {
-        self.0
+        self.page
     }
 }
 

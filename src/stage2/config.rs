@@ -51,6 +51,18 @@ pub enum ConfigError {
         /// Bits there are.
         limit: u32,
     },
+    /// A size that `PARange` cannot tell a guest.
+    NoSuchSize {
+        /// Bits asked for.
+        asked: u32,
+    },
+    /// Fewer bits than the VM's memory and devices take.
+    TooSmall {
+        /// Bits asked for.
+        asked: u32,
+        /// Bits it takes.
+        needed: u32,
+    },
 }
 
 /// The shape of one VM's stage 2.
@@ -87,6 +99,28 @@ impl Config {
                 limit,
             }),
         }
+    }
+
+    /// A space of `bits` bits, for a VM that has something up to and including IPA `highest`.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the CPUs' physical addresses are shorter, no guest could be told, or the VM does not fit.
+    pub fn with_bits(bits: u32, highest: u64, features: &Features) -> Result<Self, ConfigError> {
+        let needed = u64::BITS - highest.leading_zeros();
+        let limit = features.pa_bits.min(48);
+        if bits > limit {
+            return Err(ConfigError::TooLarge { asked: bits, limit });
+        }
+        if !IPA_BITS.contains(&bits) {
+            return Err(ConfigError::NoSuchSize { asked: bits });
+        }
+        if bits < needed {
+            return Err(ConfigError::TooSmall {
+                asked: bits,
+                needed,
+            });
+        }
+        Ok(Self::new(bits, features))
     }
 
     /// The shape for a given size. Starting one level lower with up to 16 tables side by side spares every TLB miss a step,
@@ -132,6 +166,104 @@ impl Config {
 mod tests {
     use super::*;
     use crate::features::IdRegisters;
+
+    /// DDI 0487 "VTCR_EL2" read bit by bit, and what stage 2 of that shape resolves: IPA bits, start level, tables.
+    fn decode(vtcr: u64, pa_bits: u32) -> (u32, u32, u32) {
+        let t0sz = (vtcr & 0x3f) as u32;
+        let start = match vtcr >> 6 & 3 {
+            0 => 2,
+            1 => 1,
+            2 => 0,
+            _ => panic!("SL0 3 is level 3, of FEAT_TTST"),
+        };
+        let ipa_bits = 64 - t0sz;
+        // "If the PA size is less than 44 bits, a level 0 start is a translation fault": so it would be for every access.
+        assert!(start != 0 || pa_bits >= 44, "level 0 with {pa_bits} bits");
+        let entry_bits = 12 + 9 * (3 - start);
+        // The start level resolves one bit at least, and four more than a table does at most.
+        assert!(
+            ipa_bits > entry_bits && ipa_bits <= entry_bits + 9 + 4,
+            "{ipa_bits} from level {start}"
+        );
+        (
+            ipa_bits,
+            start,
+            1 << ipa_bits.saturating_sub(entry_bits + 9),
+        )
+    }
+
+    #[test]
+    fn every_size_on_every_cpu_is_what_the_manual_allows_or_refused() {
+        const PA: [u32; 7] = [32, 36, 40, 42, 44, 48, 52];
+        let mut shapes = 0;
+        for (bits, pa_range, vmid, hafdbs, tgran4_2) in (32..=52u32).flat_map(|bits| {
+            (0..7u64).flat_map(move |pa| {
+                (0..18u64).map(move |n| (bits, pa, n % 2 * 2, n / 2 % 3, n / 6))
+            })
+        }) {
+            let features = Features::new(&IdRegisters {
+                mmfr0: pa_range | tgran4_2 << 40,
+                mmfr1: hafdbs | vmid << 4,
+                ..IdRegisters::default()
+            });
+            let pa_bits = PA[pa_range as usize];
+            let highest = (1u64 << bits) - 1;
+            // Any size that fits, whether a guest could be told of it or not.
+            if bits <= pa_bits.min(48) {
+                let config = Config::new(bits, &features);
+                let (ipa_bits, start, tables) = decode(config.vtcr, pa_bits);
+                assert_eq!(ipa_bits, bits);
+                assert_eq!(u32::from(config.start_level.number()), start);
+                assert_eq!(config.root_tables as u32, tables);
+                assert_eq!(config.limit(), 1 << bits);
+                let ps = config.vtcr >> 16 & 7;
+                assert_eq!(
+                    ps,
+                    pa_range.min(5),
+                    "PS: what the CPU has, and no 52 bits without DS"
+                );
+                let ha = u64::from(hafdbs >= 1) << 21 | u64::from(hafdbs >= 2) << 22;
+                // IRGN0, ORGN0 Write-Back Write-Allocate, SH0 inner, TG0 4 KiB, RES1; DS and all above it 0.
+                let rest = 1 << 8 | 1 << 10 | 3 << 12 | 1 << 31 | (vmid >> 1) << 19 | ha;
+                assert_eq!(config.vtcr & !0x7_00ff, rest);
+                shapes += 1;
+            }
+            let named = Config::with_bits(bits, highest, &features);
+            let chosen = Config::for_highest(highest, &features);
+            if bits > pa_bits.min(48) {
+                let error = Err(ConfigError::TooLarge {
+                    asked: bits,
+                    limit: pa_bits.min(48),
+                });
+                assert_eq!((named, chosen), (error, error));
+            } else if PA.contains(&bits) {
+                assert_eq!(named, chosen);
+                assert_eq!(named.unwrap().ipa_bits, bits);
+                assert_eq!(
+                    crate::features::pa_bits(pa_range_of(bits)),
+                    bits,
+                    "a guest is told exactly this"
+                );
+                // One bit more memory does not fit.
+                let small = Config::with_bits(bits, highest + 1, &features);
+                assert_eq!(
+                    small,
+                    Err(ConfigError::TooSmall {
+                        asked: bits,
+                        needed: bits + 1
+                    })
+                );
+            } else {
+                assert_eq!(named, Err(ConfigError::NoSuchSize { asked: bits }));
+                assert!(chosen.is_err() || chosen.unwrap().ipa_bits > bits);
+            }
+        }
+        assert_eq!(shapes, 18 * (1 + 5 + 9 + 11 + 13 + 17 + 17));
+    }
+
+    fn pa_range_of(bits: u32) -> u64 {
+        pa_range(bits)
+    }
 
     fn features(pa_range: u64, sixteen_bit_vmids: bool) -> Features {
         let mmfr1 = if sixteen_bit_vmids { 2 << 4 } else { 0 };

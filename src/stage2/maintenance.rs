@@ -134,7 +134,7 @@ fn end_broadcast<M: Machine>(m: &mut M) {
 /// Pages that the largest range TLBI covers.
 const MOST_PAGES: u64 = 32 << 16;
 
-/// `range` as operands of range TLBIs: no page of it is missed, and the last may cover one more.
+/// `range` as operands of range TLBIs: no page of it is missed; the last may reach up to a unit beyond.
 fn tlb_ranges(range: IpaRange) -> impl Iterator<Item = TlbRange> {
     let (mut page, end) = (
         range.start.raw() >> PAGE_SHIFT,
@@ -163,6 +163,17 @@ fn tlb_ranges(range: IpaRange) -> impl Iterator<Item = TlbRange> {
 pub fn invalidate_vmid<M: Machine>(m: &mut M) {
     m.dsb(Dsb::IshSt);
     m.tlbi(Tlbi::Vmalls12e1Is);
+    m.dsb(Dsb::Ish);
+    repeat(m);
+    m.isb();
+}
+
+/// All PEs drop everything of every VMID: before VMIDs are used a second time. An I-cache that is not physically tagged may
+/// be tagged with the VMID.
+pub fn invalidate_all<M: Machine>(m: &mut M) {
+    m.dsb(Dsb::IshSt);
+    m.tlbi(Tlbi::Alle1Is);
+    m.ic(Ic::AllInnerShareable);
     m.dsb(Dsb::Ish);
     repeat(m);
     m.isb();

@@ -37,19 +37,26 @@ impl Stage2 {
         let (mut at, end) = (range.start.raw(), range.end().raw());
         let (mut tables, mut count) = (Tables::default(), 0);
         while at < end {
-            tables.top_up(m, pool, 1)?;
-            let _changing = self.gate.close(m.cpu());
+            let changing = self.gate.close(m.cpu());
+            let mut needs_table = false;
             for _ in 0..STEPS {
                 let (place, leaf, start) = self.at(m, at);
                 if place.level < to && matches!(leaf.view(place.level), View::Leaf(..)) {
-                    self.split_leaf(m, place, leaf, start, &mut tables);
-                    count += 1;
+                    needs_table = tables.is_empty();
+                    if !needs_table {
+                        self.split_leaf(m, place, leaf, start, &mut tables);
+                        count += 1;
+                    }
                     break;
                 }
                 at = start + place.level.size();
                 if at >= end {
                     break;
                 }
+            }
+            drop(changing);
+            if needs_table {
+                tables.top_up(m, pool, 1)?;
             }
         }
         tables.give_back(pool);

@@ -2,7 +2,7 @@
 
 use crate::machine::Machine;
 use crate::page_pool::{OwnedPage, PagePool};
-use crate::stage2::OutOfPages;
+use crate::stage2::{OutOfPages, clean};
 
 /// Tables that one verb needs at most: three to reach a page from a level-0 root, and two for each end of a range that
 /// cuts a block of 1 GiB down to pages.
@@ -44,11 +44,11 @@ impl Tables {
         }
         assert!(count <= MOST, "no verb needs more tables");
         while self.len() < count {
-            let Some(page) = pool.take() else {
+            let Some(page) = clean::table(m, pool) else {
                 core::mem::take(self).give_back(pool);
                 return Err(OutOfPages);
             };
-            self.put_back(page.into_table(m));
+            self.put_back(page);
         }
         Ok(())
     }

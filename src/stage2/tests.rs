@@ -1,5 +1,8 @@
 //! The verbs and the sequences, on a machine that panics where a rule is broken.
 
+mod plain;
+mod verbs;
+
 use super::maintenance as mt;
 use super::*;
 use crate::addr::{Ipa, PAGE_SIZE, PaRange};
@@ -27,7 +30,7 @@ fn coherence(bits: u32) -> Coherence {
 }
 
 /// Nothing is free: all has to be done.
-const WEAKEST: Coherence = Coherence {
+pub(super) const WEAKEST: Coherence = Coherence {
     fwb: false,
     idc: false,
     dic: false,

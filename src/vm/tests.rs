@@ -1,5 +1,6 @@
 //! A VM on a fake host: what each of its exits does to its registers, its devices and the log.
 
+mod caches;
 mod calls;
 mod devices;
 mod mmio;
@@ -18,6 +19,7 @@ use crate::features::{Coherence, Features, IdRegisters};
 use crate::machine::El1;
 use crate::machine::recorder::{HostState, Recorder};
 use crate::smccc::Mitigations;
+use crate::stage2::Vmids;
 use crate::sysreg::id::{RawIds, index};
 use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Version};
 use core::fmt;
@@ -108,13 +110,18 @@ impl Run {
     }
 
     pub(super) fn with_vcpus(gic: Version, vcpus: u32) -> Self {
+        Self::with_memory(gic, vcpus, 64)
+    }
+
+    /// On a machine with so many pages, mapped one by one.
+    fn with_memory(gic: Version, vcpus: u32, pages: u64) -> Self {
         let coherence = Coherence {
             fwb: false,
             idc: false,
             dic: false,
             pipt: true,
         };
-        let mut m = Recorder::new(64, coherence);
+        let mut m = Recorder::new(pages, coherence);
         let pool = m.pool.clone();
         let config = DomainConfig {
             name: "test".into(),
@@ -125,10 +132,11 @@ impl Run {
             ramdisk: None,
             bootargs: String::new(),
             rights: RightsPolicy::Lazy,
-            granule: GranulePolicy::default(),
+            granule: GranulePolicy::Page,
             rom: Vec::new(),
             xn: Vec::new(),
             reboot: RebootPolicy::default(),
+            ipa_bits: None,
         };
         let kernel: Vec<u8> = (0..0x1800u32).map(|n| n as u8 | 1).collect();
         m.add_module(Pa::new(KERNEL_AT), kernel.clone());
@@ -154,6 +162,7 @@ impl Run {
         let clock = Some(Clock { epoch: EPOCH });
         let ground = Ground {
             pool: &pool,
+            vmids: &Arc::new(Vmids::new(&features)),
             features: &features,
             ids: &ids,
             gic,
@@ -168,7 +177,8 @@ impl Run {
             list: vec![ListRegister::default(); MAX_LIST_REGISTERS],
             ..HostState::default()
         };
-        let vcpu = vm.boot_vcpu();
+        let mut vcpu = vm.vcpu(0);
+        vm.boot(&mut vcpu);
         let vm = Arc::new(vm);
         Self { vm, vcpu, m, pool }
     }

@@ -3,13 +3,13 @@
 use alloc::sync::Arc;
 use core::fmt;
 
-use crate::addr::Ipa;
 use crate::fault::inject::PstateFeatures;
 use crate::fault::progress::Progress;
 use crate::registers::Registers;
 use crate::stats::Counters;
 use crate::sysreg::id::IdTable;
 use crate::vm::Host;
+use crate::vm::caches::Cleaning;
 
 /// Different refusals a vCPU is warned of before it goes on in silence.
 const WARNINGS: usize = 8;
@@ -26,35 +26,38 @@ pub struct Vcpu {
     pub counters: Arc<Counters>,
     /// What exception entry does to its PSTATE.
     pub pstate_features: PstateFeatures,
+    /// Bits of `HCR_EL2` that are this vCPU's besides those of all ([`crate::traps`]): `TVM`.
+    pub traps: u64,
+    pub(super) cleaning: Option<Cleaning>,
     warned: [Option<u16>; WARNINGS],
 }
 
 impl Vcpu {
-    /// At its entry point, with `context` in x0, the other registers zero, all exceptions masked: as PSCI and a boot loader want it,
-    /// whose context is the device tree's address.
-    ///
-    /// Sources: DEN 0022, 6.4 "Initial core configuration"; Linux `Documentation/arch/arm64/booting.rst`.
+    /// Out of reset, at address 0.
     #[must_use]
-    pub fn entering(
-        index: usize,
-        entry: Ipa,
-        context: u64,
-        ids: &IdTable,
-        counters: Arc<Counters>,
-    ) -> Self {
-        let mut registers = Registers::entering(entry.raw());
-        registers.x[0] = context;
+    pub fn at_reset(index: usize, ids: &IdTable, counters: Arc<Counters>) -> Self {
         Self {
             index,
-            registers,
+            registers: Registers::entering(0),
             progress: Progress::default(),
             counters,
             pstate_features: PstateFeatures {
                 pan: ids.has_pan(),
                 ssbs: ids.has_ssbs(),
             },
+            traps: 0,
+            cleaning: None,
             warned: [None; WARNINGS],
         }
+    }
+
+    /// Begins at `entry` with `x0`, all other registers zero, all exceptions masked.
+    ///
+    /// Sources: Linux `Documentation/arch/arm64/booting.rst`; DEN 0022 "CPU_ON" for a vCPU that another one turns on.
+    pub fn enter_at(&mut self, entry: u64, x0: u64) {
+        self.registers = Registers::entering(entry);
+        self.registers.x[0] = x0;
+        self.progress = Progress::default();
     }
 
     /// Completes the instruction at PC, which was carried out in software. `is_16_bit`: a short one of T32.

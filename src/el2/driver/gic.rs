@@ -8,7 +8,7 @@ mod v2;
 mod v3;
 
 use faultline::board::Gic as Description;
-use faultline::vgic::{ListRegister, MAX_LIST_REGISTERS, Plan, Version};
+use faultline::vgic::{CpuInterface, ListRegister, MAX_LIST_REGISTERS, Plan, Version};
 
 use crate::el2::hyp_map::TooRagged;
 
@@ -16,6 +16,8 @@ use crate::el2::hyp_map::TooRagged;
 const SPECIAL: u32 = 1020;
 /// SGIs and PPIs lie below.
 const FIRST_SPI: u32 = 32;
+/// The SGI by which pCPUs of ours call each other.
+pub(in crate::el2) const KICK: u32 = 0;
 /// The priority of all of EL2's interrupts: none preempts another.
 const PRIORITY: u8 = 0xa0;
 
@@ -32,6 +34,7 @@ impl Acknowledged {
 }
 
 /// The controller.
+#[derive(Clone)]
 pub(in crate::el2) enum Gic {
     V2(v2::GicV2),
     V3(v3::GicV3),
@@ -57,6 +60,38 @@ impl Gic {
                 ..
             } => Self::V3(v3::GicV3::new(*distributor, redistributors)?),
         })
+    }
+
+    /// The controller as another CPU sees it, which calls this itself. `None` if the controller does not know that CPU.
+    pub(in crate::el2) fn join(&self, description: &Description) -> Option<Self> {
+        match (self, description) {
+            (Self::V2(gic), _) => Some(Self::V2(gic.join())),
+            (
+                Self::V3(_),
+                Description::V3 {
+                    distributor,
+                    redistributors,
+                    ..
+                },
+            ) => v3::GicV3::join(*distributor, redistributors).map(Self::V3),
+            (Self::V3(_), Description::V2 { .. }) => None,
+        }
+    }
+
+    /// How this CPU is named as the target of an SGI.
+    pub(in crate::el2) fn target(&self) -> u64 {
+        match self {
+            Self::V2(gic) => gic.target().into(),
+            Self::V3(gic) => gic.target(),
+        }
+    }
+
+    /// Interrupts the CPU that [`Self::target`] named, with [`KICK`].
+    pub(in crate::el2) fn kick(&self, target: u64) {
+        match self {
+            Self::V2(gic) => gic.send_sgi(KICK, target as u8),
+            Self::V3(gic) => gic.send_sgi(KICK, target),
+        }
     }
 
     /// Its version, which is the guest's as well.
@@ -163,11 +198,19 @@ impl Gic {
         control >> EOI_COUNT_SHIFT
     }
 
-    /// The guest's CPU interface as at reset: nothing in the list registers, nothing active, everything masked.
-    pub(in crate::el2) fn reset_virtual(&self) {
+    /// A vCPU comes: its interface goes into the hardware, with empty list registers.
+    pub(in crate::el2) fn load_virtual(&self, interface: &CpuInterface) {
         match self {
-            Self::V2(gic) => gic.reset_virtual(),
-            Self::V3(gic) => gic.reset_virtual(),
+            Self::V2(gic) => gic.load_virtual(interface),
+            Self::V3(gic) => gic.load_virtual(interface),
+        }
+    }
+
+    /// A vCPU leaves, its list registers read: takes its interface out of the hardware, and switches that off.
+    pub(in crate::el2) fn unload_virtual(&self) -> CpuInterface {
+        match self {
+            Self::V2(gic) => gic.unload_virtual(),
+            Self::V3(gic) => gic.unload_virtual(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Calls, system registers, and what is neither.
 
 use super::{ENTRY, RAM, Run};
-use crate::addr::Ipa;
 use crate::exit::{Exit, encoding};
 use crate::fault::Stop;
 use crate::machine::El1;
@@ -121,7 +120,9 @@ fn vcpus_are_switched_on_and_off() {
 #[test]
 fn a_vcpu_begins_with_its_context_and_nothing_else() {
     let run = Run::with_vcpus(Version::V3, 2);
-    let vcpu = run.vm.vcpu(1, Ipa::new(RAM + 0x20_0000), 0xdead_beef_cafe);
+    let mut vcpu = run.vm.vcpu(1);
+    vcpu.registers.x[5] = 5;
+    vcpu.enter_at(RAM + 0x20_0000, 0xdead_beef_cafe);
     assert_eq!(vcpu.index, 1);
     assert_eq!(
         (vcpu.registers.pc, vcpu.registers.pstate),

@@ -2,7 +2,9 @@
 //!
 //! Source: IHI 0048B "Programmers' Model", "GIC Support for Virtualization".
 
+use aarch64_cpu::asm::barrier;
 use faultline::addr::{Pa, PaRange};
+use faultline::vgic::CpuInterface;
 
 use super::{FIRST_SPI, PRIORITY};
 use crate::el2::driver::{read32, write8, write32};
@@ -19,6 +21,7 @@ const GICD_ICPENDR: u64 = 0x280;
 const GICD_ICACTIVER: u64 = 0x380;
 const GICD_IPRIORITYR: u64 = 0x400;
 const GICD_ITARGETSR: u64 = 0x800;
+const GICD_SGIR: u64 = 0xf00;
 
 const GICC_CTLR: u64 = 0x000;
 const GICC_PMR: u64 = 0x004;
@@ -38,6 +41,7 @@ const CTLR_ENABLE: u32 = 1 << 0;
 const CTLR_EOI_MODE: u32 = 1 << 9;
 
 /// The controller.
+#[derive(Clone)]
 pub(in crate::el2) struct GicV2 {
     distributor: Pa,
     cpu: Pa,
@@ -59,23 +63,62 @@ impl GicV2 {
             list_registers,
         };
         gic.init_distributor();
-        // SAFETY: GICC, mapped above.
+        gic.init_cpu_interface();
+        Ok(gic)
+    }
+
+    /// Another CPU's, once the distributor is set up and all is mapped.
+    pub(super) fn join(&self) -> Self {
+        let gic = self.clone();
+        // SAFETY: GICD; each CPU has private interrupts of its own behind these registers.
+        unsafe {
+            write32(gic.distributor, GICD_ICENABLER, u32::MAX);
+            write32(gic.distributor, GICD_ICPENDR, u32::MAX);
+            write32(gic.distributor, GICD_ICACTIVER, u32::MAX);
+            (0..u64::from(FIRST_SPI))
+                .for_each(|intid| write8(gic.distributor, GICD_IPRIORITYR + intid, PRIORITY));
+        }
+        gic.init_cpu_interface();
+        gic
+    }
+
+    fn init_cpu_interface(&self) {
+        // SAFETY: GICC, mapped by `new`.
         unsafe {
             // A boot loader may have left a priority running that would mask all of ours.
-            write32(gic.cpu, GICC_APR, 0);
-            write32(gic.cpu, GICC_PMR, 0xff);
-            write32(gic.cpu, GICC_CTLR, CTLR_ENABLE | CTLR_EOI_MODE);
+            write32(self.cpu, GICC_APR, 0);
+            write32(self.cpu, GICC_PMR, 0xff);
+            write32(self.cpu, GICC_CTLR, CTLR_ENABLE | CTLR_EOI_MODE);
         }
-        gic.reset_virtual();
-        Ok(gic)
+        let _ = self.unload_virtual();
+    }
+
+    /// This CPU's bit where the distributor means CPUs: of the targets of its private interrupts, which are read-only.
+    pub(super) fn target(&self) -> u8 {
+        // SAFETY: GICD.
+        unsafe { read32(self.distributor, GICD_ITARGETSR) as u8 }
+    }
+
+    /// Sends the SGI `number` to the CPU with this bit.
+    pub(super) fn send_sgi(&self, number: u32, target: u8) {
+        const TARGET_SHIFT: u32 = 16;
+        // What was written before is seen by the CPU that takes the interrupt.
+        barrier::dsb(barrier::ISHST);
+        // SAFETY: GICD.
+        unsafe {
+            write32(
+                self.distributor,
+                GICD_SGIR,
+                u32::from(target) << TARGET_SHIFT | number,
+            )
+        };
     }
 
     fn init_distributor(&self) {
         // SAFETY: GICD, mapped by `new`; every interrupt is disabled, idle, of one priority and for this CPU.
         unsafe {
             let lines = (u64::from(read32(self.distributor, GICD_TYPER)) & 0x1f) + 1;
-            // The private interrupts' targets are read-only and say which CPU this is.
-            let this_cpu = read32(self.distributor, GICD_ITARGETSR) as u8;
+            let this_cpu = self.target();
             if el3::is_ours() {
                 // A GIC out of reset keeps all interrupts, and the priority mask, for the Secure world.
                 for line in 0..lines {
@@ -152,13 +195,24 @@ impl GicV2 {
         unsafe { write32(self.hyp, GICH_HCR, value) };
     }
 
-    pub(super) fn reset_virtual(&self) {
-        (0..self.list_register_count()).for_each(|n| self.set_list_register(n, 0));
+    pub(super) fn load_virtual(&self, interface: &CpuInterface) {
         // SAFETY: GICH.
         unsafe {
-            write32(self.hyp, GICH_APR, 0);
-            write32(self.hyp, GICH_VMCR, 0);
+            write32(self.hyp, GICH_APR, interface.group_0[0]);
+            write32(self.hyp, GICH_VMCR, interface.vmcr);
         }
         self.set_control(1);
+    }
+
+    pub(super) fn unload_virtual(&self) -> CpuInterface {
+        self.set_control(0);
+        let mut interface = CpuInterface::default();
+        // SAFETY: GICH.
+        unsafe {
+            interface.vmcr = read32(self.hyp, GICH_VMCR);
+            interface.group_0[0] = read32(self.hyp, GICH_APR);
+        }
+        (0..self.list_register_count()).for_each(|n| self.set_list_register(n, 0));
+        interface
     }
 }

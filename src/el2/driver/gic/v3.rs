@@ -7,6 +7,7 @@ use aarch64_cpu::registers::{ICC_SRE_EL2, MPIDR_EL1};
 use faultline::addr::{Pa, PaRange};
 use faultline::board::Redistributors;
 use faultline::traps;
+use faultline::vgic::CpuInterface;
 use faultline::vgic::Plan;
 use tock_registers::interfaces::{Readable, Writeable};
 
@@ -16,8 +17,9 @@ use crate::el2::el3;
 use crate::el2::hyp_map::{self, TooRagged, Use};
 use crate::el2::sysreg::{
     ICC_AP1R0_EL1, ICC_BPR1_EL1, ICC_CTLR_EL1, ICC_DIR_EL1, ICC_EOIR1_EL1, ICC_IAR1_EL1,
-    ICC_IGRPEN1_EL1, ICC_PMR_EL1, ICC_SRE_EL1, ICH_AP0R0_EL2, ICH_AP1R0_EL2, ICH_HCR_EL2,
-    ICH_VMCR_EL2, ICH_VTR_EL2, list_register, set_list_register,
+    ICC_IGRPEN1_EL1, ICC_PMR_EL1, ICC_SGI1R_EL1, ICC_SRE_EL1, ICH_AP0R0_EL2, ICH_AP0R1_EL2,
+    ICH_AP0R2_EL2, ICH_AP0R3_EL2, ICH_AP1R0_EL2, ICH_AP1R1_EL2, ICH_AP1R2_EL2, ICH_AP1R3_EL2,
+    ICH_HCR_EL2, ICH_VMCR_EL2, ICH_VTR_EL2, list_register, set_list_register,
 };
 
 const GICD_CTLR: u64 = 0x0000;
@@ -52,6 +54,7 @@ const GICR_RWP: u32 = 1 << 3;
 const ICC_CTLR_EOI_MODE: u64 = 1 << 1;
 
 /// The controller, as one CPU sees it.
+#[derive(Clone)]
 pub(in crate::el2) struct GicV3 {
     distributor: Pa,
     redistributor: Pa,
@@ -64,17 +67,44 @@ impl GicV3 {
         redistributors: &[Redistributors],
     ) -> Result<Self, TooRagged> {
         hyp_map::map(distributor, Use::Device)?;
-        let redistributor = find_redistributor(redistributors)?;
-        let gic = Self {
+        map_redistributors(redistributors)?;
+        let gic = Self::of_this_cpu(distributor, redistributors).unwrap_or_else(|| {
+            crate::el2::power::refuse(format_args!(
+                "no GICv3 redistributor has this CPU's affinity {:#x}",
+                this_affinity()
+            ))
+        });
+        gic.init_distributor();
+        gic.init_this_cpu();
+        Ok(gic)
+    }
+
+    /// Another CPU's, once the distributor is set up and all is mapped; `None` if it has no redistributor.
+    pub(super) fn join(distributor: PaRange, redistributors: &[Redistributors]) -> Option<Self> {
+        let gic = Self::of_this_cpu(distributor, redistributors)?;
+        gic.init_this_cpu();
+        Some(gic)
+    }
+
+    fn of_this_cpu(distributor: PaRange, redistributors: &[Redistributors]) -> Option<Self> {
+        let mpidr = this_affinity();
+        let wanted = (mpidr >> 8 & 0xff00_0000 | mpidr & 0x00ff_ffff) as u32;
+        let is_ours = |frame: &Pa| {
+            // SAFETY: a redistributor as the device tree says, mapped by `map_redistributors`.
+            unsafe { read32(*frame, GICR_TYPER + 4) == wanted }
+        };
+        let redistributor = redistributors.iter().flat_map(frames).find(is_ours)?;
+        Some(Self {
             distributor: distributor.start,
             redistributor,
             list_registers: (ICH_VTR_EL2.get() & 0x1f) as usize + 1,
-        };
-        gic.init_distributor();
-        gic.init_redistributor();
+        })
+    }
+
+    fn init_this_cpu(&self) {
+        self.init_redistributor();
         init_cpu_interface();
-        gic.reset_virtual();
-        Ok(gic)
+        let _ = self.unload_virtual();
     }
 
     fn init_distributor(&self) {
@@ -143,6 +173,23 @@ impl GicV3 {
         };
     }
 
+    /// This CPU's affinity, as an SGI names it.
+    pub(super) fn target(&self) -> u64 {
+        this_affinity()
+    }
+
+    /// Sends the SGI `number` to the CPU with this affinity.
+    pub(super) fn send_sgi(&self, number: u32, mpidr: u64) {
+        let aff = |n: u32| mpidr >> (8 * n) & 0xff;
+        // TargetList 15:0 and RS 47:44 name Aff0; Aff1 at 16, Aff2 at 32, Aff3 at 48.
+        let target = 1 << (aff(0) % 16) | (aff(0) / 16) << 44;
+        let cluster = aff(1) << 16 | aff(2) << 32 | aff(4) << 48;
+        // What was written before is seen by the CPU that takes the interrupt.
+        barrier::dsb(barrier::ISHST);
+        ICC_SGI1R_EL1.set(u64::from(number) << 24 | cluster | target);
+        barrier::isb(barrier::SY);
+    }
+
     pub(super) fn acknowledge(&self) -> u32 {
         let iar = ICC_IAR1_EL1.get() as u32;
         // The acknowledgement is seen by the distributor before the device is touched.
@@ -180,15 +227,23 @@ impl GicV3 {
         ICH_HCR_EL2.set(value.into());
     }
 
-    pub(super) fn reset_virtual(&self) {
-        (0..self.list_register_count()).for_each(|n| set_list_register(n, 0));
-        ICH_AP0R0_EL2.set(0);
-        ICH_AP1R0_EL2.set(0);
-        ICH_VMCR_EL2.set(0);
+    pub(super) fn load_virtual(&self, interface: &CpuInterface) {
+        set_active_priorities(interface);
+        ICH_VMCR_EL2.set(interface.vmcr.into());
         // EL1's own: system registers, no bypass.
         ICC_SRE_EL1.set(7);
         barrier::isb(barrier::SY);
         self.set_control(1);
+    }
+
+    pub(super) fn unload_virtual(&self) -> CpuInterface {
+        self.set_control(0);
+        let interface = CpuInterface {
+            vmcr: ICH_VMCR_EL2.get() as u32,
+            ..active_priorities()
+        };
+        (0..self.list_register_count()).for_each(|n| set_list_register(n, 0));
+        interface
     }
 }
 
@@ -196,6 +251,50 @@ impl GicV3 {
 pub(super) const fn traps(plan: Plan) -> u32 {
     const TDIR: u32 = 1 << 14;
     if plan.traps_deactivation { TDIR } else { 0 }
+}
+
+/// log2 of the registers of active priorities there are for each group: ICH_VTR_EL2.PREbits, less one, says 4, 5 or 6.
+fn priority_registers_log2() -> u32 {
+    ((ICH_VTR_EL2.get() >> 26 & 7) as u32)
+        .saturating_sub(4)
+        .min(2)
+}
+
+fn active_priorities() -> CpuInterface {
+    let log2 = priority_registers_log2();
+    let mut interface = CpuInterface {
+        step: 8 >> log2,
+        ..CpuInterface::default()
+    };
+    let (group_0, group_1) = (&mut interface.group_0, &mut interface.group_1);
+    group_0[0] = ICH_AP0R0_EL2.get() as u32;
+    group_1[0] = ICH_AP1R0_EL2.get() as u32;
+    if log2 >= 1 {
+        group_0[1] = ICH_AP0R1_EL2.get() as u32;
+        group_1[1] = ICH_AP1R1_EL2.get() as u32;
+    }
+    if log2 >= 2 {
+        group_0[2..].copy_from_slice(&[ICH_AP0R2_EL2.get() as u32, ICH_AP0R3_EL2.get() as u32]);
+        group_1[2..].copy_from_slice(&[ICH_AP1R2_EL2.get() as u32, ICH_AP1R3_EL2.get() as u32]);
+    }
+    interface
+}
+
+fn set_active_priorities(interface: &CpuInterface) {
+    let log2 = priority_registers_log2();
+    let (group_0, group_1) = (interface.group_0, interface.group_1);
+    ICH_AP0R0_EL2.set(group_0[0].into());
+    ICH_AP1R0_EL2.set(group_1[0].into());
+    if log2 >= 1 {
+        ICH_AP0R1_EL2.set(group_0[1].into());
+        ICH_AP1R1_EL2.set(group_1[1].into());
+    }
+    if log2 >= 2 {
+        ICH_AP0R2_EL2.set(group_0[2].into());
+        ICH_AP0R3_EL2.set(group_0[3].into());
+        ICH_AP1R2_EL2.set(group_1[2].into());
+        ICH_AP1R3_EL2.set(group_1[3].into());
+    }
 }
 
 fn init_cpu_interface() {
@@ -219,38 +318,46 @@ fn this_affinity() -> u64 {
     MPIDR_EL1.get() & 0x00ff_00ff_ffff
 }
 
-/// This CPU's redistributor: frames are mapped one by one until its affinity comes up.
-fn find_redistributor(ranges: &[Redistributors]) -> Result<Pa, TooRagged> {
-    let mpidr = this_affinity();
-    let wanted = (mpidr >> 8 & 0xff00_0000 | mpidr & 0x00ff_ffff) as u32;
-    for Redistributors { range, stride } in ranges {
-        let mut frame = range.start;
-        while range.contains(frame) {
+/// The redistributors of a range, up to the one that says it is the last. One that was handed out is asked where the next
+/// is only when that is wanted: it has to be mapped by then.
+fn frames(range: &Redistributors) -> impl Iterator<Item = Pa> + use<> {
+    let Redistributors { range, stride } = *range;
+    let mut last = None;
+    core::iter::from_fn(move || {
+        let next = match last {
+            None => range.start,
+            Some(frame) => after(frame, stride)?,
+        };
+        last = Some(next);
+        last.filter(|frame| range.contains(*frame))
+    })
+}
+
+/// Where the redistributor after `frame` lies.
+fn after(frame: Pa, stride: Option<u64>) -> Option<Pa> {
+    // SAFETY: a redistributor as the device tree says, mapped.
+    let typer = unsafe { read32(frame, GICR_TYPER) };
+    let own = if typer & TYPER_VLPIS != 0 {
+        4 * SGI_FRAME
+    } else {
+        2 * SGI_FRAME
+    };
+    (typer & TYPER_LAST == 0).then(|| frame.add(stride.unwrap_or(own)))
+}
+
+/// Maps the redistributors of all CPUs, and nothing of what follows the last.
+fn map_redistributors(ranges: &[Redistributors]) -> Result<(), TooRagged> {
+    const FRAME: u64 = 2 * SGI_FRAME;
+    for range in ranges {
+        for frame in frames(range) {
             hyp_map::map(
                 PaRange {
                     start: frame,
-                    size: 2 * SGI_FRAME,
+                    size: FRAME,
                 },
                 Use::Device,
             )?;
-            // SAFETY: a redistributor as the device tree says, mapped just now.
-            let (typer, affinity) =
-                unsafe { (read32(frame, GICR_TYPER), read32(frame, GICR_TYPER + 4)) };
-            if affinity == wanted {
-                return Ok(frame);
-            }
-            if typer & TYPER_LAST != 0 {
-                break;
-            }
-            let own = if typer & TYPER_VLPIS != 0 {
-                4 * SGI_FRAME
-            } else {
-                2 * SGI_FRAME
-            };
-            frame = frame.add(stride.unwrap_or(own));
         }
     }
-    crate::el2::power::refuse(format_args!(
-        "no GICv3 redistributor has this CPU's affinity {mpidr:#x}"
-    ))
+    Ok(())
 }

@@ -1,0 +1,205 @@
+//! A vCPU's registers that live in the hardware while it runs, and in memory while it does not.
+//!
+//! General-purpose registers are saved on each exit (vectors.S); these here only when another vCPU takes the pCPU. Floating
+//! point is apart ([`super::fp`]), and so are breakpoints ([`super::breakpoints`]): few slices touch them.
+//!
+//! Source: DDI 0487 "Reset and AArch64 state", Linux `Documentation/arch/arm64/booting.rst` for the values at reset.
+
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::{
+    AFSR0_EL1, AFSR1_EL1, AMAIR_EL1, CNTKCTL_EL1, CNTP_CTL_EL0, CNTP_CVAL_EL0, CNTV_CTL_EL0,
+    CNTV_CVAL_EL0, CNTVOFF_EL2, CONTEXTIDR_EL1, CPACR_EL1, CSSELR_EL1, ELR_EL1, ESR_EL1, FAR_EL1,
+    MAIR_EL1, MDSCR_EL1, OSLAR_EL1, PAR_EL1, SCTLR_EL1, SP_EL0, SP_EL1, SPSR_EL1, TCR_EL1,
+    TPIDR_EL0, TPIDR_EL1, TPIDRRO_EL0, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, VMPIDR_EL2,
+};
+use faultline::features::Features;
+use tock_registers::interfaces::{Readable, Writeable};
+
+use super::interrupts::asserts;
+use super::sysreg::{
+    APDA, APDA_HI, APDB, APDB_HI, APGA, APGA_HI, APIA, APIA_HI, APIB, APIB_HI, MDCCINT_EL1,
+    OSDLR_EL1, OSLSR_EL1,
+};
+
+/// `SCTLR_EL1` at reset: RES1 bits (EOS, TSCXT, EIS, SPAN, nTLSMD, LSMAOE and the barrier controls), MMU and caches off.
+const SCTLR_EL1_RESET: u64 = 0x30d0_0980;
+/// `SCTLR_EL1.M`.
+const SCTLR_MMU_ON: u64 = 1;
+/// `TCR_EL1.EPD0` and `EPD1`: a miss in a TLB walks nothing.
+const TCR_NO_WALKS: u64 = 1 << 7 | 1 << 23;
+/// `CNTx_CTL.ENABLE`, `IMASK`, `ISTATUS`.
+const TIMER_STATE: u64 = 0b111;
+/// Enabled, not masked, and its moment has not come.
+const TIMER_ARMED: u64 = 0b001;
+
+/// Registers that are only copied, in and out.
+macro_rules! copied {
+    ($($field:ident = $register:ident;)*) => {
+        #[derive(Default)]
+        struct Copied {
+            $($field: u64,)*
+        }
+
+        impl Copied {
+            fn save(&mut self) {
+                $(self.$field = $register.get();)*
+            }
+
+            fn load(&self) {
+                $($register.set(self.$field);)*
+            }
+        }
+    };
+}
+
+copied! {
+    cpacr = CPACR_EL1;
+    ttbr0 = TTBR0_EL1;
+    ttbr1 = TTBR1_EL1;
+    mair = MAIR_EL1;
+    amair = AMAIR_EL1;
+    vbar = VBAR_EL1;
+    contextidr = CONTEXTIDR_EL1;
+    elr = ELR_EL1;
+    spsr = SPSR_EL1;
+    esr = ESR_EL1;
+    far = FAR_EL1;
+    afsr0 = AFSR0_EL1;
+    afsr1 = AFSR1_EL1;
+    par = PAR_EL1;
+    sp_el0 = SP_EL0;
+    sp_el1 = SP_EL1;
+    tpidr_el0 = TPIDR_EL0;
+    tpidrro_el0 = TPIDRRO_EL0;
+    tpidr_el1 = TPIDR_EL1;
+    csselr = CSSELR_EL1;
+    cntkctl = CNTKCTL_EL1;
+    mdscr = MDSCR_EL1;
+    mdccint = MDCCINT_EL1;
+}
+
+/// One of the two timers of EL1.
+#[derive(Clone, Copy, Default)]
+struct Timer {
+    control: u64,
+    compare: u64,
+}
+
+/// All of it.
+pub(super) struct Context {
+    copied: Copied,
+    sctlr: u64,
+    tcr: u64,
+    vmpidr: u64,
+    /// `OSLSR_EL1`
+    os_lock: u64,
+    virtual_timer: Timer,
+    physical_timer: Timer,
+    /// Keys of pointer authentication, if the CPUs have it.
+    keys: Option<[u64; 10]>,
+}
+
+impl Context {
+    /// As at reset, for the vCPU with this affinity.
+    pub(super) fn at_reset(affinity: u64, features: &Features) -> Self {
+        /// `MPIDR_EL1.RES1`.
+        const MPIDR_RES1: u64 = 1 << 31;
+        /// `OSLSR_EL1.OSLK`: debug state is locked until software unlocks it.
+        const OS_LOCKED: u64 = 1 << 1;
+        Self {
+            copied: Copied::default(),
+            sctlr: SCTLR_EL1_RESET,
+            tcr: 0,
+            vmpidr: MPIDR_RES1 | affinity,
+            os_lock: OS_LOCKED,
+            virtual_timer: Timer::default(),
+            physical_timer: Timer::default(),
+            keys: features.pauth.then_some([0; 10]),
+        }
+    }
+
+    /// Out of the hardware. Its timers are off after that.
+    pub(super) fn save(&mut self) {
+        self.copied.save();
+        self.sctlr = SCTLR_EL1.get();
+        self.tcr = TCR_EL1.get();
+        self.os_lock = OSLSR_EL1.get();
+        self.virtual_timer = Timer {
+            control: CNTV_CTL_EL0.get() & TIMER_STATE,
+            compare: CNTV_CVAL_EL0.get(),
+        };
+        self.physical_timer = Timer {
+            control: CNTP_CTL_EL0.get() & TIMER_STATE,
+            compare: CNTP_CVAL_EL0.get(),
+        };
+        CNTV_CTL_EL0.set(0);
+        CNTP_CTL_EL0.set(0);
+        if let Some(keys) = &mut self.keys {
+            *keys = read_keys();
+        }
+    }
+
+    /// Into the hardware, where EL1's stage 1 is closed ([`close_stage1`]) and `VTTBR_EL2` is the VM's already: what says
+    /// how to walk comes last.
+    pub(super) fn load(&self, counter_offset: u64) {
+        VMPIDR_EL2.set(self.vmpidr);
+        self.copied.load();
+        OSLAR_EL1.set(self.os_lock >> 1 & 1);
+        OSDLR_EL1.set(0);
+        if let Some(keys) = &self.keys {
+            write_keys(keys);
+        }
+        CNTVOFF_EL2.set(counter_offset);
+        CNTV_CVAL_EL0.set(self.virtual_timer.compare);
+        CNTP_CVAL_EL0.set(self.physical_timer.compare);
+        barrier::isb(barrier::SY);
+        CNTV_CTL_EL0.set(self.virtual_timer.control);
+        CNTP_CTL_EL0.set(self.physical_timer.control);
+        TCR_EL1.set(self.tcr);
+        SCTLR_EL1.set(self.sctlr);
+        barrier::isb(barrier::SY);
+    }
+
+    /// The moment at which one of its timers will interrupt, in ticks of the physical counter.
+    pub(super) fn deadline(&self, counter_offset: u64) -> Option<u64> {
+        let moment = |timer: Timer, offset: u64| {
+            (timer.control == TIMER_ARMED).then(|| timer.compare.wrapping_add(offset))
+        };
+        let moments = [
+            moment(self.virtual_timer, counter_offset),
+            moment(self.physical_timer, 0),
+        ];
+        moments.into_iter().flatten().min()
+    }
+}
+
+impl Context {
+    /// Which timers assert their lines, of a context that was saved: virtual, physical.
+    pub(super) const fn timers_fired(&self) -> (bool, bool) {
+        (
+            asserts(self.virtual_timer.control),
+            asserts(self.physical_timer.control),
+        )
+    }
+}
+
+/// EL1's stage 1 on and walking nothing: whatever is translated speculatively while registers of two vCPUs are mixed ends in
+/// a fault that nobody sees (errata 1165522, 1319367, 1530923 and their like).
+pub(super) fn close_stage1() {
+    TCR_EL1.set(TCR_NO_WALKS);
+    SCTLR_EL1.set(SCTLR_EL1_RESET | SCTLR_MMU_ON);
+    barrier::isb(barrier::SY);
+}
+
+macro_rules! keys {
+    ($($index:literal $register:ident)*) => {
+        fn read_keys() -> [u64; 10] {
+            [$($register.get()),*]
+        }
+
+        fn write_keys(keys: &[u64; 10]) {
+            $($register.set(keys[$index]);)*
+        }
+    };
+}
+keys! { 0 APIA 1 APIA_HI 2 APIB 3 APIB_HI 4 APDA 5 APDA_HI 6 APDB 7 APDB_HI 8 APGA 9 APGA_HI }

@@ -1,0 +1,259 @@
+//! A pCPU at work: takes a ready vCPU, runs it until its slice ends, and puts it where it belongs; waits when there is none.
+//!
+//! A vCPU that has its pCPU to itself runs without a tick, and its WFI is the hardware's. While others wait for the pCPU, WFI
+//! and WFE trap and a slice ends after [`SLICE`].
+
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+
+use aarch64_cpu::registers::CNTFRQ_EL0;
+use faultline::exit::{Exit, Vector};
+use faultline::stage2::clean;
+use faultline::vm::{Next, PHYSICAL_TIMER, VIRTUAL_TIMER};
+use tock_registers::interfaces::Readable;
+
+use super::console::log;
+use super::interrupts::{self, Current};
+use super::machine::Cpu;
+use super::shared::Shared;
+use super::vcpu_run::{VcpuRun, now};
+use super::vm_run::VmRun;
+use super::{guest_state, percpu};
+
+/// Slices per second.
+const SLICES: u64 = 250;
+
+/// Pages that are zeroed ahead of time each time a vCPU waits.
+const PREPARED_PER_WAIT: usize = 4;
+
+/// What a pCPU is to be woken for.
+#[derive(Clone)]
+pub(super) enum Due {
+    /// The slice of its vCPU ends.
+    Slice,
+    /// A vCPU that waits has a timer.
+    Vcpu(Weak<VmRun>, usize),
+    /// A VM's clock.
+    Alarm(Weak<VmRun>),
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Slice, Self::Slice) => true,
+            (Self::Vcpu(vm, index), Self::Vcpu(other, other_index)) => {
+                index == other_index && vm.ptr_eq(other)
+            }
+            (Self::Alarm(vm), Self::Alarm(other)) => vm.ptr_eq(other),
+            _ => false,
+        }
+    }
+}
+
+/// Why a vCPU left its pCPU.
+enum Left {
+    /// Others want it too.
+    Yielded,
+    /// It waits for an interrupt.
+    Waits,
+    /// It is off, by PSCI.
+    Off,
+    /// Its VM ends.
+    Gone,
+}
+
+/// Runs what is ready until `is_done`.
+pub(super) fn dispatch(shared: &'static Shared, cpu: &mut Cpu, is_done: impl Fn() -> bool) {
+    while !is_done() {
+        match shared.scheduler.next(cpu.number) {
+            Some(run) => slice(run, shared, cpu),
+            None => {
+                // A fault after the wait finds its page prepared. A few at a time: an interrupt may be waiting.
+                for _ in 0..PREPARED_PER_WAIT {
+                    clean::prepare(cpu, &shared.pool, &shared.features.coherence);
+                }
+                cpu.wait();
+                interrupts::handle(None, shared, cpu);
+            }
+        }
+    }
+}
+
+/// One slice of a vCPU.
+fn slice(mut run: Box<VcpuRun>, shared: &'static Shared, cpu: &mut Cpu) {
+    let index = run.vcpu.index;
+    let Some(vm) = run.vm() else { return };
+    let Some(place) = vm.whereabouts(index) else {
+        return;
+    };
+    place.note_running(cpu.number);
+    let left = if vm.ends() {
+        Left::Gone
+    } else {
+        run.load(&vm, cpu);
+        percpu::set_registers(cpu.number, Some(&mut run.vcpu.registers));
+        share(shared, cpu, true);
+        let left = run_on(&vm, &mut run, shared, cpu);
+        run.leave(&vm, cpu);
+        percpu::set_registers(cpu.number, None);
+        left
+    };
+    match left {
+        Left::Yielded => {
+            place.note_ready();
+            shared.make_ready_again(run, cpu);
+        }
+        Left::Waits => wait(&vm, run, shared, cpu),
+        Left::Off => {
+            place.turn_off(run);
+            // The VM may have ended meanwhile, and who ended it did not find the vCPU here.
+            if vm.ends()
+                && let Some(run) = place.give_up()
+            {
+                vm.note_gone(run, shared, cpu);
+            }
+        }
+        Left::Gone => vm.note_gone(run, shared, cpu),
+    }
+}
+
+/// Lets a vCPU wait until there is something for it to do.
+fn wait(vm: &Arc<VmRun>, run: Box<VcpuRun>, shared: &'static Shared, cpu: &mut Cpu) {
+    let index = run.vcpu.index;
+    let Some(place) = vm.whereabouts(index) else {
+        return;
+    };
+    let (fired, interface) = (run.timers_fired(), run.interface);
+    cpu.due(&Due::Vcpu(Arc::downgrade(vm), index), run.deadline(vm));
+    let has_work = || {
+        let mut devices = vm.vm.devices();
+        // A timer may have fired after the vCPU's lines were looked at and before its timers were taken out.
+        for (timer, fired) in [(VIRTUAL_TIMER, fired.0), (PHYSICAL_TIMER, fired.1)] {
+            if fired {
+                devices.timer_expired(index, timer);
+            }
+        }
+        devices.is_signalled(index, &interface) || vm.needs_attention(index)
+    };
+    if let Some(run) = place.wait(run, cpu.number, has_work) {
+        place.note_ready();
+        shared.make_ready_again(run, cpu);
+    }
+}
+
+/// Whether others wait for this pCPU decides whether its vCPU's waits trap and its slice ends. `is_new`: the slice begins
+/// now.
+pub(super) fn share(shared: &Shared, cpu: &mut Cpu, is_new: bool) {
+    let shares = shared.scheduler.has_waiting(cpu.number);
+    if is_new || shares != cpu.shares {
+        cpu.shares = shares;
+        cpu.slice_is_over = false;
+        guest_state::trap_waits(cpu, shares);
+        let end = shares.then(|| now() + CNTFRQ_EL0.get() / SLICES);
+        cpu.due(&Due::Slice, end);
+    }
+}
+
+/// The heart: enter the guest, read the syndrome once, decode, let the library handle it.
+fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut Cpu) -> Left {
+    let index = run.vcpu.index;
+    loop {
+        if vm.needs_attention(index) {
+            if vm.ends() {
+                return Left::Gone;
+            }
+            if vm.is_asked_where(index) {
+                tell_where(vm, run, cpu);
+            }
+        }
+        if cpu.slice_is_over {
+            return Left::Yielded;
+        }
+        interrupts::write_list(&vm.vm, &run.vcpu, cpu);
+        let (vector, syndrome) = percpu::enter(cpu.number, &mut run.vcpu.registers);
+        let next = if vector == 0 && vm.vm.quick_access(&mut run.vcpu, &syndrome, cpu) {
+            Next::Resume
+        } else {
+            let exit = Exit::decode(vector_of(vector), &syndrome);
+            if gives_lazily(&exit, run, cpu) {
+                continue;
+            }
+            let next = vm.vm.handle_exit(&mut run.vcpu, &exit, &shared.pool, cpu);
+            if matches!(exit, Exit::SysReg(_)) {
+                guest_state::set_own_traps(cpu, &run.vcpu);
+            }
+            next
+        };
+        match next {
+            Next::Resume => {}
+            Next::Interrupt => interrupts::handle(Some(Current { vm, run }), shared, cpu),
+            Next::Wait => {
+                interrupts::handle(Some(Current { vm, run }), shared, cpu);
+                if !has_interrupt(vm, run, cpu) {
+                    return Left::Waits;
+                }
+            }
+            Next::Yield if shared.scheduler.has_waiting(cpu.number) => return Left::Yielded,
+            Next::Yield => {}
+            Next::Off => return Left::Off,
+            Next::End(end) => {
+                vm.end_with(end, shared, cpu);
+                return Left::Gone;
+            }
+        }
+        if cpu.take_guest_listens() {
+            interrupts::console_input(vm, index, shared, cpu);
+        }
+    }
+}
+
+/// Registers that a vCPU gets when it first uses them in its slice. Answers whether that is what it left the guest for: then
+/// it tries again.
+fn gives_lazily(exit: &Exit, run: &mut VcpuRun, cpu: &mut Cpu) -> bool {
+    /// `ESR_EL2.EC` of an access to floating-point or SIMD registers.
+    const FP_SIMD: u64 = 0x07;
+    match exit {
+        Exit::Hidden { class } if *class == FP_SIMD => cpu.fp.open(&run.fp),
+        Exit::SysReg(access) if access.is_debug() => run.breakpoints.open(),
+        _ => false,
+    }
+}
+
+/// Whether an interrupt waits for the vCPU that is here.
+fn has_interrupt(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) -> bool {
+    let index = run.vcpu.index;
+    vm.vm.on_devices(index, cpu, |devices, cpu| {
+        devices.fold_in(index, cpu);
+        devices.is_pending(index)
+    })
+}
+
+fn vector_of(number: u64) -> Vector {
+    match number {
+        0 => Vector::Synchronous,
+        1 => Vector::Irq,
+        2 => Vector::Fiq,
+        _ => Vector::SError,
+    }
+}
+
+/// Answers the hot key for a vCPU that runs here.
+fn tell_where(vm: &VmRun, run: &VcpuRun, cpu: &Cpu) {
+    let registers = &run.vcpu.registers;
+    log!(
+        "where",
+        "'{}' vCPU {} on CPU {}: PC {:#x} at {}, interrupts {}, x30 {:#x}, {} exits",
+        vm.vm.name(),
+        run.vcpu.index,
+        cpu.number,
+        registers.pc,
+        registers.level(),
+        if registers.masks_irqs() {
+            "masked"
+        } else {
+            "on"
+        },
+        registers.x[30],
+        run.vcpu.counters.exits.total()
+    );
+}
