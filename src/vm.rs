@@ -25,7 +25,7 @@ pub use summary::Summary;
 pub use vcpu::Vcpu;
 
 use devices::Outcome;
-use recall::{Recall, Recalls};
+use recall::Recalls;
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -57,6 +57,8 @@ use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, MAX_VCPUS, Version};
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
+
+type Guard<'a> = SpinMutexGuard<'a, Devices>;
 
 /// What a VM asks of the machine besides [`Machine`].
 pub trait Host: Machine {
@@ -329,36 +331,47 @@ impl Vm {
         host: &mut H,
         act: impl FnOnce(&mut Devices, &mut H) -> T,
     ) -> T {
-        let (result, _) = self.on_devices_asking(own, host, act, |_| 0);
+        let mut devices = self.devices.lock();
+        let result = act(&mut devices, host);
+        self.conclude(devices, own, host);
         result
     }
 
-    /// The same; `others` says from the result which vCPUs must be recalled because of it.
-    fn on_devices_asking<H: Host, T>(
-        &self,
-        own: usize,
-        host: &mut H,
-        act: impl FnOnce(&mut Devices, &mut H) -> T,
-        others: impl FnOnce(&T) -> u64,
-    ) -> (T, Option<Recall>) {
-        let mut devices = self.devices.lock();
-        let result = act(&mut devices, host);
-        let folded = devices.take_folded();
-        if folded != 0 {
-            self.recalls.note_folded(folded);
-        }
-        let others = others(&result);
-        let recall = (others != 0).then(|| self.recalls.ask(others));
-        let kicks = devices.take_kicks(own) & !others;
-        self.to_plan
-            .store(devices.vcpus_to_plan(), Ordering::Relaxed);
+    /// Publishes what an operation on the devices changed, frees them, and kicks whom it concerns.
+    #[inline]
+    fn conclude<H: Host>(&self, mut devices: Guard<'_>, own: usize, host: &mut H) {
+        let kicks = self.publish(&mut devices, own);
         drop(devices);
         if kicks != 0 {
             // `to_plan` before the look at who runs: [`Vm::needs_plan`] has them the other way round.
             fence(Ordering::SeqCst);
             host.kick(kicks);
         }
-        (result, recall)
+    }
+
+    /// Whom to kick, a bit each.
+    #[inline]
+    fn publish(&self, devices: &mut Devices, own: usize) -> u64 {
+        let folded = devices.take_folded();
+        if folded != 0 {
+            self.recalls.note_folded(folded);
+        }
+        self.to_plan
+            .store(devices.vcpus_to_plan(), Ordering::Relaxed);
+        devices.take_kicks(own)
+    }
+
+    /// The same, and waits until `others`, a bit each, have been out of their guests and folded in. `own` is.
+    #[cold]
+    fn recall<H: Host>(&self, mut devices: Guard<'_>, own: usize, others: u64, host: &mut H) {
+        let kicks = self.publish(&mut devices, own);
+        let recall = self.recalls.ask(others);
+        drop(devices);
+        fence(Ordering::SeqCst);
+        if kicks & !others != 0 {
+            host.kick(kicks & !others);
+        }
+        self.recalls.wait(own, &recall, |vcpus| host.kick(vcpus));
     }
 
     /// vCPU `index` was kicked and is out of its guest: if another asked for what it did there, that is folded in.
@@ -560,18 +573,12 @@ impl Vm {
         mut act: impl FnMut(&mut Devices, bool, &mut H) -> Outcome,
     ) {
         for has_recalled in [false, true] {
-            let (outcome, recall) = self.on_devices_asking(
-                own,
-                host,
-                |devices, host| act(devices, has_recalled, host),
-                |outcome| outcome.others(),
-            );
-            if let Some(recall) = recall {
-                fence(Ordering::SeqCst);
-                self.recalls.wait(own, &recall, |vcpus| host.kick(vcpus));
-            }
-            if let Outcome::Done(_) = outcome {
-                return;
+            let mut devices = self.devices.lock();
+            let outcome = act(&mut devices, has_recalled, host);
+            match outcome {
+                Outcome::Done(0) => return self.conclude(devices, own, host),
+                Outcome::Done(others) => return self.recall(devices, own, others, host),
+                Outcome::Recall(others) => self.recall(devices, own, others, host),
             }
         }
     }

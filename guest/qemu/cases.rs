@@ -39,7 +39,7 @@ impl Machine<'_> {
 type Fits = fn(&Cpu) -> bool;
 
 /// Guests that pass or fail by themselves, on every machine and with both policies of rights.
-const MEMORY_GUESTS: [&str; 9] = [
+const MEMORY_GUESTS: [&str; 10] = [
     "founding_bug",
     "s1ptw",
     "page_crossing",
@@ -82,6 +82,7 @@ pub(crate) fn plan(lab: &Lab, everything: bool) -> Plan {
     planner.tours();
     planner.behaviours();
     planner.granules();
+    planner.crowds();
     planner.bare();
     planner.bad_ends();
     planner.console_and_resets();

@@ -169,6 +169,8 @@ fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut
         if cpu.slice_is_over {
             return Left::Yielded;
         }
+        // Nobody kicks a pCPU that made a vCPU ready for itself.
+        share(shared, cpu, false);
         interrupts::write_list(&vm.vm, &run.vcpu, cpu);
         let (vector, syndrome) = percpu::enter(cpu.number, &mut run.vcpu.registers);
         let next = if vector == 0 && vm.vm.quick_access(&mut run.vcpu, &syndrome, cpu) {
