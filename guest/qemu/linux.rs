@@ -39,6 +39,26 @@ impl Planner<'_> {
             self.linux_reboots_often();
         }
         let any = self.any();
+        // What one fault brings, besides the default; 1 GiB needs a guest that has it in one piece.
+        for (granule, size) in [
+            ("4k", "256M"),
+            ("64k", "256M"),
+            ("2m", "256M"),
+            ("1g", "2G"),
+        ] {
+            let mut case = self
+                .linux_on(any)
+                .with("GRANULE", granule)
+                .with("GUEST_MEM", size)
+                .with("MEM", "4G");
+            case.name = format!("Linux by {granule}");
+            let case = case.types("/root # ", "workload\n").within(300);
+            let case = case.types("workload: ", "poweroff\n");
+            self.add(
+                case.says("workload: PASS")
+                    .examined_by(gives_all_pages_back),
+            );
+        }
         let mut case = self
             .linux_on(any)
             .types("/root # ", "reboot\n")
