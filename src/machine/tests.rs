@@ -1,4 +1,5 @@
 //! Machines for tests.
 
+#[cfg(not(loom))]
 mod model;
 pub(crate) mod recorder;
