@@ -13,7 +13,7 @@ use super::weak::Weak;
 const STEPS_PER_CASE: usize = 120;
 /// What `cargo test` does: always the same.
 const SEED: u64 = 20_261_125;
-const STEPS: u64 = 4_800;
+const STEPS: u64 = 2_400;
 
 fn number(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
