@@ -13,7 +13,7 @@ mod uart;
 use core::cell::RefCell;
 use faultline::device::Width;
 use faultline::device::pl011::Pl011;
-use faultline::vgic::{Affinity, Version, Vgic};
+use faultline::vgic::{Access, Affinity, Version, Vgic};
 use gic::CpuInterface;
 use safe_mmio::{MmioOps, set_mmio_ops};
 
@@ -23,7 +23,7 @@ const GICR_BASE: u64 = 0x080a_0000;
 const UART_BASE: u64 = 0x0900_0000;
 const UART_END: u64 = UART_BASE + 0x1000;
 
-/// vCPUs the board is made for; vCPU 0 does all accesses.
+/// vCPUs the board is made for.
 const VCPUS: u64 = 2;
 
 thread_local! {
@@ -35,8 +35,10 @@ struct Board {
     uart: Pl011,
     sent: Vec<u8>,
     vgic: Vgic,
-    /// The hardware's part of a GICv2: the CPU interface of vCPU 0.
-    interface: CpuInterface,
+    /// The hardware's part of a GICv2: each vCPU's CPU interface.
+    interfaces: [CpuInterface; VCPUS as usize],
+    /// The vCPU that does the accesses.
+    vcpu: usize,
 }
 
 impl Board {
@@ -46,18 +48,33 @@ impl Board {
             uart: Pl011::new(),
             sent: Vec::new(),
             vgic: Vgic::new(gic, &affinities, 256).expect("a usual configuration"),
-            interface: CpuInterface::default(),
+            interfaces: [0, 1].map(CpuInterface::of),
+            vcpu: 0,
+        }
+    }
+
+    /// Folds in what an access depends on.
+    fn recall(&mut self, access: Access, written: Option<u64>) {
+        let set = self.vgic.depends_on(access, written);
+        for (vcpu, interface) in self.interfaces.iter_mut().enumerate() {
+            if set & 1 << vcpu != 0 {
+                interface.exit(&mut self.vgic);
+            }
         }
     }
 
     fn read(&mut self, address: u64, width: Width) -> u64 {
         match address {
             GICD_BASE..GICC_BASE => {
-                self.interface.exit(&mut self.vgic);
-                let access = self.vgic.distributor(0, address - GICD_BASE, width);
-                access.map_or(0, |access| self.vgic.read(access))
+                let access = self.vgic.distributor(self.vcpu, address - GICD_BASE, width);
+                access.map_or(0, |access| {
+                    self.recall(access, None);
+                    self.vgic.read(access)
+                })
             }
-            GICC_BASE..GICR_BASE => self.interface.read(&mut self.vgic, address - GICC_BASE),
+            GICC_BASE..GICR_BASE => {
+                self.interfaces[self.vcpu].read(&mut self.vgic, address - GICC_BASE)
+            }
             GICR_BASE..UART_BASE => {
                 let access = self.vgic.redistributor(address - GICR_BASE, width);
                 access.map_or(0, |access| self.vgic.read(access))
@@ -70,12 +87,13 @@ impl Board {
     fn write(&mut self, address: u64, width: Width, value: u64) {
         match address {
             GICD_BASE..GICC_BASE => {
-                self.interface.exit(&mut self.vgic);
-                if let Some(access) = self.vgic.distributor(0, address - GICD_BASE, width) {
+                let access = self.vgic.distributor(self.vcpu, address - GICD_BASE, width);
+                if let Some(access) = access {
+                    self.recall(access, Some(value));
                     self.vgic.write(access, value);
                 }
             }
-            GICC_BASE..GICR_BASE => self.interface.write(address - GICC_BASE, value),
+            GICC_BASE..GICR_BASE => self.interfaces[self.vcpu].write(address - GICC_BASE, value),
             GICR_BASE..UART_BASE => {
                 if let Some(access) = self.vgic.redistributor(address - GICR_BASE, width) {
                     self.vgic.write(access, value);

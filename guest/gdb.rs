@@ -236,7 +236,7 @@ fn translation_fault(session: &Session) {
     before
         .says("in faultline::fault::translation::resolve")
         .says("src/fault/translation.rs:")
-        .says("src/el2/run.rs:")
+        .says("src/el2/dispatch.rs:")
         .says("translation fault, level 2: a fetch at VA 0x40080000")
         .says("  valid:")
         .says("invalid: nothing is mapped")
@@ -285,7 +285,7 @@ fn vm_and_vcpu(session: &Session) {
 fn device_and_injection(session: &Session) {
     session
         .step("mmio")
-        .says("in faultline::vm::devices::Devices::access")
+        .says("in guest_exit")
         .says("slot: device PL011")
         .says("ISV   1")
         .says("invalid: nothing is mapped");
@@ -362,7 +362,7 @@ fn a_vm_that_the_hypervisor_stops_is_still_there_to_look_at() {
     on_every_qemu("stopped", "no_vectors", |session| {
         session
             .step("stop")
-            .says("in faultline::el2::run::report_stop")
+            .says("in faultline::el2::dispatch::report_stop")
             .says("VM 'no_vectors', vCPU 0, out of the guest")
             // VBAR_EL1 of the guest, where nothing is, and the vector for an exception from EL1h.
             .says("PC 0x000000000b000200")

@@ -8,6 +8,8 @@
 //! `cargo test --test qemu -- WORD…` runs only cases whose name contains a word. FAULTLINE_QEMU=all runs the whole
 //! matrix, JOBS=n so many QEMUs at once (2).
 
+#[path = "qemu/bench.rs"]
+mod bench;
 #[path = "qemu/cases.rs"]
 mod cases;
 #[path = "qemu/console.rs"]

@@ -233,9 +233,11 @@ impl Features {
             ttl: self.ttl && other.ttl,
             tlbi_range: self.tlbi_range && other.tlbi_range,
             bbm: self.bbm.min(other.bbm),
+            rng: self.rng && other.rng,
             ras: self.ras && other.ras,
             pauth: self.pauth && other.pauth,
             granule_4k: self.granule_4k && other.granule_4k,
+            aarch32_el0: self.aarch32_el0 && other.aarch32_el0,
             erratum_834220: self.erratum_834220 || other.erratum_834220,
             ..*self
         }

@@ -132,19 +132,21 @@ pub const HCR_EL2: &[Setting] = &[
 /// `HCR_EL2.TVM`: writes of EL1's memory registers trap.
 pub const HCR_EL2_TVM: u64 = 1 << 26;
 
-/// What `HCR_EL2` has besides for a vCPU whose caches are off: [`HCR_EL2_TVM`], so that we learn when it switches them
-/// on. Not where stage 2 forces Write-Back.
+/// `HCR_EL2.TID2`: CTR_EL0 and the registers that describe caches trap.
+pub const HCR_EL2_TID2: u64 = 1 << 17;
+
+/// What `HCR_EL2` has besides for a vCPU out of reset: [`HCR_EL2_TVM`], so that we learn when it switches its caches on, but
+/// not where stage 2 forces Write-Back; and [`HCR_EL2_TID2`] where the CPUs differ in their caches.
 #[must_use]
-pub const fn at_reset(features: &Features) -> u64 {
-    if features.coherence.fwb {
+pub const fn at_reset(features: &Features, caches_differ: bool) -> u64 {
+    let tvm = if features.coherence.fwb {
         0
     } else {
         HCR_EL2_TVM
-    }
+    };
+    let tid2 = if caches_differ { HCR_EL2_TID2 } else { 0 };
+    tvm | tid2
 }
-
-/// `HCR_EL2.TID2`: CTR_EL0 and the registers that describe caches trap. For vCPUs that may run on CPUs which differ in them.
-pub const HCR_EL2_TID2: u64 = 1 << 17;
 
 /// `CPTR_EL2` with `HCR_EL2.E2H` = 0
 pub const CPTR_EL2: &[Setting] = &[
@@ -228,6 +230,15 @@ mod tests {
         assert_eq!(value(MDCR_EL2, &plain), 0x008a_4060);
         assert_eq!(value(CNTHCTL_EL2, &plain), 3);
         assert_eq!(value(ICC_SRE_EL2, &plain), 0xf);
+    }
+
+    #[test]
+    fn caches_are_asked_for_here_only_where_the_cpus_differ() {
+        let (plain, fwb) = (cpu(0, 0), cpu(1 << 40, 0));
+        assert_eq!(at_reset(&plain, false), 1 << 26, "TVM");
+        assert_eq!(at_reset(&plain, true), 1 << 26 | 1 << 17, "and TID2");
+        assert_eq!(at_reset(&fwb, false), 0);
+        assert_eq!(at_reset(&fwb, true), 1 << 17);
     }
 
     #[test]

@@ -405,26 +405,32 @@ impl Vgic {
     }
 
     /// After a change to interrupts `mask` of `bank`: whoever they are with must plan anew, if they are any concern now.
+    #[inline]
     fn reconsider(&mut self, bank: BankId, mask: u32) {
-        let state = self.bank(bank);
-        if let BankId::Shared(row) = bank {
-            self.busy = self.busy & !(1 << row) | u32::from(!state.is_idle()) << row;
-        }
-        let state = self.bank(bank);
-        let concerned = mask & (state.deliverable(self.groups) | state.active | state.resident);
-        if concerned == 0 {
-            return;
-        }
         match bank {
-            BankId::Private(vcpu) => self.mark(vcpu),
-            BankId::Shared(_) => {
-                for bit in bits(concerned) {
-                    if let Some(vcpu) = self.holder(Place { bank, bit }) {
-                        self.mark(vcpu);
-                    }
+            BankId::Private(vcpu) => {
+                if self.concerned(bank, mask) != 0 {
+                    self.mark(vcpu);
                 }
             }
+            BankId::Shared(row) => self.reconsider_row(row, mask),
         }
+    }
+
+    fn reconsider_row(&mut self, row: usize, mask: u32) {
+        let bank = BankId::Shared(row);
+        self.busy = self.busy & !(1 << row) | u32::from(!self.bank(bank).is_idle()) << row;
+        for bit in bits(self.concerned(bank, mask)) {
+            if let Some(vcpu) = self.holder(Place { bank, bit }) {
+                self.mark(vcpu);
+            }
+        }
+    }
+
+    /// Those of `mask` that are somebody's concern: deliverable, active, or in a list register.
+    fn concerned(&self, bank: BankId, mask: u32) -> u32 {
+        let state = self.bank(bank);
+        mask & (state.deliverable(self.groups) | state.active | state.resident)
     }
 
     fn mark(&mut self, vcpu: usize) {

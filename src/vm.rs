@@ -25,14 +25,14 @@ pub use summary::Summary;
 pub use vcpu::Vcpu;
 
 use devices::Outcome;
-use recall::{Recall, Recalls};
+use recall::Recalls;
 
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use core::{fmt, iter};
-use spin::mutex::TicketMutex;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::addr::{Ipa, IpaRange, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
@@ -53,10 +53,12 @@ use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
 use crate::traps;
-use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, MAX_VCPUS, Version};
+use crate::vgic::{ListRegister, MAX_VCPUS, Version};
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
+
+type Guard<'a> = SpinMutexGuard<'a, Devices>;
 
 /// What a VM asks of the machine besides [`Machine`].
 pub trait Host: Machine {
@@ -72,8 +74,8 @@ pub trait Host: Machine {
     /// Ticks of the counter per second; not 0.
     fn counter_hz(&mut self) -> u64;
 
-    /// Reads this CPU's first `count` list registers.
-    fn read_list(&mut self, registers: &mut [ListRegister; MAX_LIST_REGISTERS], count: usize);
+    /// This CPU's list register `n`.
+    fn list_register(&mut self, n: usize) -> ListRegister;
 
     /// Ends of interrupts that were in no list register, since the list registers were written last.
     fn ended_outside(&mut self) -> u32;
@@ -175,7 +177,9 @@ pub struct Vm {
     erratum_834220: bool,
     guest_errors_trap: bool,
     has_entropy: bool,
-    devices: TicketMutex<Devices>,
+    /// Not a lock that serves in order: where the CPUs are threads of an emulator, or of a hypervisor beneath, the next in line
+    /// may not be running, and everybody would wait for it.
+    devices: SpinMutex<Devices>,
     /// A copy of [`Devices::vcpus_to_plan`], for a look without the lock.
     to_plan: AtomicU64,
     /// Who is asked to leave its guest for another's access.
@@ -251,7 +255,7 @@ impl Vm {
         let stage2 = Stage2::new(m, ground.pool, shape, vmid, ground.features.coherence)
             .inspect_err(|OutOfPages| ground.vmids.give(vmid))
             .map_err(|OutOfPages| VmError::OutOfPages)?;
-        let gic_v3 = ground.gic == Version::V3;
+        let ids = IdTable::new(ground.ids, ground.gic == Version::V3, shape.ipa_bits);
         Ok(Self {
             name: config.name.clone(),
             memory: config.memory,
@@ -259,10 +263,10 @@ impl Vm {
             granule: config.granule,
             reboot: config.reboot,
             slots,
-            ids: IdTable::new(ground.ids, gic_v3, shape.ipa_bits),
+            traps: traps::at_reset(ground.features, ids.ctr().is_some()),
+            ids,
             stage2,
             vmids: ground.vmids.clone(),
-            traps: traps::at_reset(ground.features),
             loaded,
             gic: ground.gic,
             mitigations: ground.mitigations,
@@ -270,7 +274,7 @@ impl Vm {
             guest_errors_trap: ground.features.ras,
             has_entropy: ground.features.rng,
             to_plan: AtomicU64::new(devices.vcpus_to_plan()),
-            devices: TicketMutex::new(devices),
+            devices: SpinMutex::new(devices),
             recalls: Recalls::new(config.vcpus as usize),
             has_console: config.console,
             power: Power::new(config.vcpus as usize),
@@ -310,7 +314,7 @@ impl Vm {
     }
 
     /// Its devices, locked. Who changes them takes [`Vm::on_devices`].
-    pub fn devices(&self) -> spin::mutex::ticket::TicketMutexGuard<'_, Devices> {
+    pub fn devices(&self) -> SpinMutexGuard<'_, Devices> {
         self.devices.lock()
     }
 
@@ -327,36 +331,47 @@ impl Vm {
         host: &mut H,
         act: impl FnOnce(&mut Devices, &mut H) -> T,
     ) -> T {
-        let (result, _) = self.on_devices_asking(own, host, act, |_| 0);
+        let mut devices = self.devices.lock();
+        let result = act(&mut devices, host);
+        self.conclude(devices, own, host);
         result
     }
 
-    /// The same; `others` says from the result which vCPUs must be recalled because of it.
-    fn on_devices_asking<H: Host, T>(
-        &self,
-        own: usize,
-        host: &mut H,
-        act: impl FnOnce(&mut Devices, &mut H) -> T,
-        others: impl FnOnce(&T) -> u64,
-    ) -> (T, Option<Recall>) {
-        let mut devices = self.devices.lock();
-        let result = act(&mut devices, host);
-        let folded = devices.take_folded();
-        if folded != 0 {
-            self.recalls.note_folded(folded);
-        }
-        let others = others(&result);
-        let recall = (others != 0).then(|| self.recalls.ask(others));
-        let kicks = devices.take_kicks(own) & !others;
-        self.to_plan
-            .store(devices.vcpus_to_plan(), Ordering::Relaxed);
+    /// Publishes what an operation on the devices changed, frees them, and kicks whom it concerns.
+    #[inline]
+    fn conclude<H: Host>(&self, mut devices: Guard<'_>, own: usize, host: &mut H) {
+        let kicks = self.publish(&mut devices, own);
         drop(devices);
         if kicks != 0 {
             // `to_plan` before the look at who runs: [`Vm::needs_plan`] has them the other way round.
             fence(Ordering::SeqCst);
             host.kick(kicks);
         }
-        (result, recall)
+    }
+
+    /// Whom to kick, a bit each.
+    #[inline]
+    fn publish(&self, devices: &mut Devices, own: usize) -> u64 {
+        let folded = devices.take_folded();
+        if folded != 0 {
+            self.recalls.note_folded(folded);
+        }
+        self.to_plan
+            .store(devices.vcpus_to_plan(), Ordering::Relaxed);
+        devices.take_kicks(own)
+    }
+
+    /// The same, and waits until `others`, a bit each, have been out of their guests and folded in. `own` is.
+    #[cold]
+    fn recall<H: Host>(&self, mut devices: Guard<'_>, own: usize, others: u64, host: &mut H) {
+        let kicks = self.publish(&mut devices, own);
+        let recall = self.recalls.ask(others);
+        drop(devices);
+        fence(Ordering::SeqCst);
+        if kicks & !others != 0 {
+            host.kick(kicks & !others);
+        }
+        self.recalls.wait(own, &recall, |vcpus| host.kick(vcpus));
     }
 
     /// vCPU `index` was kicked and is out of its guest: if another asked for what it did there, that is folded in.
@@ -558,18 +573,12 @@ impl Vm {
         mut act: impl FnMut(&mut Devices, bool, &mut H) -> Outcome,
     ) {
         for has_recalled in [false, true] {
-            let (outcome, recall) = self.on_devices_asking(
-                own,
-                host,
-                |devices, host| act(devices, has_recalled, host),
-                |outcome| outcome.others(),
-            );
-            if let Some(recall) = recall {
-                fence(Ordering::SeqCst);
-                self.recalls.wait(own, &recall, |vcpus| host.kick(vcpus));
-            }
-            if let Outcome::Done(_) = outcome {
-                return;
+            let mut devices = self.devices.lock();
+            let outcome = act(&mut devices, has_recalled, host);
+            match outcome {
+                Outcome::Done(0) => return self.conclude(devices, own, host),
+                Outcome::Done(others) => return self.recall(devices, own, others, host),
+                Outcome::Recall(others) => self.recall(devices, own, others, host),
             }
         }
     }

@@ -9,6 +9,7 @@ mod clock;
 mod interrupts;
 mod memory;
 mod traps;
+mod vcpus;
 mod vectors;
 
 use runtime::gic::Gic;
@@ -23,7 +24,7 @@ const ROUNDS: u64 = 1024;
 type Measure = fn(Gic) -> Option<u64>;
 
 /// Each name with its measurement. Those that need fresh pages come first: nothing has touched them then.
-const NAMES: [(&str, Measure); 19] = [
+const NAMES: [(&str, Measure); 23] = [
     ("translation_4k", memory::translation_4k),
     ("translation_2m", memory::translation_2m),
     ("permission_write", memory::permission_write),
@@ -43,6 +44,10 @@ const NAMES: [(&str, Measure); 19] = [
     ("irq_ack_eoi", interrupts::irq_ack_eoi),
     ("sgi_self", interrupts::sgi_self),
     ("timer_set", interrupts::timer_set),
+    ("sgi", vcpus::sgi),
+    ("sgi_same_cpu", vcpus::sgi_same_cpu),
+    ("vcpu_switch", vcpus::vcpu_switch),
+    ("vcpu_switch_fp", vcpus::vcpu_switch_fp),
 ];
 
 fn bench() {

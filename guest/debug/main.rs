@@ -338,7 +338,7 @@ fn step_el1() {
 /// All CPUs at once, each with a breakpoint in its own function, calling all functions.
 fn everyone() {
     let cpu = smp::index();
-    for round in 0..ROUNDS {
+    for round in 0..smp::rounds(ROUNDS) {
         write_sysreg!("DBGBVR0_EL1", mine());
         write_sysreg!("DBGBCR0_EL1", BCR);
         GATE.wait(cpus());

@@ -18,23 +18,31 @@ const NONE_PENDING: u64 = 1023;
 /// A GICv2 CPU interface on list registers, for a guest that handles one interrupt at a time.
 #[derive(Default)]
 pub(super) struct CpuInterface {
+    vcpu: usize,
     registers: [ListRegister; MAX_LIST_REGISTERS],
     priority_mask: u64,
     is_enabled: bool,
 }
 
 impl CpuInterface {
+    pub(super) fn of(vcpu: usize) -> Self {
+        Self {
+            vcpu,
+            ..Self::default()
+        }
+    }
+
     /// The guest leaves for EL2, which folds its list registers back.
     pub(super) fn exit(&mut self, vgic: &mut Vgic) {
-        let loaded = vgic.loaded(0);
-        vgic.sync_from(0, &self.registers[..loaded]);
+        let loaded = vgic.loaded(self.vcpu);
+        vgic.sync_from(self.vcpu, &self.registers[..loaded]);
     }
 
     /// A read of GICC; the guest was entered just before.
     pub(super) fn read(&mut self, vgic: &mut Vgic, offset: u64) -> u64 {
         self.exit(vgic);
-        if vgic.needs_plan(0) {
-            vgic.plan(0, &mut self.registers, LIST_REGISTERS);
+        if vgic.needs_plan(self.vcpu) {
+            vgic.plan(self.vcpu, &mut self.registers, LIST_REGISTERS);
         }
         match offset {
             0x00 => u64::from(self.is_enabled),
@@ -105,10 +113,7 @@ fn gicv3() -> GicV3<'static> {
 }
 
 fn set_line(spi: u32, level: bool) {
-    with_board(|board| {
-        board.interface.exit(&mut board.vgic);
-        board.vgic.set_line(IntId::spi(spi), level);
-    });
+    with_board(|board| board.vgic.set_line(IntId::spi(spi), level));
 }
 
 #[test]
@@ -161,6 +166,63 @@ fn gicv2_driver_sends_sgis_to_itself_and_masks_by_priority() {
     let mut seen = Vec::new();
     while gic.handle_interrupt(InterruptGroup::Group0, |intid| seen.push(intid.raw_value())) {}
     assert_eq!(seen, [9, 3]);
+}
+
+/// What the vCPU is given until nothing is left.
+fn take_all(gic: &mut GicV2<'static>, vcpu: usize) -> Vec<u32> {
+    with_board(|board| board.vcpu = vcpu);
+    let mut seen = Vec::new();
+    while gic.handle_interrupt(InterruptGroup::Group0, |intid| seen.push(intid.raw_value())) {}
+    seen
+}
+
+#[test]
+fn gicv2_driver_sends_sgis_to_other_cpus() {
+    let mut gic = gicv2();
+    for vcpu in [1, 0] {
+        with_board(|board| board.vcpu = vcpu);
+        gic.setup();
+    }
+    let list = |target_list| SgiTarget::List {
+        target_list_filter: SgiTargetListFilter::CPUTargetList,
+        target_list,
+    };
+    let others = SgiTarget::List {
+        target_list_filter: SgiTargetListFilter::ForwardOthersOnly,
+        target_list: 0,
+    };
+    gic.send_sgi(arm_gic::IntId::sgi(1), list(0b10));
+    gic.send_sgi(arm_gic::IntId::sgi(2), list(0b11));
+    gic.send_sgi(arm_gic::IntId::sgi(3), others);
+    assert_eq!(take_all(&mut gic, 0), [2]);
+    assert_eq!(take_all(&mut gic, 1), [1, 2, 3]);
+    gic.send_sgi(arm_gic::IntId::sgi(4), others);
+    assert_eq!(take_all(&mut gic, 1), [0; 0], "not to itself");
+    assert_eq!(
+        take_all(&mut gic, 0),
+        [1 << 10 | 4],
+        "GICC_IAR as it stands: the source above the number"
+    );
+}
+
+#[test]
+fn gicv2_driver_sees_on_one_cpu_what_another_handles() {
+    let mut gic = gicv2();
+    gic.setup();
+    let uart = arm_gic::IntId::spi(1);
+    gic.enable_interrupt(uart, true).expect("it can be enabled");
+    with_board(|board| board.write(GICD_BASE + 0x821, faultline::device::Width::Byte, 1));
+    set_line(1, true);
+    gic.handle_interrupt(InterruptGroup::Group0, |_| {
+        set_line(1, false);
+        with_board(|board| {
+            board.vcpu = 1;
+            let word = faultline::device::Width::Word;
+            assert_eq!(board.read(GICD_BASE + 0x304, word), 1 << 1, "active");
+            board.vcpu = 0;
+        });
+    });
+    assert_eq!(take_all(&mut gic, 1), [0; 0]);
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn look() {
         CHECKS.fetch_add(1, Ordering::Relaxed);
     };
     check("at first");
-    for _ in 0..TURNS {
+    for _ in 0..smp::rounds(TURNS) {
         GATE.wait(cpus());
         check("taking turns");
         pause();

@@ -98,8 +98,8 @@ def in_guest():
     print("at the VA:", bytes(gdb.selected_inferior().read_memory(WINDOW, 16)).decode())
 
     # The guest at an address where EL2 has code that is broken on: it fetches zeroes there and goes to its own vector.
-    gdb.execute("faultline break mmio", to_string=True)
-    gdb.execute(f"set $pc = {target.symbol('faultline::vm::devices::Devices::access')}")
+    gdb.execute("faultline break inject", to_string=True)
+    gdb.execute(f"set $pc = {target.symbol('faultline::vm::Vm::inject')}")
     vector = target.need("VBAR") + 0x200
     gdb.execute(f"thbreak *{vector:#x}", to_string=True)
     go_on()

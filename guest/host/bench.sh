@@ -61,6 +61,8 @@ exits=hypercall,psci_call,id_register,mmio_read,mmio_write,uart_flag,uart_write,
 interrupts=timer_late,wfi_wake,irq_ack_eoi,sgi_self
 boot "$exits,$interrupts"
 boot_bare "$interrupts"
+boot sgi SMP=2 VCPUS=2
+boot translation_2m GRANULE=2m MEM=3G GUEST_MEM=2304M
 plugin=$(plugin_with "$folder/counts" histogram=on)
 boot "$faults" RIGHTS=lazy GRANULE=4k
 plugin=

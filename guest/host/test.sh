@@ -100,6 +100,11 @@ fi
 # The gate is the same every time; the whole matrix looks further, with a seed of its own that a failure prints.
 if [ "${1:-}" != all ]; then export PROPTEST_RNG_SEED=20261123; fi
 tests "on this machine" "$host" test -q --no-fail-fast
+# Every order of the lock-free steps: src/sync.rs. Another configuration of all crates, so a folder of its own.
+every_order() {
+    RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$PWD/target/loom" "$host" test -q --lib loom_
+}
+tests "every order (loom)" every_order
 if [ "${1:-}" = all ]; then
     tests "deliberate bugs" "$host" test -q --test mutants
     tests "the hardware model, longer" long_model

@@ -97,7 +97,7 @@ fn look() {
         );
     };
     GATE.wait(cpus());
-    for _ in 0..TURNS {
+    for _ in 0..smp::rounds(TURNS) {
         check("taking turns");
         // Where CPUs share a physical one, this hands it over.
         GATE.wait(cpus());

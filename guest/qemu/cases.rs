@@ -39,7 +39,7 @@ impl Machine<'_> {
 type Fits = fn(&Cpu) -> bool;
 
 /// Guests that pass or fail by themselves, on every machine and with both policies of rights.
-const MEMORY_GUESTS: [&str; 9] = [
+const MEMORY_GUESTS: [&str; 10] = [
     "founding_bug",
     "s1ptw",
     "page_crossing",
@@ -80,7 +80,9 @@ pub(crate) fn plan(lab: &Lab, everything: bool) -> Plan {
     // Longest first, so that the last ones to run are short.
     planner.linux();
     planner.tours();
+    planner.costs();
     planner.behaviours();
+    planner.crowds();
     planner.bare();
     planner.bad_ends();
     planner.console_and_resets();

@@ -31,6 +31,16 @@ const BAD_BUNDLES: &[(&str, &str, &str)] = &[
         r#"a { compatible = "xen,domain"; memory = <0 0x20000>; cpus = <1>; vpl011; };"#,
     ),
     (
+        "a domain with more IPA bits than any CPU has",
+        "its IPA space takes 52 bits",
+        r#"a { compatible = "xen,domain"; memory = <0 0x20000>; cpus = <1>; vpl011; faultline,ipa-bits = <52>; @guest@ };"#,
+    ),
+    (
+        "a domain with an IPA space too small for its memory",
+        "take",
+        r#"a { compatible = "xen,domain"; memory = <0 0x400000>; cpus = <1>; vpl011; faultline,ipa-bits = <32>; @guest@ };"#,
+    ),
+    (
         "a domain without memory",
         "memory",
         r#"a { compatible = "xen,domain"; cpus = <1>; vpl011; @guest@ };"#,

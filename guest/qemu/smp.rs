@@ -38,7 +38,6 @@ const fn on(vcpus: u32, pcpus: u32) -> Count {
     Count { vcpus, pcpus }
 }
 
-#[allow(dead_code, reason = "VMs have one vCPU yet")]
 impl<'a> Planner<'a> {
     /// The oracle: our guests on a machine without a hypervisor.
     pub(crate) fn bare(&mut self) {
@@ -85,6 +84,9 @@ impl<'a> Planner<'a> {
             .push_str(&format!(" {} on {}", count.vcpus, count.pcpus));
         if matches!(machine, Machine::Virt(..)) {
             case = case.with("SMP", count.pcpus.to_string());
+        }
+        if count.vcpus > count.pcpus {
+            case = case.with("APPEND", "crowded");
         }
         case.with("VCPUS", count.vcpus.to_string())
             .with("QEMU_ARGS", ONE_THREAD)
@@ -160,7 +162,7 @@ impl<'a> Planner<'a> {
         for count in [on(2, 2), on(3, 1)] {
             let mut case = self.crowd("timers", self.any(), count);
             case.name.push_str(" strict");
-            case = case.with("APPEND", "strict").with(
+            case = case.with("APPEND", "strict crowded").with(
                 "QEMU_ARGS",
                 "-accel tcg,thread=single -icount shift=0,sleep=off",
             );
@@ -188,7 +190,7 @@ impl<'a> Planner<'a> {
                         " {} by {by}",
                         how.split(' ').next().unwrap_or(how)
                     ));
-                    case = case.with("APPEND", format!("how={how} by={by}"));
+                    case = case.with("APPEND", format!("how={how} by={by} crowded"));
                     self.add(case.says(says).says("PASS smp_stop"));
                 }
             }

@@ -151,6 +151,16 @@ pub fn require(needed: usize) {
     }
 }
 
+/// How often to do what hands over from CPU to CPU: `times`, or a sixteenth where `crowded` on the command line says that
+/// there are fewer physical CPUs, and a hand-over may take a time slice (QEMU does not trap WFE).
+pub fn rounds(times: u64) -> u64 {
+    if fdt::has_word("crowded") {
+        times / 16
+    } else {
+        times
+    }
+}
+
 /// How many times CPU `n` has arrived in [`start`]'s body.
 pub fn arrivals(n: usize) -> u64 {
     ARRIVED[n].load(Ordering::Acquire)

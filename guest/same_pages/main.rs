@@ -19,7 +19,7 @@ runtime::guest!("same_pages", same_pages);
 /// CPUs that take part.
 const CPUS: usize = 4;
 /// Pages all CPUs touch, one after the other, and pages that each has for itself.
-const PAGES: u64 = 64;
+const MOST_PAGES: u64 = 64;
 const RET: u32 = 0xd65f_03c0;
 
 static GATE: Barrier = Barrier::new();
@@ -32,18 +32,21 @@ fn same_pages() {
     smp::start_others(cpus(), smp::serve);
     // The others' stacks and this code, once, before anything is counted.
     for action in [write_same, write_own, read_then_write, execute_same] {
-        BASE.store(pages::fresh_run(PAGES * cpus() as u64), Ordering::Release);
+        BASE.store(
+            pages::fresh_run(touched() * cpus() as u64),
+            Ordering::Release,
+        );
         smp::on_all(cpus(), action);
     }
-    each("written by all at once", write_same, PAGES, |base| {
-        check_sums(base, PAGES)
+    each("written by all at once", write_same, touched(), |base| {
+        check_sums(base, touched())
     });
-    let own = PAGES * cpus() as u64;
+    let own = touched() * cpus() as u64;
     each("written by one each", write_own, own, |base| {
         for page in 0..own {
             check_eq!(
                 mmio::read64(base + page * PAGE),
-                page / PAGES + 1,
+                page / touched() + 1,
                 "page {page} of one CPU"
             );
         }
@@ -51,12 +54,21 @@ fn same_pages() {
     each(
         "read, then written by all",
         read_then_write,
-        PAGES,
+        touched(),
         |base| {
-            check_sums(base, PAGES);
+            check_sums(base, touched());
         },
     );
-    each("written and executed by all", execute_same, PAGES, |_| {});
+    each(
+        "written and executed by all",
+        execute_same,
+        touched(),
+        |_| {},
+    );
+}
+
+fn touched() -> u64 {
+    smp::rounds(MOST_PAGES)
 }
 
 fn cpus() -> usize {
@@ -65,7 +77,7 @@ fn cpus() -> usize {
 
 /// Has all CPUs do `action` on fresh pages; `expected` pages are touched in all.
 fn each(what: &str, action: fn(), expected: u64, check: impl Fn(u64)) {
-    let base = pages::fresh_run(PAGES * cpus() as u64);
+    let base = pages::fresh_run(touched() * cpus() as u64);
     BASE.store(base, Ordering::Release);
     let ((), cost) = counted(|| smp::on_all(cpus(), action));
     check(base);
@@ -113,7 +125,7 @@ fn add(address: u64, value: u64) {
 
 /// All CPUs add to one number per page, all at the same page at the same time.
 fn write_same() {
-    for page in 0..PAGES {
+    for page in 0..touched() {
         GATE.wait(cpus());
         add(base() + page * PAGE, 1 << (8 * smp::index()));
     }
@@ -132,9 +144,9 @@ fn check_sums(base: u64, pages: u64) {
 }
 
 fn write_own() {
-    let own = base() + smp::index() as u64 * PAGES * PAGE;
+    let own = base() + smp::index() as u64 * touched() * PAGE;
     GATE.wait(cpus());
-    for page in 0..PAGES {
+    for page in 0..touched() {
         mmio::write64(own + page * PAGE, smp::index() as u64 + 1);
     }
     GATE.wait(cpus());
@@ -142,7 +154,7 @@ fn write_own() {
 
 /// A read maps; then all CPUs want to write.
 fn read_then_write() {
-    for page in 0..PAGES {
+    for page in 0..touched() {
         let address = base() + page * PAGE;
         GATE.wait(cpus());
         mmio::read64(address + 8);
@@ -154,7 +166,7 @@ fn read_then_write() {
 
 /// One CPU writes code, all run it.
 fn execute_same() {
-    for page in 0..PAGES {
+    for page in 0..touched() {
         let address = base() + page * PAGE;
         let writer = page as usize % cpus();
         if smp::index() == writer {

@@ -76,7 +76,7 @@ fn execute(round: u64) {
 /// Each CPU in turn writes; all run it.
 fn versions(publish: impl Fn(u64)) {
     let write_at = WRITE_AT.load(Ordering::Acquire);
-    for round in 0..ROUNDS {
+    for round in 0..smp::rounds(ROUNDS) {
         if round as usize % cpus() == smp::index() {
             mmio::write32(write_at, version(round));
             publish(PAGE_AT.load(Ordering::Acquire));

@@ -207,7 +207,7 @@ fn race(who: u64) {
 }
 
 fn racer() {
-    for _ in 0..RACES {
+    for _ in 0..smp::rounds(RACES) + 2 {
         race(1);
     }
 }
@@ -216,7 +216,7 @@ fn racer() {
 fn races() {
     smp::start(1, racer);
     let mut won = [0; 2];
-    for round in 0..RACES {
+    for round in 0..smp::rounds(RACES) + 2 {
         smp::prepare(2, stay);
         STAY.store(1 << 2, Ordering::Release);
         let before = smp::arrivals(2);

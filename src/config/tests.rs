@@ -357,6 +357,19 @@ fn every_granule_has_its_word() {
 }
 
 #[test]
+fn the_ipa_space_is_the_smallest_that_fits_unless_it_is_said() {
+    let said = domain_with(
+        &[("faultline,ipa-bits", &[0, 0, 0, 44])],
+        std::vec![kernel()],
+    );
+    assert_eq!(read(&said).unwrap().domains[0].ipa_bits, Some(44));
+    let unsaid = domain_with(&[], std::vec![kernel()]);
+    assert_eq!(read(&unsaid).unwrap().domains[0].ipa_bits, None);
+    let text = domain_with(&[("faultline,ipa-bits", b"large\0")], std::vec![kernel()]);
+    assert!(read(&text).is_err());
+}
+
+#[test]
 fn more_than_one_vm_is_refused_however_they_are_described() {
     let vm = |name| node(name, &[DOMAIN, MEMORY, CONSOLE], std::vec![kernel()]);
     let two = blob(node("chosen", &[], std::vec![vm("one"), vm("two")]));

@@ -27,6 +27,7 @@ use super::machine::{Cpu, identity};
 use super::power::{self, refuse};
 use super::refuse::{code, early_console};
 use super::shared::Shared;
+use super::smp::Arrival;
 use super::sysreg::RNDR;
 use super::{el3, exception, heap, ids, smp};
 
@@ -94,12 +95,26 @@ pub(super) fn boot(x0: Pa) -> Machine {
     );
     let mut cpu = Cpu::new(0, &features, gic.clone());
     let cpus = smp::start_all(&board, &stacks, &gic, sources, &mut cpu);
+    let alone = features;
+    for other in &cpus {
+        features = features.and(&other.features);
+    }
+    if features.pa_bits < alone.pa_bits || features.vmid_bits < alone.vmid_bits {
+        log!(
+            "",
+            "all have {} bits of PA and {} of VMID",
+            features.pa_bits,
+            features.vmid_bits
+        );
+    }
     let clock = clock(&board, &options);
     let seed = seed(&board, &options, blob, &features);
+    let (all, ids, mitigations) = in_common(&cpus);
+    features = all;
     // A run that is to be like another offers guests no randomness of its own.
     features.rng &= options.seed.is_none();
     Machine {
-        ids: ids::raw(),
+        ids,
         vmids: Arc::new(Vmids::new(&features)),
         shared: Shared::publish(pool, features, sources, cpus),
         cpu,
@@ -112,8 +127,37 @@ pub(super) fn boot(x0: Pa) -> Machine {
         clock,
         seed,
         crash: options.crash,
-        mitigations: Mitigations::new(features.midr, features.pfr0),
+        mitigations,
     }
+}
+
+/// What holds on all CPUs, for guests may run on any: what they can do, what their ID registers say, what is known of their
+/// weaknesses. Who the CPU is comes from the first.
+fn in_common(cpus: &[&Arrival]) -> (Features, RawIds, Mitigations) {
+    let of = |cpu: &Arrival| {
+        let known = Mitigations::new(cpu.features.midr, cpu.features.pfr0);
+        (cpu.features, cpu.ids.clone(), known)
+    };
+    let each = cpus.iter().map(|cpu| of(cpu));
+    let all = each.reduce(|(features, ids, known), (its, its_ids, its_known)| {
+        (features.and(&its), ids.and(&its_ids), known.and(its_known))
+    });
+    if let [first, others @ ..] = cpus
+        && let Some(other) = others
+            .iter()
+            .find(|other| other.features.midr != first.features.midr)
+    {
+        log!(
+            "cpus",
+            "{} and {}: guests are told of the first, and see what all have",
+            Midr(first.features.midr),
+            Midr(other.features.midr)
+        );
+    }
+    all.unwrap_or_else(|| {
+        let this = ids::features();
+        (this, ids::raw(), Mitigations::new(this.midr, this.pfr0))
+    })
 }
 
 /// The tree firmware passed, or one that lies where QEMU puts it.

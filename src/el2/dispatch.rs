@@ -8,8 +8,9 @@ use alloc::sync::{Arc, Weak};
 
 use aarch64_cpu::registers::CNTFRQ_EL0;
 use faultline::exit::{Exit, Vector};
+use faultline::fault::Stop;
 use faultline::stage2::clean;
-use faultline::vm::{Next, PHYSICAL_TIMER, VIRTUAL_TIMER};
+use faultline::vm::{End, Next, PHYSICAL_TIMER, VIRTUAL_TIMER, Vm};
 use tock_registers::interfaces::Readable;
 
 use super::console::log;
@@ -169,6 +170,8 @@ fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut
         if cpu.slice_is_over {
             return Left::Yielded;
         }
+        // Nobody kicks a pCPU that made a vCPU ready for itself.
+        share(shared, cpu, false);
         interrupts::write_list(&vm.vm, &run.vcpu, cpu);
         let (vector, syndrome) = percpu::enter(cpu.number, &mut run.vcpu.registers);
         let next = if vector == 0 && vm.vm.quick_access(&mut run.vcpu, &syndrome, cpu) {
@@ -197,6 +200,11 @@ fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut
             Next::Yield => {}
             Next::Off => return Left::Off,
             Next::End(end) => {
+                if let End::Stopped(why) = end
+                    && !vm.ends()
+                {
+                    report_stop(&vm.vm, why);
+                }
                 vm.end_with(end, shared, cpu);
                 return Left::Gone;
             }
@@ -256,4 +264,10 @@ fn tell_where(vm: &VmRun, run: &VcpuRun, cpu: &Cpu) {
         registers.x[30],
         run.vcpu.counters.exits.total()
     );
+}
+
+/// A function of its own, for `faultline break stop` (gdb).
+#[inline(never)]
+fn report_stop(vm: &Vm, why: Stop) {
+    log!("vm", "'{}' stopped: {why}", vm.name());
 }

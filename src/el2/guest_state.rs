@@ -1,22 +1,29 @@
 //! What traps, and the shape of stage 2: the control registers that are EL2's own. And the state of a pCPU without a vCPU.
 
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::{CNTHCTL_EL2, HCR_EL2, MIDR_EL1, VTCR_EL2, VTTBR_EL2};
+use aarch64_cpu::registers::{CNTHCTL_EL2, HCR_EL2, VTCR_EL2, VTTBR_EL2};
 use faultline::features::Features;
 use faultline::stage2::Stage2;
 use faultline::traps;
 use faultline::vm::Vcpu;
-use tock_registers::interfaces::{Readable, Writeable};
+use tock_registers::interfaces::Writeable;
 
 use super::context;
+use super::ids;
 use super::machine::Cpu;
 use super::sysreg::{
     CPTR_EL2, HCRX_EL2, HDFGRTR_EL2, HDFGWTR_EL2, HFGITR_EL2, HFGRTR_EL2, HFGWTR_EL2, HSTR_EL2,
     MDCR_EL2, PMCR_EL0, VPIDR_EL2,
 };
 
-/// Sets what traps on this pCPU whichever vCPU runs. Once, before any does.
-pub(super) fn set_traps(features: &Features, cpu: &mut Cpu) {
+/// Sets what traps on this pCPU whichever vCPU runs. Once, before any does. What there is to trap is this CPU's matter; what is
+/// promised to guests, `all`'s.
+pub(super) fn set_traps(all: &Features, cpu: &mut Cpu) {
+    let features = &Features {
+        coherence: all.coherence,
+        ras: all.ras,
+        ..ids::features()
+    };
     CPTR_EL2.set(traps::value(traps::CPTR_EL2, features));
     HSTR_EL2.set(traps::value(traps::HSTR_EL2, features));
     CNTHCTL_EL2.set(traps::value(traps::CNTHCTL_EL2, features));
@@ -38,7 +45,7 @@ pub(super) fn set_traps(features: &Features, cpu: &mut Cpu) {
         HDFGRTR_EL2.set(value);
         HDFGWTR_EL2.set(value);
     }
-    VPIDR_EL2.set(MIDR_EL1.get());
+    VPIDR_EL2.set(all.midr);
     cpu.hcr = traps::value(traps::HCR_EL2, features);
     HCR_EL2.set(cpu.hcr);
     barrier::isb(barrier::SY);

@@ -4,7 +4,7 @@ use core::fmt;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
 use faultline::addr::{Ipa, Pa};
-use faultline::vgic::{ListRegister, MAX_LIST_REGISTERS};
+use faultline::vgic::ListRegister;
 use faultline::vm::Host;
 use tock_registers::interfaces::Readable;
 
@@ -52,8 +52,8 @@ impl Host for Cpu {
         CNTFRQ_EL0.get()
     }
 
-    fn read_list(&mut self, registers: &mut [ListRegister; MAX_LIST_REGISTERS], count: usize) {
-        self.gic.read_list(registers, count);
+    fn list_register(&mut self, n: usize) -> ListRegister {
+        self.gic.list_register(n)
     }
 
     fn ended_outside(&mut self) -> u32 {

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
 use faultline::addr::{PAGE_SIZE, Size};
 use faultline::config::RebootPolicy;
-use faultline::fault::{RightsPolicy, Stop};
+use faultline::fault::RightsPolicy;
 use faultline::guest_tree::{self, GicVersion, GuestTree};
 use faultline::options::Crash;
 use faultline::page_pool::Account;
@@ -230,15 +230,10 @@ fn report(vm: &Vm, end: End, milliseconds: u64) {
         End::Reset => log!("vm", "'{}' asks for a reset", vm.name()),
         End::Exit(0) => log!("vm", "'{}' is done and content", vm.name()),
         End::Exit(code) => log!("vm", "'{}' reports failure: code {code}", vm.name()),
-        End::Stopped(why) => report_stop(vm, why),
+        // Said when it happened, its vCPU still there.
+        End::Stopped(_) => {}
     }
     console::print(format_args!("{}", Summary { vm, milliseconds }));
-}
-
-/// A function of its own, for `faultline break stop` (gdb).
-#[inline(never)]
-fn report_stop(vm: &Vm, why: Stop) {
-    log!("vm", "'{}' stopped: {why}", vm.name());
 }
 
 /// Every page the VM took came back.

@@ -14,7 +14,9 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, MPIDR_EL1, TCR_EL2, TTBR0_EL2};
 use faultline::addr::{Pa, PaRange};
 use faultline::board::{Board, Conduit, Cpu as BoardCpu, EnableMethod, Mpidr};
+use faultline::features::Features;
 use faultline::machine::{Dc, MAX_CPUS, Machine as _};
+use faultline::sysreg::id::RawIds;
 use spin::Once;
 use tock_registers::interfaces::Readable;
 
@@ -30,15 +32,24 @@ const STACK_SLOT: u64 = 0x2_0000;
 
 /// What a CPU has, and how it is called.
 pub(super) struct Arrival {
+    /// What it can do.
+    pub(super) features: Features,
+    /// Its ID registers.
+    pub(super) ids: RawIds,
     /// How the interrupt controller names it.
     pub(super) gic_target: u64,
+    /// What it can do.
+    pub(super) features: Features,
 }
 
 impl Arrival {
     /// The CPU that calls this.
     pub(super) fn of_this_cpu(gic: &Gic) -> Self {
         Self {
+            features: ids::features(),
+            ids: ids::raw(),
             gic_target: gic.target(),
+            features: ids::features(),
         }
     }
 }
@@ -254,7 +265,7 @@ pub(super) extern "C" fn secondary(ticket: usize) -> ! {
     };
     reception.sources.enable_private(&gic);
     let arrival = Arrival::of_this_cpu(&gic);
-    let cpu = Cpu::new(number, &ids::features(), gic);
+    let cpu = Cpu::new(number, &arrival.features, gic);
     NEXT.store(number + 1, Ordering::Relaxed);
     ARRIVALS[number].call_once(|| arrival);
     run::secondary(cpu)

@@ -100,3 +100,39 @@ fn cpus_have_names() {
         "CPU with MIDR 0x610f0000"
     );
 }
+
+/// A big.LITTLE machine: a Cortex-A53 beside a CPU that has everything.
+#[test]
+fn what_all_cpus_have_is_what_the_least_of_them_has() {
+    let little = Features::new(&IdRegisters {
+        ctr: 0x8444_8004,
+        clidr: 0x0a20_0023,
+        mmfr0: 2,
+        midr: 0x410f_d034,
+        ..IdRegisters::default()
+    });
+    let big = Features::new(&IdRegisters {
+        // DIC, IDC, PIPT, lines of 64 bytes.
+        ctr: 0xb444_c004,
+        mmfr0: 6,
+        mmfr1: 2 | 2 << 4 | 1 << 28,
+        mmfr2: 1 << 40 | 1 << 48 | 2 << 52,
+        isar0: 2 << 56,
+        midr: 0x410f_d490,
+        ..IdRegisters::default()
+    });
+    for both in [little.and(&big), big.and(&little)] {
+        assert_eq!((both.pa_bits, both.vmid_bits), (40, 8));
+        assert_eq!(both.coherence, little.coherence);
+        assert_eq!(both.mmu(), Mmu::default());
+        assert_eq!((both.xnx, both.bbm), (false, 0));
+    }
+    assert_eq!(big.and(&big), big);
+    // Where one CPU sets access flags wrongly, none does.
+    let ampere = Features {
+        midr: 0xc00f_ac30,
+        ..big
+    };
+    assert!(big.mmu().dirty_state);
+    assert!(!big.and(&ampere).mmu().access_flag);
+}

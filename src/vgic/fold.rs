@@ -4,6 +4,8 @@
 //! gone was acknowledged, an active one that is gone was deactivated. So folding back is idempotent, and a change that a
 //! register access made to the model meanwhile is not undone by it.
 
+use core::borrow::Borrow;
+
 use super::plan::Slot;
 use super::{BankId, IntId, ListRegister, Place, State, Vgic, bits};
 
@@ -28,12 +30,19 @@ impl Vgic {
     /// Folds in what the guest did to its list registers: `hardware` is what they hold now, in order.
     ///
     /// To be called before any other operation for `vcpu` after it left its guest; calling it again changes nothing.
-    pub fn sync_from(&mut self, vcpu: usize, hardware: &[ListRegister]) {
-        for (index, now) in hardware.iter().enumerate().take(self.loaded(vcpu)) {
-            let slot = self.vcpus[vcpu].slots[index];
-            if now.state != slot.seen {
-                self.vcpus[vcpu].slots[index].seen = now.state;
-                self.fold(vcpu, slot, now.state);
+    pub fn sync_from(
+        &mut self,
+        vcpu: usize,
+        hardware: impl IntoIterator<Item: Borrow<ListRegister>>,
+    ) {
+        let loaded = self.loaded(vcpu);
+        for (index, now) in hardware.into_iter().take(loaded).enumerate() {
+            let now = now.borrow().state;
+            let slot = &mut self.vcpus[vcpu].slots[index];
+            if now != slot.seen {
+                let before = *slot;
+                slot.seen = now;
+                self.fold(vcpu, before, now);
             }
         }
     }

@@ -84,7 +84,8 @@ impl Plan {
 }
 
 impl Vgic {
-    /// Fills `registers` with what `vcpu`'s list registers shall hold, of which the hardware has `count`.
+    /// Fills `registers`, as many as are to be written ([`Plan::write`]), with what `vcpu`'s list registers shall hold, of
+    /// which the hardware has `count`.
     ///
     /// [`Vgic::sync_from`] must have been called since the guest last ran. Afterwards [`Vgic::needs_plan`] is false.
     pub fn plan(
@@ -93,28 +94,32 @@ impl Vgic {
         registers: &mut [ListRegister; MAX_LIST_REGISTERS],
         count: usize,
     ) -> Plan {
-        registers.fill(ListRegister::default());
         if vcpu >= self.vcpus.len() {
             return Plan::default();
         }
         let before = self.vcpus[vcpu].slot_count;
         self.take_back(vcpu);
         let selection = self.select(vcpu, count.min(MAX_LIST_REGISTERS));
+        let used = selection.chosen().len();
         for (index, candidate) in selection.chosen().iter().enumerate() {
-            registers[index] = self.load(vcpu, index, candidate.place);
+            if let Some(place) = self.place(vcpu, candidate.intid()) {
+                registers[index] = self.load(vcpu, index, place);
+            }
         }
+        let write = used.max(before);
+        registers[used..write].fill(ListRegister::default());
         let has_leftovers = selection.left_pending > 0 || selection.left_active;
         let interface = &mut self.vcpus[vcpu];
-        interface.slot_count = selection.chosen().len();
+        interface.slot_count = used;
         interface.has_leftovers = has_leftovers;
         interface.left_active = selection.left_active;
         interface.retired = 0;
         self.dirty &= !(1 << vcpu);
         Plan {
-            used: selection.chosen().len(),
-            write: selection.chosen().len().max(before),
+            used,
+            write,
             // With fewer than two in use it would be raised at once.
-            underflow: selection.left_active && selection.chosen().len() >= 2,
+            underflow: selection.left_active && used >= 2,
             no_pending: selection.left_pending > 0,
             entry_not_present: selection.left_active,
             // Any vCPU may deactivate an SPI, and hardware knows this vCPU's list registers only.
@@ -166,11 +171,12 @@ impl Vgic {
             for bit in bits(state.deliverable(self.groups) | state.active) {
                 let place = Place { bank, bit };
                 if self.holder(place) == Some(vcpu) {
-                    selection.offer(Candidate {
-                        place,
-                        priority: self.priority(place),
-                        is_active: state.active & place.mask() != 0,
-                    });
+                    let is_active = state.active & place.mask() != 0;
+                    selection.offer(Candidate::new(
+                        place.intid(),
+                        self.priority(place),
+                        is_active,
+                    ));
                 }
             }
         }

@@ -7,6 +7,7 @@ mod hostile;
 mod linux;
 mod list_register;
 mod model;
+mod race;
 mod registers;
 
 use super::{Affinity, Version, Vgic};

@@ -61,15 +61,6 @@ pub(super) enum Outcome {
     Recall(u64),
 }
 
-impl Outcome {
-    /// The vCPUs to recall, a bit each.
-    pub(super) const fn others(self) -> u64 {
-        match self {
-            Self::Done(others) | Self::Recall(others) => others,
-        }
-    }
-}
-
 /// Time of day at a moment of the counter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Clock {

@@ -5,6 +5,7 @@ mod calls;
 mod devices;
 mod mmio;
 mod quick;
+mod registers;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -51,8 +52,8 @@ impl Host for Recorder {
         HZ
     }
 
-    fn read_list(&mut self, registers: &mut [ListRegister; MAX_LIST_REGISTERS], count: usize) {
-        registers[..count].copy_from_slice(&self.host.list[..count]);
+    fn list_register(&mut self, n: usize) -> ListRegister {
+        self.host.list[n]
     }
 
     fn ended_outside(&mut self) -> u32 {

@@ -156,17 +156,11 @@ impl Gic {
         count.min(MAX_LIST_REGISTERS)
     }
 
-    /// Reads the first `count` list registers.
-    pub(in crate::el2) fn read_list(
-        &self,
-        registers: &mut [ListRegister; MAX_LIST_REGISTERS],
-        count: usize,
-    ) {
-        for (n, register) in registers.iter_mut().enumerate().take(count) {
-            *register = match self {
-                Self::V2(gic) => ListRegister::from_gich(gic.list_register(n)),
-                Self::V3(gic) => ListRegister::from_ich(gic.list_register(n)),
-            };
+    /// List register `n`.
+    pub(in crate::el2) fn list_register(&self, n: usize) -> ListRegister {
+        match self {
+            Self::V2(gic) => ListRegister::from_gich(gic.list_register(n)),
+            Self::V3(gic) => ListRegister::from_ich(gic.list_register(n)),
         }
     }
 

@@ -54,7 +54,7 @@ type Work = fn(&World, usize) -> Vec<OwnedPage>;
 /// Runs `other` on pCPU 1 and `own` on pCPU 0 of a machine with `pages` pages, which all are taken at the end, once each.
 fn explore(pages: usize, own: Work, other: Work, taken: usize) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(2);
+    model.preemption_bound = Some(3);
     model.check(move || {
         let world = World::new(pages);
         let theirs = {

@@ -151,7 +151,7 @@ mod interleaved {
     #[test]
     fn loom_two_vms_race_into_a_new_generation() {
         let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(2);
+        model.preemption_bound = Some(3);
         model.check(|| {
             let world = Arc::new(World {
                 vmids: Vmids::with_bits(2),

@@ -4,27 +4,26 @@
 //! any, even when acknowledged ones could fill them all: a guest that splits priority drop from deactivation has many of
 //! those and still wants its next interrupt.
 
-use super::Slot;
-use crate::vgic::{MAX_LIST_REGISTERS, Place};
+use crate::vgic::{IntId, MAX_LIST_REGISTERS};
 
-/// An interrupt that wants a list register.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Candidate {
-    pub(super) place: Place,
-    pub(super) priority: u8,
-    pub(super) is_active: bool,
-}
+/// An interrupt that wants a list register, as its rank: priority, active before pending, INTID. Smaller is more urgent.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Candidate(u32);
+
+const PENDING: u32 = 1 << 16;
 
 impl Candidate {
-    const NONE: Self = Self {
-        place: Slot::FREE.place,
-        priority: 0,
-        is_active: false,
-    };
+    pub(super) const fn new(intid: IntId, priority: u8, is_active: bool) -> Self {
+        let pending = if is_active { 0 } else { PENDING };
+        Self((priority as u32) << 24 | pending | intid.raw() & 0xffff)
+    }
 
-    /// Smaller is more urgent.
-    const fn rank(&self) -> (u8, bool, u32) {
-        (self.priority, !self.is_active, self.place.intid().raw())
+    pub(super) const fn intid(self) -> IntId {
+        IntId::new(self.0 & 0xffff)
+    }
+
+    const fn is_active(self) -> bool {
+        self.0 & PENDING == 0
     }
 }
 
@@ -44,7 +43,7 @@ impl Selection {
     /// For `capacity` list registers, at most [`MAX_LIST_REGISTERS`].
     pub(super) const fn new(capacity: usize) -> Self {
         Self {
-            chosen: [Candidate::NONE; MAX_LIST_REGISTERS],
+            chosen: [Candidate(0); MAX_LIST_REGISTERS],
             len: 0,
             capacity,
             left_pending: 0,
@@ -61,7 +60,9 @@ impl Selection {
     pub(super) fn offer(&mut self, candidate: Candidate) {
         let position = self
             .chosen()
-            .partition_point(|other| other.rank() < candidate.rank());
+            .iter()
+            .position(|other| candidate < *other)
+            .unwrap_or(self.len);
         if position >= self.capacity {
             self.leave(candidate);
             return;
@@ -76,15 +77,12 @@ impl Selection {
     }
 
     fn leave(&mut self, candidate: Candidate) {
-        if candidate.is_active {
+        if candidate.is_active() {
             self.left_active = true;
             return;
         }
         self.left_pending += 1;
-        if self
-            .best_left_pending
-            .is_none_or(|best| candidate.rank() < best.rank())
-        {
+        if self.best_left_pending.is_none_or(|best| candidate < best) {
             self.best_left_pending = Some(candidate);
         }
     }
@@ -92,7 +90,7 @@ impl Selection {
     /// Gives the last place to the most urgent pending interrupt when only active ones were chosen.
     pub(super) fn keep_one_pending(&mut self) {
         if let Some(best) = self.best_left_pending
-            && self.chosen().iter().all(|candidate| candidate.is_active)
+            && self.chosen().iter().all(|candidate| candidate.is_active())
             && let Some(last) = self.len.checked_sub(1)
         {
             self.left_active = true;

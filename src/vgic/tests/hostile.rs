@@ -1,7 +1,7 @@
 //! Anything, in any order.
 
 use crate::device::Width;
-use crate::vgic::{Affinity, IntId, ListRegister, MAX_LIST_REGISTERS, Version, Vgic};
+use crate::vgic::{Affinity, CpuInterface, IntId, ListRegister, MAX_LIST_REGISTERS, Version, Vgic};
 use proptest::prelude::*;
 
 /// What a hostile guest, and a confused EL2, may do in any order.
@@ -19,6 +19,7 @@ enum Act {
     Retire(u32),
     Sync(Vec<u64>),
     Plan(usize),
+    Leave,
 }
 
 fn acts() -> impl Strategy<Value = Vec<(usize, Act)>> {
@@ -43,6 +44,7 @@ fn acts() -> impl Strategy<Value = Vec<(usize, Act)>> {
         any::<u32>().prop_map(Act::Retire),
         prop::collection::vec(any::<u64>(), 0..20).prop_map(Act::Sync),
         (0usize..20).prop_map(Act::Plan),
+        Just(Act::Leave),
     ];
     prop::collection::vec((0usize..4, act), 0..150)
 }
@@ -59,9 +61,18 @@ proptest! {
                     let width = Width::from_sas(sas);
                     prop_assert_eq!(vgic.read_distributor(vcpu, offset, width) & !width.mask(), 0);
                 }
-                Act::Write(offset, sas, value) => vgic.write_distributor(vcpu, offset, Width::from_sas(sas), value),
+                Act::Write(offset, sas, value) => {
+                    if let Some(access) = vgic.distributor(vcpu, offset, Width::from_sas(sas)) {
+                        let named = vgic.depends_on(access, Some(value)) | vgic.holders(access, value);
+                        prop_assert!(named < 1 << vcpus);
+                        vgic.write(access, value);
+                    }
+                }
                 Act::ReadRedistributor(offset, sas) => {
                     let width = Width::from_sas(sas);
+                    if let Some(access) = vgic.redistributor(offset, width) {
+                        prop_assert!(vgic.depends_on(access, None) < 1 << vcpus);
+                    }
                     prop_assert_eq!(vgic.read_redistributor(offset, width) & !width.mask(), 0);
                 }
                 Act::WriteRedistributor(offset, sas, value) => {
@@ -77,7 +88,14 @@ proptest! {
                 Act::Hardware(intid, pintid) => {
                     let _ = vgic.hardware_interrupt(vcpu, IntId::new(intid), IntId::new(pintid));
                 }
-                Act::Deactivate(intid) => vgic.deactivate(vcpu, IntId::new(intid)),
+                Act::Deactivate(intid) => {
+                    if let Some(access) = vgic.deactivation(vcpu) {
+                        let value = u64::from(intid);
+                        prop_assert!(vgic.depends_on(access, Some(value)) < 1 << vcpus);
+                        vgic.write(access, value);
+                    }
+                }
+                Act::Leave => vgic.unload(vcpu),
                 Act::Retire(count) => vgic.retire(vcpu, count),
                 Act::Sync(raw) => {
                     let registers: Vec<_> = raw.iter().map(|raw| ListRegister::from_ich(*raw)).collect();
@@ -92,6 +110,7 @@ proptest! {
             }
             prop_assert!(vgic.vcpus_to_plan() < 1 << vcpus);
             let _ = vgic.highest_pending(vcpu);
+            let _ = vgic.is_signalled(vcpu, &CpuInterface::default());
             vgic.unlink(if spis % 7 == 0 { vcpu } else { 9 });
             let owed = std::iter::from_fn(|| vgic.take_deactivation(vcpu)).take(33).count();
             prop_assert!(owed <= 16, "one per PPI at most");

@@ -102,11 +102,8 @@ impl Devices {
     pub fn fold_in<H: Host>(&mut self, vcpu: usize, host: &mut H) {
         self.folded |= bit(vcpu);
         let loaded = self.vgic.loaded(vcpu);
-        if loaded != 0 {
-            let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
-            host.read_list(&mut registers, loaded);
-            self.vgic.sync_from(vcpu, &registers);
-        }
+        self.vgic
+            .sync_from(vcpu, (0..loaded).map(|n| host.list_register(n)));
         if self.vgic.has_active_outside(vcpu) {
             let ended = host.ended_outside();
             self.vgic.retire(vcpu, ended);

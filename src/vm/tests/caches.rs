@@ -206,7 +206,7 @@ fn where_stage_2_forces_write_back_nothing_traps() {
         mmfr2: 1 << 40,
         ..crate::features::IdRegisters::default()
     });
-    assert_eq!(crate::traps::at_reset(&features), 0);
+    assert_eq!(crate::traps::at_reset(&features, false), 0);
     let hcr = crate::traps::value(crate::traps::HCR_EL2, &features);
     assert_eq!(hcr & (HCR_EL2_TVM | 1 << 22), 0);
 }

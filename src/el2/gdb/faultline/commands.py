@@ -228,7 +228,7 @@ Stage 1 as the guest has it now, then stage 2; permissions are not looked at."""
 def break_(given):
     """Break once on the next event of a kind: faultline break KIND [IPA]
 
-  translation  a page is about to be mapped         mmio    a device is about to answer
+  translation  a page is about to be mapped         mmio    a device answers an access
   permission   a leaf is about to be relaxed        inject  the guest is about to take an exception
   window       a hardware window is to be mapped    stop    the hypervisor stopped the VM
   exit, enter  the guest was left, is entered

@@ -5,15 +5,15 @@ of them, in the way the hypervisor itself asks (src/fault/ipa.rs).
 """
 import gdb
 
-from . import stage1, stage2, syndrome, target
+from . import record, stage1, stage2, syndrome, target
 
 KINDS = {
     "translation": ("faultline::fault::translation::resolve", "about to map a page where the walk found none"),
     "permission": ("faultline::fault::permission::resolve", "about to relax a leaf that has too few rights"),
     "window": ("faultline::fault::translation::map_window", "about to map a page of a hardware window"),
-    "mmio": ("faultline::vm::devices::Devices::access", "about to have a device answer an access"),
+    "mmio": ("guest_exit", "the guest was left at an access that a device answers; its registers are still in the CPU's"),
     "inject": ("faultline::vm::Vm::inject", "about to make the guest take an exception"),
-    "stop": ("faultline::el2::run::report_stop", "the hypervisor stopped the VM, and is about to say why"),
+    "stop": ("faultline::el2::dispatch::report_stop", "the hypervisor stopped the VM, and is about to say why"),
     "exit": ("guest_exit", "the guest was left; its registers are still in the CPU's"),
     "enter": ("enter_guest", "about to enter the guest"),
 }
@@ -26,13 +26,15 @@ class Once(gdb.Breakpoint):
 
     def __init__(self, kind, page=None):
         function, self.meaning = KINDS[kind]
-        self.page = page
+        self.kind, self.page = kind, page
         super().__init__(f"*{target.symbol(function):#x}", temporary=True)
 
     def stop(self):
         if target.exception_level() != 2:
             return False
         if self.page is not None and fault_page() != self.page:
+            return False
+        if self.kind == "mmio" and not is_device(fault_page()):
             return False
         gdb.write(f"faultline: {self.meaning}\n")
         return True
@@ -55,3 +57,10 @@ def fault_page():
     """Page of the IPA of the exit that is being handled, or None."""
     ipa, _ = fault_ipa(target.need("ESR_EL2"), target.need("FAR_EL2"), target.need("HPFAR_EL2"))
     return None if ipa is None else ipa >> 12
+
+
+def is_device(page):
+    """Whether a device answers accesses to this page. Most are answered in a line or two of the way back to the guest, so there
+    is no function to stop at."""
+    slot = None if page is None else record.slot_of(record.running(), page << 12)
+    return slot is not None and slot.kind == record.DEVICE
