@@ -211,7 +211,7 @@ pub(crate) const LINES: &[Line] = &[
     Line {
         name: "raced-page-lost",
         file: "src/fault/translation.rs",
-        old: "fault.memory.pool.give(page.into_owned());",
+        old: "page.give_back(m, fault.memory.pool);",
         new: "drop(page);",
         tests: FAULTS,
     },
