@@ -10,11 +10,13 @@
 //!    [`Vgic::retire`]. It may do so any number of times.
 //! 2. It does what it came for: [`Vgic::set_line`], [`Vgic::hardware_interrupt`], a register access, an SGI.
 //! 3. Before it enters a guest for which [`Vgic::needs_plan`] says so (after a sync), it calls [`Vgic::plan`], writes the
-//!    list registers and the maintenance enables, then deactivates what [`Vgic::take_deactivation`] gives. Otherwise it
-//!    touches no list register at all.
+//!    list registers, the maintenance enables and the trap of ICC_DIR_EL1, then deactivates what
+//!    [`Vgic::take_deactivation`] gives. Otherwise it touches no list register at all.
 //!
-//! An operation may concern another vCPU than the one that does it: then [`Vgic::vcpus_to_plan`] shows it, and that vCPU
-//! must leave its guest and do the three steps itself.
+//! An operation may concern another vCPU than the one that does it: [`Vgic::take_news`] names it, and that vCPU must leave
+//! its guest and do the three steps itself. An access to a register may depend on what another vCPU's guest did
+//! ([`Vgic::depends_on`]): step 1 is then done for that one first; and it may be complete only when others have left their
+//! guests ([`Vgic::holders`]). A vCPU that leaves its physical CPU takes all along ([`Vgic::unload`], [`CpuInterface`]).
 //!
 //! Guarantees: a pending interrupt is delivered once per edge and for as long as its level lasts, in priority order,
 //! whatever the number of list registers; no access of any width at any offset fails; no argument panics: a vCPU or an

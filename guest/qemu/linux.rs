@@ -33,7 +33,32 @@ impl Planner<'_> {
                 );
             }
         }
+        self.linux_with_many_cpus();
+        if self.everything {
+            self.linux_by_granule();
+            self.linux_reboots_often();
+        }
         let any = self.any();
+        // What one fault brings, besides the default; 1 GiB needs a guest that has it in one piece.
+        for (granule, size) in [
+            ("4k", "256M"),
+            ("64k", "256M"),
+            ("2m", "256M"),
+            ("1g", "2G"),
+        ] {
+            let mut case = self
+                .linux_on(any)
+                .with("GRANULE", granule)
+                .with("GUEST_MEM", size)
+                .with("MEM", "4G");
+            case.name = format!("Linux by {granule}");
+            let case = case.types("/root # ", "workload\n").within(300);
+            let case = case.types("workload: ", "poweroff\n");
+            self.add(
+                case.says("workload: PASS")
+                    .examined_by(gives_all_pages_back),
+            );
+        }
         let mut case = self
             .linux_on(any)
             .types("/root # ", "reboot\n")
@@ -79,6 +104,7 @@ impl Planner<'_> {
         if lab.raspi4b {
             let case = self
                 .linux_on(Machine::Raspi4b)
+                .with("VCPUS", "4")
                 .within(300)
                 .types("/root # ", "workload\n");
             self.add(
@@ -86,6 +112,92 @@ impl Planner<'_> {
                     .says("workload: PASS"),
             );
         }
+    }
+
+    /// More vCPUs, on as many or fewer pCPUs: the workload, CPUs that come and go, off; and a kernel that complains of
+    /// nothing.
+    fn linux_with_many_cpus(&mut self) {
+        let machines = if self.everything {
+            let promised = self.lab.cpus.iter().filter(|cpu| cpu.promised);
+            promised
+                .flat_map(|cpu| [Machine::Virt(cpu, 2), Machine::Virt(cpu, 3)])
+                .collect()
+        } else {
+            vec![self.any()]
+        };
+        let counts: &[(u32, u32)] = if self.everything {
+            &[
+                (1, 2),
+                (2, 1),
+                (2, 2),
+                (4, 1),
+                (4, 2),
+                (4, 4),
+                (8, 2),
+                (8, 4),
+            ]
+        } else {
+            &[(4, 4), (4, 2)]
+        };
+        for machine in machines {
+            for &(vcpus, pcpus) in counts {
+                let mut case = self
+                    .linux_on(machine)
+                    .with("VCPUS", vcpus.to_string())
+                    .with("SMP", pcpus.to_string())
+                    .with("QEMU_ARGS", "-accel tcg,thread=single")
+                    .within(400);
+                case.name.push_str(&format!(" {vcpus} on {pcpus}"));
+                let case = case
+                    .says(format!(", {vcpus} CPU, "))
+                    .types("/root # ", "workload\n")
+                    .types("workload: ", "poweroff\n");
+                self.add(
+                    case.says("workload: PASS")
+                        .examined_by(gives_all_pages_back),
+                );
+            }
+        }
+    }
+
+    /// Every granule policy on every CPU promised.
+    fn linux_by_granule(&mut self) {
+        for cpu in self.lab.cpus.iter().filter(|cpu| cpu.promised) {
+            for granule in ["4k", "64k", "2m", "auto"] {
+                let mut case = self
+                    .linux_on(Machine::Virt(cpu, 3))
+                    .with("GRANULE", granule)
+                    .within(240);
+                case.name.push_str(&format!(" {granule}"));
+                let case = case
+                    .types("/root # ", "workload\n")
+                    .types("workload: ", "poweroff\n");
+                self.add(
+                    case.says("workload: PASS")
+                        .examined_by(gives_all_pages_back),
+                );
+            }
+        }
+    }
+
+    /// A hundred reboots: nothing leaks.
+    fn linux_reboots_often(&mut self) {
+        let mut case = self
+            .linux_on(self.any())
+            .with("APPEND", "quiet")
+            .with("VCPUS", "2")
+            .with("SMP", "2")
+            .within(1800);
+        for _ in 0..100 {
+            case = case
+                .types("/root # ", "reboot\n")
+                .types("Restarting system", "");
+        }
+        case.name = "Linux reboots a hundred times".into();
+        self.add(
+            case.types("/root # ", "poweroff\n")
+                .examined_by(gives_all_pages_back),
+        );
     }
 
     fn linux_on(&self, machine: Machine) -> Case {

@@ -96,9 +96,8 @@ pub(super) fn boot(x0: Pa) -> Machine {
     let mut cpu = Cpu::new(0, &features, gic.clone());
     let cpus = smp::start_all(&board, &stacks, &gic, sources, &mut cpu);
     let alone = features;
-    for other in &cpus {
-        features = features.and(&other.features);
-    }
+    let (all, ids, mitigations) = in_common(&cpus);
+    features = all;
     if features.pa_bits < alone.pa_bits || features.vmid_bits < alone.vmid_bits {
         log!(
             "",
@@ -109,8 +108,6 @@ pub(super) fn boot(x0: Pa) -> Machine {
     }
     let clock = clock(&board, &options);
     let seed = seed(&board, &options, blob, &features);
-    let (all, ids, mitigations) = in_common(&cpus);
-    features = all;
     // A run that is to be like another offers guests no randomness of its own.
     features.rng &= options.seed.is_none();
     Machine {

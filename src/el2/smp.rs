@@ -38,8 +38,6 @@ pub(super) struct Arrival {
     pub(super) ids: RawIds,
     /// How the interrupt controller names it.
     pub(super) gic_target: u64,
-    /// What it can do.
-    pub(super) features: Features,
 }
 
 impl Arrival {
@@ -49,7 +47,6 @@ impl Arrival {
             features: ids::features(),
             ids: ids::raw(),
             gic_target: gic.target(),
-            features: ids::features(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A vCPU's CPU interface, besides its list registers: what belongs to the vCPU and lives in the hardware while it runs.
 //!
 //! Whoever takes a vCPU off its physical CPU saves the registers named here, and restores them where it goes on; the list
-//! registers are no part of it ([`Vgic::unload`] and [`Vgic::plan`](Vgic::plan)), nor is GICH_HCR or ICH_HCR_EL2, which the plan gives.
+//! registers are no part of it ([`Vgic::unload`] and [`Vgic::plan`]), nor is GICH_HCR or ICH_HCR_EL2, which the plan gives.
 //!
 //! Source: IHI 0048B "Virtual Machine Control Register, GICH_VMCR", "Active Priorities Register, GICH_APR"; IHI 0069
 //! "ICH_VMCR_EL2", "`ICH_AP0R<n>_EL2`", "`ICH_AP1R<n>_EL2`", "Interrupt prioritization".
