@@ -21,10 +21,12 @@ use core::fmt;
 
 pub use module::Module;
 
-use crate::addr::Size;
+use crate::addr::{IpaRange, Size};
 use crate::board::tree::{self, Node, Tree};
 use crate::fault::{GranulePolicy, RightsPolicy};
 use crate::platform;
+use crate::slot::{Kind, Slots};
+use crate::stage2::Rights;
 
 /// RAM of a guest whose description does not say: 256 MiB.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
@@ -84,10 +86,38 @@ pub struct DomainConfig {
     pub rights: RightsPolicy,
     /// How much one fault brings.
     pub granule: GranulePolicy,
+    /// RAM that it cannot write.
+    pub rom: Vec<IpaRange>,
+    /// RAM that it cannot execute.
+    pub xn: Vec<IpaRange>,
     /// What a reset does.
     pub reboot: RebootPolicy,
     /// Bits of its IPA space; `None`: the smallest that fits.
     pub ipa_bits: Option<u32>,
+}
+
+impl DomainConfig {
+    /// All of its RAM.
+    #[must_use]
+    pub const fn ram(&self) -> IpaRange {
+        IpaRange {
+            start: platform::RAM_BASE,
+            size: self.memory,
+        }
+    }
+
+    /// The pieces of its RAM that it cannot use in every way.
+    #[must_use]
+    pub fn reserved(&self) -> Vec<IpaRange> {
+        let mut slots = Slots::default();
+        // Nothing is there yet that a piece could overlap.
+        let _ = slots.add_ram(self.ram(), &self.rom, &self.xn);
+        let pieces = slots.iter();
+        pieces
+            .filter(|slot| slot.kind != Kind::Ram(Rights::ALL))
+            .map(|slot| slot.range)
+            .collect()
+    }
 }
 
 /// What a tree describes.
@@ -186,6 +216,15 @@ pub enum Problem {
     Vcpus(u32),
     /// RAM that is no whole number of pages, none, or more than the platform has room for: bytes.
     Memory(u64),
+    /// A part of RAM with fewer rights that is no whole pages in RAM.
+    Part {
+        /// The property.
+        property: &'static str,
+        /// Where it starts.
+        start: u64,
+        /// Its size.
+        size: u64,
+    },
     /// A domain without a kernel, or with two, or two ramdisks.
     ModuleCount {
         /// What there should be one of.
@@ -236,6 +275,14 @@ impl fmt::Display for Problem {
                     Size(platform::RAM_MAX)
                 )
             }
+            Self::Part {
+                property,
+                start,
+                size,
+            } => write!(
+                f,
+                "`{property}`: {size:#x} bytes at {start:#x}; it has to be whole pages of the guest's RAM"
+            ),
             Self::ModuleCount { kind, count: 0 } => write!(f, "no `multiboot,{kind}` module"),
             Self::ModuleCount { kind, count } => {
                 write!(f, "{count} `multiboot,{kind}` modules; there can be one")

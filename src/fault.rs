@@ -65,17 +65,10 @@ pub struct GuestMemory<'a> {
 }
 
 impl GuestMemory<'_> {
-    /// Whether something was loaded into a part of `leaf`.
-    fn has_contents(&self, leaf: IpaRange) -> bool {
-        self.contents
-            .iter()
-            .any(|content| content.range().overlaps(&leaf))
-    }
-
-    /// Fills `memory`, which is zeroed and stands for `leaf`, with its contents.
-    fn fill<M: Machine>(&self, leaf: IpaRange, memory: Pa, m: &mut M) {
+    /// The contents that have a part in `leaf`.
+    fn contents_of(&self, leaf: IpaRange) -> impl Iterator<Item = &Content> {
         let contents = self.contents.iter();
-        contents.for_each(|content| content.fill(m, leaf, memory));
+        contents.filter(move |content| content.range().overlaps(&leaf))
     }
 }
 

@@ -38,6 +38,8 @@ pub enum GicVersion {
 pub struct GuestTree<'a> {
     /// All of its RAM.
     pub memory: IpaRange,
+    /// Parts of it that are not for general use: read-only or execute-never.
+    pub reserved: &'a [IpaRange],
     /// Its vCPUs, 1 to 8; vCPU n has the affinity of [`platform::affinity`].
     pub vcpus: u32,
     /// Its interrupt controller.
@@ -89,6 +91,7 @@ pub fn build(guest: &GuestTree<'_>) -> Result<Vec<u8>, GuestTreeError> {
         .child(chosen(guest))
         .optional(guest.console.then(aliases))
         .child(memory(guest))
+        .optional((!guest.reserved.is_empty()).then(|| reserved(guest)))
         .child(cpus(guest))
         .child(psci())
         .child(timer(guest))
@@ -130,6 +133,18 @@ fn aliases() -> Builder {
 
 fn memory(guest: &GuestTree<'_>) -> Builder {
     Builder::at("memory", guest.memory).strings("device_type", &["memory"])
+}
+
+/// An operating system that took these for common memory would run into them.
+fn reserved(guest: &GuestTree<'_>) -> Builder {
+    let all = Builder::new("reserved-memory")
+        .cells("#address-cells", &[2])
+        .cells("#size-cells", &[2])
+        .cells("ranges", &[]);
+    let parts = guest.reserved.iter();
+    parts.fold(all, |all, part| {
+        all.child(Builder::at("memory", *part).cells("no-map", &[]))
+    })
 }
 
 fn cpus(guest: &GuestTree<'_>) -> Builder {

@@ -68,6 +68,46 @@ impl Slots {
         Ok(())
     }
 
+    /// Adds RAM that has all rights but where `rom` takes W and `xn` takes X: one slot for each piece of equal rights.
+    ///
+    /// # Errors
+    /// [`SlotError`] of the first piece that cannot be added.
+    pub fn add_ram(
+        &mut self,
+        ram: IpaRange,
+        rom: &[IpaRange],
+        xn: &[IpaRange],
+    ) -> Result<(), SlotError> {
+        let most_at = |ipa: Ipa| {
+            let lies_in = |ranges: &[IpaRange]| ranges.iter().any(|range| range.contains(ipa));
+            let without = |rights: Rights, other, is_taken| match is_taken {
+                true => rights.without(other),
+                false => rights,
+            };
+            let rights = without(Rights::ALL, Rights::WRITE, lies_in(rom));
+            without(rights, Rights::EXECUTE, lies_in(xn))
+        };
+        let mut at = ram.start;
+        while at < ram.end() {
+            let most = most_at(at);
+            let edges = rom
+                .iter()
+                .chain(xn)
+                .flat_map(|range| [range.start, range.end()]);
+            let is_change = |edge: &Ipa| *edge > at && *edge < ram.end() && most_at(*edge) != most;
+            let end = edges.filter(is_change).min().unwrap_or(ram.end());
+            self.add(Slot {
+                range: IpaRange {
+                    start: at,
+                    size: end.raw() - at.raw(),
+                },
+                kind: Kind::Ram(most),
+            })?;
+            at = end;
+        }
+        Ok(())
+    }
+
     /// The slot that holds `ipa`.
     #[must_use]
     pub fn find(&self, ipa: Ipa) -> Option<&Slot> {
@@ -115,7 +155,60 @@ mod tests {
         assert_eq!(slots.add(ragged), Err(SlotError::NotPages));
     }
 
+    fn range(page: u64, pages: u64) -> IpaRange {
+        IpaRange::new(Ipa::new(page << 12), pages << 12).unwrap()
+    }
+
+    #[test]
+    fn ram_is_cut_where_its_rights_change_and_nowhere_else() {
+        let (rom, xn) = ([range(4, 4), range(8, 2)], [range(6, 10)]);
+        let mut slots = Slots::default();
+        slots.add_ram(range(0, 16), &rom, &xn).unwrap();
+        let pieces: Vec<(u64, u64, Kind)> = slots
+            .iter()
+            .map(|slot| {
+                (
+                    slot.range.start.raw() >> 12,
+                    slot.range.size >> 12,
+                    slot.kind,
+                )
+            })
+            .collect();
+        let ram = |rights| Kind::Ram(rights);
+        let (read, write, execute) = (Rights::READ, Rights::WRITE, Rights::EXECUTE);
+        assert_eq!(
+            pieces,
+            [
+                (0, 4, ram(Rights::ALL)),
+                (4, 2, ram(read.with(execute))),
+                (6, 4, ram(read)),
+                (10, 6, ram(read.with(write))),
+            ]
+        );
+    }
+
     proptest! {
+        #[test]
+        fn every_page_of_ram_has_the_rights_that_are_left(
+            rom in proptest::collection::vec((0u64..40, 1u64..12), 0..4), xn in proptest::collection::vec((0u64..40, 1u64..12), 0..4),
+        ) {
+            let ranges = |pairs: &[(u64, u64)]| pairs.iter().map(|(page, pages)| range(*page, *pages)).collect::<Vec<_>>();
+            let mut slots = Slots::default();
+            slots.add_ram(range(8, 24), &ranges(&rom), &ranges(&xn)).unwrap();
+            for page in 0..64u64 {
+                let found = slots.find(Ipa::new(page << 12)).map(|slot| slot.kind);
+                let lies_in = |pairs: &[(u64, u64)]| pairs.iter().any(|(start, pages)| (*start..start + pages).contains(&page));
+                let mut most = Rights::READ;
+                if !lies_in(&rom) {
+                    most = most.with(Rights::WRITE);
+                }
+                if !lies_in(&xn) {
+                    most = most.with(Rights::EXECUTE);
+                }
+                prop_assert_eq!(found, (8..32).contains(&page).then_some(Kind::Ram(most)));
+            }
+        }
+
         #[test]
         fn find_agrees_with_a_search_through_all(adds in proptest::collection::vec((0u64..64, 1u64..8), 0..20), probe in 0u64..80) {
             let mut slots = Slots::default();

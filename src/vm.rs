@@ -34,7 +34,7 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 use core::{fmt, iter};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-use crate::addr::{Ipa, IpaRange, Pa};
+use crate::addr::{Ipa, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
 use crate::exit::{self, Exit, SysRegAccess};
 use crate::fault::inject::Exception;
@@ -661,14 +661,7 @@ impl Vm {
 /// The windows of a VM on this ground.
 fn slots(config: &DomainConfig, ground: &Ground<'_>) -> Result<Slots, SlotError> {
     let mut slots = Slots::default();
-    let ram = IpaRange {
-        start: platform::RAM_BASE,
-        size: config.memory,
-    };
-    slots.add(Slot {
-        range: ram,
-        kind: Kind::Ram(Rights::ALL),
-    })?;
+    slots.add_ram(config.ram(), &config.rom, &config.xn)?;
     slots.add(Slot {
         range: platform::STOLEN_TIME,
         kind: Kind::Ram(Rights::READ),

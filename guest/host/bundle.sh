@@ -20,9 +20,29 @@ quoted() {
     printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g')"
 }
 
-# The files get fixed names beside the .dts, so that no path has to survive dtc's quoting.
+# The files get fixed names beside the .dts, so that no path has to survive dtc's quoting. Before each module goes a pad,
+# at first no more than a mark to find it by.
 beside() { # NAME FILE
     ln -s "$(realpath "$2")" "$folder/$1"
+    mark "$1" >"$folder/$1.pad"
+}
+
+# A whole number of cells, and in no kernel.
+mark() { # NAME
+    printf '@@faultline-pad:%-10s@@' "$1"
+}
+
+# A module is mapped where it lies if that is in step with the guest's pages: those that fill a block of 2 MiB with blocks,
+# others with pages. The mark was found at so many bytes; after the pad come the token, length and name of the next property.
+HEAD_OF_PROPERTY=12
+padding() { # NAME MOVED: by how much the pad has to grow, when what is before it grew by MOVED
+    case $(($(stat -Lc %s "$folder/$1") / 2097152)) in
+        0) step=4096 ;;
+        *) step=2097152 ;;
+    esac
+    found=$(grep -obUaF "$(mark "$1")" "$folder/vms.dtb" | head -n 1)
+    start=$((${found%%:*} + $(stat -c %s "$folder/$1.pad") + HEAD_OF_PROPERTY + $2))
+    echo $(((step - start % step) % step))
 }
 
 if [ "$guest_kind" = bundle ]; then
@@ -62,6 +82,7 @@ beside kernel "$guest_file"
 EOF
     [ -z "$APPEND" ] || printf '                bootargs = %s;\n' "$(quoted "$APPEND")"
     cat <<EOF
+                faultline,pad = /incbin/("kernel.pad");
                 faultline,data = /incbin/("kernel");
             };
 EOF
@@ -70,10 +91,17 @@ EOF
         cat <<EOF
             module@1 {
                 compatible = "multiboot,ramdisk", "multiboot,module";
+                faultline,pad = /incbin/("ramdisk.pad");
                 faultline,data = /incbin/("ramdisk");
             };
 EOF
     fi
     printf '        };\n    };\n};\n'
 } >"$folder/vms.dts"
+compile "$folder/vms.dts"
+kernel_pad=$(padding kernel 0)
+if [ -n "$initrd_file" ]; then
+    head -c "$(padding ramdisk "$kernel_pad")" /dev/zero >>"$folder/ramdisk.pad"
+fi
+head -c "$kernel_pad" /dev/zero >>"$folder/kernel.pad"
 compile "$folder/vms.dts"

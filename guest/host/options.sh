@@ -114,7 +114,7 @@ check_guest() {
     fi
     # The tour shows both kinds of fault on every CPU, so its rights grow one by one, page by page.
     if [ "${GUEST:-}" = tour ]; then RIGHTS=${RIGHTS:-lazy} GRANULE=${GRANULE:-4k}; fi
-    RIGHTS=${RIGHTS:-eager} GRANULE=${GRANULE:-4k} GUEST_MEM=${GUEST_MEM:-256M} APPEND=${APPEND:-}
+    RIGHTS=${RIGHTS:-eager} GRANULE=${GRANULE:-auto} GUEST_MEM=${GUEST_MEM:-256M} APPEND=${APPEND:-}
     check_word RIGHTS "$RIGHTS" eager lazy
     check_word GRANULE "$GRANULE" 4k 64k 2m 1g auto
     check_word REBOOT "$REBOOT" restart stop

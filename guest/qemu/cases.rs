@@ -82,6 +82,7 @@ pub(crate) fn plan(lab: &Lab, everything: bool) -> Plan {
     planner.tours();
     planner.costs();
     planner.behaviours();
+    planner.granules();
     planner.crowds();
     planner.bare();
     planner.bad_ends();
@@ -211,14 +212,9 @@ impl<'a> Planner<'a> {
     fn behaviours(&mut self) {
         for machine in self.representatives() {
             for guest in MEMORY_GUESTS {
-                for rights in ["eager", "lazy"] {
-                    let mut case = self.boot(guest, machine, code::OK).with("RIGHTS", rights);
-                    case.name
-                        .push_str(if rights == "lazy" { " lazy" } else { "" });
-                    self.add(
-                        case.says(format!("PASS {guest}"))
-                            .examined_by(gives_all_pages_back),
-                    );
+                // The default, and every page and right by itself.
+                for (rights, granule) in [("eager", "auto"), ("lazy", "4k")] {
+                    self.memory_guest(guest, machine, rights, granule);
                 }
             }
             for guest in OTHER_GUESTS {
@@ -228,6 +224,32 @@ impl<'a> Planner<'a> {
                 self.add(case.examined_by(gives_all_pages_back));
             }
         }
+    }
+
+    /// The other sizes of what one fault brings.
+    fn granules(&mut self) {
+        let machines = if self.everything {
+            self.representatives()
+        } else {
+            Vec::from([self.any()])
+        };
+        for machine in machines {
+            for guest in MEMORY_GUESTS {
+                for (rights, granule) in [("lazy", "64k"), ("lazy", "2m"), ("eager", "1g")] {
+                    self.memory_guest(guest, machine, rights, granule);
+                }
+            }
+        }
+    }
+
+    fn memory_guest(&mut self, guest: &str, machine: Machine, rights: &str, granule: &str) {
+        let mut case = self.boot(guest, machine, code::OK);
+        case.name.push_str(&format!(" {rights} {granule}"));
+        let case = case.with("RIGHTS", rights).with("GRANULE", granule);
+        self.add(
+            case.says(format!("PASS {guest}"))
+                .examined_by(gives_all_pages_back),
+        );
     }
 
     /// A machine for what does not depend on the CPU.

@@ -151,6 +151,19 @@ pub fn counters() -> Option<Counters> {
     Some(Counters(values))
 }
 
+/// Whether every translation fault so far brought one page, so that what is fresh to a guest is fresh to the hypervisor.
+pub fn page_by_page() -> bool {
+    counters().is_some_and(|all| {
+        let faults = [
+            Counter::TranslationRead,
+            Counter::TranslationWrite,
+            Counter::TranslationFetch,
+        ];
+        let faults: u64 = faults.iter().map(|counter| all.get(*counter)).sum();
+        faults == all.get(Counter::PagesMapped)
+    })
+}
+
 /// Does `action` and says what the hypervisor counted meanwhile (besides its reading of counters: HVC exits).
 pub fn counted<T>(action: impl FnOnce() -> T) -> (T, Option<Counters>) {
     let before = counters();

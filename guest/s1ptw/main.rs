@@ -8,7 +8,7 @@
 
 use core::arch::asm;
 use runtime::global::Global;
-use runtime::hypercall::{Counter, counted};
+use runtime::hypercall::{Counter, counted, page_by_page};
 use runtime::mmu::{self, Tables};
 use runtime::platform::{NOWHERE, RAM_BASE};
 use runtime::trap::{self, Frame, catch, class};
@@ -85,10 +85,10 @@ fn walker_comes_first(tables: Tables, n: u64, access: Access) {
             cost.faults(),
             cost.get(Counter::Stage1Walk)
         );
-        check_eq!(
-            cost.get(Counter::Stage1Walk),
-            2,
-            "faults of the walk, one per table"
+        let walks = cost.get(Counter::Stage1Walk);
+        check!(
+            walks == 2 || (walks < 2 && !page_by_page()),
+            "{walks} faults of the walk, not one per table"
         );
         check_eq!(cost.get(Counter::AbortsInjected), 0, "aborts injected");
         check!(

@@ -9,7 +9,7 @@ use super::{
     ConfigError, DomainConfig, GranulePolicy, MAX_VCPUS, Parser, Problem, RebootPolicy,
     RightsPolicy,
 };
-use crate::addr::PAGE_SIZE;
+use crate::addr::{Ipa, IpaRange, PAGE_SIZE};
 use crate::board::tree::Node;
 use crate::platform;
 
@@ -26,6 +26,8 @@ const KNOWN: &[&str] = &[
     "phandle",
     "faultline,rights",
     "faultline,granule",
+    "faultline,rom",
+    "faultline,xn",
     "faultline,reboot",
     "faultline,ipa-bits",
 ];
@@ -57,9 +59,12 @@ pub(super) fn domain(
         Some(bootargs) => bootargs,
         None => module::bootargs(parser, node, "bootargs")?.unwrap_or_default(),
     };
+    let memory = memory(parser, node)?;
     Ok(DomainConfig {
         name: String::from(node.name()),
-        memory: memory(parser, node)?,
+        memory,
+        rom: parts(parser, node, "faultline,rom", memory)?,
+        xn: parts(parser, node, "faultline,xn", memory)?,
         vcpus: vcpus(parser, node)?,
         console,
         kernel: modules.kernel,
@@ -171,6 +176,42 @@ fn vcpus(parser: &Parser<'_, '_>, node: &Node<'_>) -> Result<u32, ConfigError> {
     } else {
         Err(parser.error(node.name(), Problem::Vcpus(count)))
     }
+}
+
+/// Parts of RAM: guest addresses and sizes, two cells each.
+fn parts(
+    parser: &Parser<'_, '_>,
+    node: &Node<'_>,
+    property: &'static str,
+    memory: u64,
+) -> Result<Vec<IpaRange>, ConfigError> {
+    let Some(value) = node.property(property) else {
+        return Ok(Vec::new());
+    };
+    let entries = value
+        .entries([2, 2])
+        .ok_or_else(|| parser.error(node.name(), Problem::Unreadable(property)))?;
+    let ram = IpaRange {
+        start: platform::RAM_BASE,
+        size: memory,
+    };
+    let part = |[start, size]: &[u64; 2]| {
+        let is_pages = *size != 0 && (start | size).is_multiple_of(PAGE_SIZE);
+        let range = IpaRange::new(Ipa::new(*start), *size).filter(|_| is_pages);
+        range
+            .filter(|range| ram.intersect(range) == Some(*range))
+            .ok_or_else(|| {
+                parser.error(
+                    node.name(),
+                    Problem::Part {
+                        property,
+                        start: *start,
+                        size: *size,
+                    },
+                )
+            })
+    };
+    entries.iter().map(part).collect()
 }
 
 /// The size of the IPA space; absent, the smallest that fits. Whether the CPUs have it is seen when the VM is made.

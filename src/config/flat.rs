@@ -85,6 +85,8 @@ fn guest(
         bootargs,
         rights: RightsPolicy::default(),
         granule: GranulePolicy::default(),
+        rom: Vec::new(),
+        xn: Vec::new(),
         reboot: RebootPolicy::default(),
         ipa_bits: None,
     })

@@ -59,6 +59,7 @@ const KNOWN: &[&str] = &[
     "reg",
     "bootargs",
     "faultline,data",
+    "faultline,pad",
     "status",
     "phandle",
 ];

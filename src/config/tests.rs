@@ -356,6 +356,58 @@ fn every_granule_has_its_word() {
     }
 }
 
+fn cells(numbers: &[u64]) -> Vec<u8> {
+    numbers.iter().flat_map(|n| n.to_be_bytes()).collect()
+}
+
+#[test]
+fn parts_of_ram_may_have_fewer_rights() {
+    let rom = cells(&[0x4100_0000, 0x1000, 0x4200_0000, 0x20_0000]);
+    let xn = cells(&[0x4700_0000, 0x100_0000]);
+    let blob = domain_with(
+        &[("faultline,rom", &rom), ("faultline,xn", &xn)],
+        std::vec![kernel()],
+    );
+    let config = read(&blob).unwrap();
+    let starts = |ranges: &[IpaRange]| -> Vec<(u64, u64)> {
+        ranges.iter().map(|r| (r.start.raw(), r.size)).collect()
+    };
+    let vm = &config.domains[0];
+    assert_eq!(
+        starts(&vm.rom),
+        [(0x4100_0000, 0x1000), (0x4200_0000, 0x20_0000)]
+    );
+    assert_eq!(
+        starts(&vm.xn),
+        [(0x4700_0000, 0x100_0000)],
+        "up to the end of RAM"
+    );
+    assert!(config.warnings.is_empty());
+    for (start, size) in [
+        (0x4100_0000, 0),
+        (0x4100_0800, 0x1000),
+        (0x4100_0000, 0x800),
+        (0x3fff_f000, 0x2000),
+        (0x4800_0000, 0x1000),
+        (0x47ff_f000, 0x2000),
+        (u64::MAX - 0xfff, 0x2000),
+    ] {
+        for property in ["faultline,rom", "faultline,xn"] {
+            let part = cells(&[start, size]);
+            let blob = domain_with(&[(property, &part)], std::vec![kernel()]);
+            let line = format!(
+                "VM bundle: vm: `{property}`: {size:#x} bytes at {start:#x}; it has to be whole pages of the guest's RAM"
+            );
+            assert_eq!(complaint(&blob), line);
+        }
+    }
+    let half = domain_with(&[("faultline,rom", &[0; 12])], std::vec![kernel()]);
+    assert_eq!(
+        complaint(&half),
+        "VM bundle: vm: `faultline,rom` cannot be read"
+    );
+}
+
 #[test]
 fn the_ipa_space_is_the_smallest_that_fits_unless_it_is_said() {
     let said = domain_with(

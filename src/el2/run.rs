@@ -187,7 +187,9 @@ fn tree(machine: &Machine, loaded: &Loaded, boot_number: u32) -> alloc::vec::Vec
         .seed
         .as_ref()
         .map(|seed| seed.for_boot(0, boot_number));
+    let reserved = machine.domain.reserved();
     let tree = GuestTree {
+        reserved: &reserved,
         memory: faultline::addr::IpaRange {
             start: platform::RAM_BASE,
             size: machine.domain.memory,

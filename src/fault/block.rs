@@ -67,7 +67,10 @@ fn map_own<'t, M: Machine>(
         .add(u64::from(!coherence.fwb) * level.pages());
     let block = match fault.in_place(leaf) {
         Some(from) => block.copied(m, coherence, from),
-        None => block.filled(m, coherence, |m, pa| fault.memory.fill(leaf, pa, m)),
+        None => block.filled(m, coherence, |m, pa| {
+            let contents = fault.memory.contents_of(leaf);
+            contents.for_each(|content| content.fill(m, leaf, pa));
+        }),
     };
     let grant = fault.first_grant(fault.need, |m| block.make_executable(m, coherence), m);
     claim.fill(m, block, grant);

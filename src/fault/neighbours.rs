@@ -61,8 +61,7 @@ fn supply<M: Machine>(
     m: &mut M,
 ) -> Option<(Supply, Grant)> {
     let coherence = fault.memory.stage2.coherence();
-    let from = fault.in_place(page_of(ipa));
-    Some(match from.filter(|_| need != Need::Write) {
+    Some(match fault.page_to_lend(page_of(ipa), need) {
         Some(range) => {
             let lent = Lent::visible(m, range, coherence);
             fault.counters.dcache.add(u64::from(!coherence.fwb));

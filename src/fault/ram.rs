@@ -104,8 +104,17 @@ impl<'a> RamFault<'a> {
 
     /// The memory that holds all of `leaf` as it is, and can be lent.
     pub(super) fn in_place(&self, leaf: IpaRange) -> Option<PaRange> {
-        let mut contents = self.memory.contents.iter();
+        let mut contents = self.memory.contents_of(leaf);
         contents.find_map(|content| content.in_place(leaf))
+    }
+
+    /// The memory to lend for a page, if it is to be lent: what the guest wants to write is copied at once.
+    pub(super) fn page_to_lend(&self, page: IpaRange, need: Need) -> Option<PaRange> {
+        let is_eager = self.memory.rights == RightsPolicy::Eager;
+        if need == Need::Write || (is_eager && self.most.allows(Rights::WRITE)) {
+            return None;
+        }
+        self.in_place(page)
     }
 
     /// A page of the pool with the contents of the page at `ipa`; `None` when the pool is dry.
@@ -114,15 +123,18 @@ impl<'a> RamFault<'a> {
         let coherence = stage2.coherence();
         let leaf = page_of(ipa);
         self.counters.dcache.add(u64::from(!coherence.fwb));
-        if !self.memory.has_contents(leaf) {
+        // Most pages have no content, or one that is in place.
+        let mut contents = self.memory.contents_of(leaf);
+        let Some(first) = contents.next() else {
             // Zeroes, which this pCPU has at hand most of the time.
             return CleanPage::take(m, pool, coherence);
-        }
+        };
         let page = pool.take_raw(m.cpu())?;
-        Some(match self.in_place(leaf) {
+        Some(match first.in_place(leaf) {
             Some(from) => page.copied(m, coherence, from),
             None => page.filled(m, coherence, |m, pa| {
-                self.memory.fill(leaf, pa, m);
+                first.fill(m, leaf, pa);
+                contents.for_each(|content| content.fill(m, leaf, pa));
             }),
         })
     }

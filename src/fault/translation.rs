@@ -4,7 +4,6 @@
 //! changes. What a boot loader left in memory just as a leaf needs it is not copied but lent, until the guest writes it.
 
 use crate::addr::Pa;
-use crate::exit::Need;
 use crate::fault::ram::{RamFault, out_of_pages};
 use crate::fault::{FaultingVcpu, GuestMemory, Resolution, block, neighbours, page_of};
 use crate::machine::Machine;
@@ -41,14 +40,13 @@ fn map_page<M: Machine>(fault: &RamFault<'_>, absent: Absent<'_>, m: &mut M) -> 
     let Ok(mut tables) = Tables::prepare(m, pool, absent.tables_needed()) else {
         return fault.out_of_pages();
     };
-    let from = fault.in_place(page_of(fault.ipa));
-    let answer = match from {
-        Some(range) if fault.need != Need::Write => {
+    let answer = match fault.page_to_lend(page_of(fault.ipa), fault.need) {
+        Some(range) => {
             let lent = Lent::visible(m, range, fault.memory.stage2.coherence());
             lend(fault, absent, &lent, &mut tables, m);
             Resolution::Retry
         }
-        _ => map_own(fault, absent, &mut tables, m),
+        None => map_own(fault, absent, &mut tables, m),
     };
     tables.give_back(pool);
     answer

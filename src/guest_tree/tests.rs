@@ -21,6 +21,7 @@ fn seed() -> &'static GuestSeed {
 fn everything(gic: GicVersion, seed: &GuestSeed) -> GuestTree<'_> {
     GuestTree {
         memory: range(0x4000_0000, 256 << 20),
+        reserved: &[],
         vcpus: 1,
         gic,
         console: true,
@@ -69,6 +70,33 @@ fn the_tree_has_the_platforms_nodes_and_no_others() {
          /pl011@9000000: reg compatible interrupts clocks clock-names\n\
          /pl031@9010000: reg compatible interrupts clocks clock-names\n"
     );
+}
+
+#[test]
+fn parts_of_memory_with_fewer_rights_are_reserved() {
+    let reserved = [range(0x4100_0000, 0x1000), range(0x4200_0000, 0x20_0000)];
+    let guest = GuestTree {
+        reserved: &reserved,
+        ..everything(GicVersion::V3, seed())
+    };
+    let blob = build(&guest).unwrap();
+    let tree = Tree::parse(&blob).unwrap();
+    for (path, reg) in [
+        (
+            "/reserved-memory/memory@41000000",
+            [0, 0x4100_0000, 0, 0x1000],
+        ),
+        (
+            "/reserved-memory/memory@42000000",
+            [0, 0x4200_0000, 0, 0x20_0000],
+        ),
+    ] {
+        let node = tree.find(path).expect(path);
+        assert_eq!(cells(&node, "reg"), reg);
+        assert!(node.property("no-map").is_some());
+    }
+    let parent = tree.find("/reserved-memory").unwrap();
+    assert_eq!(parent.property("ranges").unwrap().bytes(), b"");
 }
 
 #[test]

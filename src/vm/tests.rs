@@ -134,6 +134,8 @@ impl Run {
             bootargs: String::new(),
             rights: RightsPolicy::Lazy,
             granule: GranulePolicy::Page,
+            rom: Vec::new(),
+            xn: Vec::new(),
             reboot: RebootPolicy::default(),
             ipa_bits: None,
         };
