@@ -145,3 +145,16 @@ fn no_table_is_freed_under_a_walk() {
     };
     (0..16).for_each(|seed| replay(two, seed, &history));
 }
+
+/// ddcadb297ce5 and 19cffd16ed64 in the handbook: a range verb that stops where somebody was faster leaves rights behind.
+#[test]
+fn a_verb_goes_on_where_the_hardware_was_faster() {
+    let history = [
+        (0, Action::Guest(0, 0, Access::Write)),
+        (0, Action::Guest(0, 1, Access::Write)),
+        (0, Action::Guest(0, 2, Access::Write)),
+        (0, Action::Age(0, 0, 3)),
+        (0, Action::Protect(0, 0, 3, 0b001)),
+    ];
+    (0..8).for_each(|seed| replay(MARKS_DIRTY, seed, &history));
+}
