@@ -43,8 +43,21 @@ pub(crate) fn seq_cst_accesses_are_ordered() {
     loom::sync::atomic::fence(Ordering::SeqCst);
 }
 
+/// A lock whose waiting is seen by whoever counts on [`spin_loop`].
 #[cfg(not(loom))]
-pub(crate) use spin::mutex::SpinMutex;
+pub(crate) type SpinMutex<T> = spin::mutex::SpinMutex<T, Relax>;
+
+/// How a [`SpinMutex`] waits.
+#[cfg(not(loom))]
+pub(crate) struct Relax;
+
+#[cfg(not(loom))]
+impl spin::RelaxStrategy for Relax {
+    #[inline(always)]
+    fn relax() {
+        spin_loop();
+    }
+}
 
 /// A lock that loom sees.
 #[cfg(loom)]

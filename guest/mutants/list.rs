@@ -57,8 +57,15 @@ pub(crate) const LINES: &[Line] = &[
     Line {
         name: "map-on-permission",
         file: "src/fault/permission.rs",
-        old: "if present.rights().allows(fault.need.rights()) {",
+        old: "if present.rights().allows(fault.need.rights()) && !reaches_out {",
         new: "if !present.rights().allows(fault.need.rights()) { return Resolution::Retry; } else {",
+        tests: FAULTS,
+    },
+    Line {
+        name: "block-of-two-slots-relaxed",
+        file: "src/fault/permission.rs",
+        old: "let reaches_out = is_block && !fault.holds(present.range());",
+        new: "let reaches_out = false;",
         tests: FAULTS,
     },
     Line {

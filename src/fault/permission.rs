@@ -24,10 +24,13 @@ pub(super) fn resolve<M: Machine>(
     if let Some(answer) = map_on_permission(&present) {
         return answer;
     }
-    if present.rights().allows(fault.need.rights()) {
+    let is_block = !present.level().is_last();
+    // What it gets would be given to another slot's memory as well, which may be read-only.
+    let reaches_out = is_block && !fault.holds(present.range());
+    if present.rights().allows(fault.need.rights()) && !reaches_out {
         return relax(fault, present, m);
     }
-    if fault.is_logged && !present.level().is_last() {
+    if reaches_out || (fault.is_logged && is_block) {
         return match split(fault, m) {
             Ok(Leaf::Present(page)) => one_leaf(fault, page, m),
             // Taken back, or being changed: the guest tries again with what is there now.

@@ -32,6 +32,8 @@ pub(super) enum Action {
     /// Leaves the pool so many pages.
     Starve(usize),
     Feed,
+    /// The CPU has nothing to do and zeroes pages ahead.
+    Idle,
     /// Ends the VM, if nobody is busy with it, and makes it anew.
     Recreate(usize),
 }
@@ -71,7 +73,8 @@ impl Action {
             47..=48 => Self::Age(vm, first, count),
             49..=50 => Self::Split(vm, first, count),
             51..=52 => Self::Coalesce(vm),
-            53..=54 => Self::Replace(vm, page),
+            53 => Self::Idle,
+            54 => Self::Replace(vm, page),
             55..=56 => Self::MapBlock(vm, page, rng.one_in(2)),
             57 => Self::StartLog(vm),
             58..=59 => Self::Harvest(vm),

@@ -96,6 +96,7 @@ impl Machine for Cpu {
             hardware.pool.is_taken(table),
             "I9, {table} is written and free"
         );
+        hardware.update_at_the_last_moment(table.raw(), index);
         let found = hardware.ram.frame(table.raw()).descriptor(index);
         let me = self.index;
         hardware.note(|| {

@@ -9,7 +9,7 @@ use super::hardware::MODULE_START;
 use super::setup::{RAM_PAGES, RAM_START, ROM_PAGE};
 use super::world::{Mapping, Vcpu, Vm, World};
 use crate::addr::{Ipa, IpaRange, PAGE_SIZE};
-use crate::stage2::{Grant, Leaf, Level, OutOfPages, Replaced, Rights, Tables};
+use crate::stage2::{Grant, Leaf, Level, OutOfPages, Replaced, Rights, Tables, clean};
 
 const RW: Rights = Rights::READ.with(Rights::WRITE);
 const ALL_RAM: (u64, u64) = (0, RAM_PAGES);
@@ -99,6 +99,13 @@ impl World {
         match action {
             Action::Starve(left) => return self.starve(left as u64),
             Action::Feed => return self.feed(),
+            Action::Idle => {
+                let coherence = self.setup.coherence();
+                for _ in 0..3 {
+                    clean::prepare(m, &self.pool, &coherence);
+                }
+                return;
+            }
             Action::Recreate(n) => {
                 if self.destroy(n, m) {
                     self.feed();

@@ -55,7 +55,7 @@ impl Setup {
             caches_off: rng.pick(&[0, 0, 1, 2]),
             granule: rng.pick(&[0, 0, 1, 2, 3]),
             lazy: rng.one_in(2),
-            patience: rng.pick(&[2, 4, 16]),
+            patience: rng.pick(&[3, 8, 24]),
         }
     }
 

@@ -13,7 +13,7 @@ use super::weak::Weak;
 const STEPS_PER_CASE: usize = 120;
 /// What `cargo test` does: always the same.
 const SEED: u64 = 20_261_125;
-const STEPS: u64 = 6_000;
+const STEPS: u64 = 2_400;
 
 fn number(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -120,4 +120,28 @@ fn maintenance_of_a_rom_that_is_not_readable_yet_makes_it_readable() {
         (0, Action::Guest(0, 1023, Access::Maintain)),
     ];
     replay(PLAIN, 0, &history);
+}
+
+#[test]
+fn a_block_that_reaches_into_a_rom_is_split_before_it_is_relaxed() {
+    let history = [
+        (0, Action::MapBlock(0, 1023, false)),
+        (0, Action::Guest(0, 513, Access::Write)),
+        (0, Action::Guest(0, 1023, Access::Write)),
+    ];
+    replay(PLAIN, 0, &history);
+}
+
+/// Each unmap frees the table that a fault of the other CPU may be in.
+#[test]
+fn no_table_is_freed_under_a_walk() {
+    let fault = (0, Action::Guest(0, 0, Access::Read));
+    let unmap = (1, Action::Unmap(0, 0, 1));
+    let history: Vec<_> = (0..40).flat_map(|_| [fault, unmap]).collect();
+    let two = Setup {
+        cpus: 2,
+        patience: 2,
+        ..PLAIN
+    };
+    (0..16).for_each(|seed| replay(two, seed, &history));
 }

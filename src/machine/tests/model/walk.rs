@@ -82,6 +82,21 @@ impl Hardware {
         }
     }
 
+    /// A walk that nobody asked for sets the access flag of a leaf just before the library stores to it.
+    pub(super) fn update_at_the_last_moment(&mut self, table: u64, index: usize) {
+        let Owner::Table { tree, level, .. } = self.ram.frame(table).owner else {
+            return;
+        };
+        let view = self.trees[tree];
+        let now = self.ram.frame(table).descriptor(index);
+        let is_old = bits::kind(now, level) == Kind::Leaf && now & AF == 0;
+        let is_walked = self.pes.iter().any(|pe| pe.effective_vttbr == view.vttbr);
+        if is_old && is_walked && view.hardware.0 && self.rng.one_in(2) {
+            self.update(table, index, now, now | AF);
+            self.forget_unseen(table, index);
+        }
+    }
+
     fn keep(&mut self, pe: usize, tree: usize, ipa: u64, level: u8, leaf: u64) -> Entry {
         let size = bits::span(level);
         let entry = Entry {
