@@ -2,7 +2,7 @@
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run linux bench model mutants test test-all debug image setup setup-raspi4b clean build
+.PHONY: soak help run linux bench model mutants test test-all debug image setup setup-raspi4b clean build
 
 # Variables reach the scripts through the environment, byte for byte: neither make nor a shell reads their text.
 VARIABLES := BOARD GIC CPU SMP MEM QEMU GUEST INITRD APPEND GUEST_MEM VCPUS VMS RIGHTS GRANULE REBOOT SEED EPOCH TIMEOUT LINUX BUG \
@@ -61,6 +61,10 @@ test-all:
 build:
 	@$(HOST)/setup.sh </dev/null
 	@$(HOST)/build.sh hypervisor guests </dev/null
+
+# An hour of the guest's time, in some minutes of ours.
+soak:
+	@$(HOST)/soak.sh
 
 image:
 	@$(HOST)/image.sh

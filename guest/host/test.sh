@@ -119,7 +119,7 @@ check "the image, the guests" guest/host/build.sh hypervisor guests
 check "the known-bad image" env BUG=map-on-permission guest/host/build.sh hypervisor
 check "the image that poisons HPFAR_EL2" env POISON=1 guest/host/build.sh hypervisor
 # Each says in one line why it is not there; the tests then leave out what needs it.
-guest/linux/fetch.sh Image busybox raspi4b.dtb && guest/linux/initramfs.sh || true
+guest/linux/fetch.sh Image busybox raspi4b.dtb u-boot.bin && guest/linux/initramfs.sh || true
 guest/host/qemu-backports.sh || true
 
 if [ "${1:-}" = all ]; then export FAULTLINE_QEMU=all; fi

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Brings what the Debian guest is made of into target/linux, once: Image, busybox, raspi4b.dtb.
+# Brings what guests made by others are made of into target/linux, once: Image, busybox, raspi4b.dtb, u-boot.bin.
 #
 #   fetch.sh Image busybox      each asked-for file that is not there yet
 #
-# Image and raspi4b.dtb come from Debian's arm64 kernel package, busybox from busybox-static.
+# Image and raspi4b.dtb come from Debian's arm64 kernel package, busybox from busybox-static, u-boot.bin (U-Boot for QEMU's
+# arm64 virt) from u-boot-qemu.
 set -eu
 cd "$(dirname "$0")/../.."
 . guest/host/common.sh
@@ -34,7 +35,11 @@ for file in $missing; do
             unpack_package busybox-static "$tree" "BusyBox for arm64"
             cp "$tree"/bin/busybox "$out/busybox" 2>/dev/null || cp "$tree"/usr/bin/busybox "$out/busybox"
             ;;
-        *) refuse "fetch.sh: $file: not one of Image, busybox, raspi4b.dtb" ;;
+        u-boot.bin)
+            unpack_package u-boot-qemu "$tree" "U-Boot for QEMU"
+            cp "$tree/usr/lib/u-boot/qemu_arm64/u-boot.bin" "$out/u-boot.bin"
+            ;;
+        *) refuse "fetch.sh: $file: not one of Image, busybox, raspi4b.dtb, u-boot.bin" ;;
     esac
 done
 rm -rf "$tree" "$out/apt" "$out/no-packages"

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 . guest/host/common.sh
 out=target/linux/initramfs.gz
-[ -n "$(find "$out" -newer guest/linux/init -newer guest/linux/workload \
+[ -n "$(find "$out" -newer guest/linux/init -newer guest/linux/workload -newer guest/linux/soak \
     -newer guest/linux/initramfs.sh -newer target/linux/busybox 2>/dev/null)" ] && exit 0
 
 inode=0
@@ -40,6 +40,7 @@ file() { # NAME SOURCE
     file init guest/linux/init
     file bin/busybox target/linux/busybox
     file bin/workload guest/linux/workload
+    file bin/soak guest/linux/soak
     header 'TRAILER!!!' 0 0
 } | gzip -9n >"$out.part.$$"
 mv "$out.part.$$" "$out"

@@ -3,6 +3,10 @@ use crate::cases::{Machine, Planner, gives_all_pages_back, now};
 use crate::lab::Cpu;
 use crate::run::{Case, code};
 
+/// Where a module lies that follows a raw binary of less than 1.5 MiB, and where in it Linux leaves room for a ramdisk.
+const PAYLOAD: usize = 0x4020_0000;
+const RAMDISK_OFFSET: usize = 0x300_0000;
+
 impl Planner<'_> {
     pub(crate) fn linux(&mut self) {
         if !self.lab.linux {
@@ -37,7 +41,9 @@ impl Planner<'_> {
         if self.everything {
             self.linux_by_granule();
             self.linux_reboots_often();
+            self.linux_soaks();
         }
+        self.u_boot();
         let any = self.any();
         // What one fault brings, besides the default; 1 GiB needs a guest that has it in one piece.
         for (granule, size) in [
@@ -200,6 +206,75 @@ impl Planner<'_> {
         );
     }
 
+    /// An hour of virtual time, whose idle part is skipped: the workload again and again, and no clock drifts.
+    fn linux_soaks(&mut self) {
+        let mut case = self
+            .linux_on(self.any())
+            .with("VCPUS", "2")
+            .with("SMP", "2")
+            .with("APPEND", "quiet")
+            .with(
+                "QEMU_ARGS",
+                "-accel tcg,thread=single -icount shift=0,sleep=off -rtc clock=vm",
+            )
+            .within(3600);
+        case.name = "Linux soaks".into();
+        self.add(
+            case.types("/root # ", "soak 3600\n")
+                .types("soak: ", "poweroff\n")
+                .says("soak: PASS")
+                .examined_by(agrees_on_time)
+                .examined_by(gives_all_pages_back),
+        );
+    }
+
+    /// Debian's U-Boot to its prompt, and from there Linux, whose image and ramdisk lie in memory as one module.
+    fn u_boot(&mut self) {
+        let folder = self.lab.root.join("target/linux");
+        let read = |name: &str| std::fs::read(folder.join(name));
+        let (Ok(mut payload), Ok(ramdisk), Ok(_)) =
+            (read("Image"), read("initramfs.gz"), read("u-boot.bin"))
+        else {
+            return self.leave_out("U-Boot (target/linux has no u-boot.bin)");
+        };
+        payload.resize(RAMDISK_OFFSET, 0);
+        payload.extend_from_slice(&ramdisk);
+        if let Err(error) = std::fs::write(folder.join("u-boot.payload"), payload) {
+            return self.leave_out(format!("U-Boot ({error})"));
+        }
+        let gics: &[u32] = if self.everything { &[2, 3] } else { &[3] };
+        for &gic in gics {
+            let Machine::Virt(cpu, _) = self.any() else {
+                return;
+            };
+            let case = self
+                .boot("U-Boot", Machine::Virt(cpu, gic), code::OK)
+                .with("GUEST", "./target/linux/u-boot.bin")
+                .with("INITRD", "./target/linux/u-boot.payload")
+                .with("DOMAIN", "u-boot")
+                .with("GUEST_MEM", "256M")
+                .types("stop autoboot", "\n")
+                .types("=> ", "setenv bootargs quiet\n")
+                .types(
+                    "=> ",
+                    format!(
+                        "booti {PAYLOAD:x} {:x}:{:x} ${{fdtcontroladdr}}\n",
+                        PAYLOAD + RAMDISK_OFFSET,
+                        ramdisk.len()
+                    ),
+                )
+                .types("/root # ", "poweroff\n")
+                .within(240);
+            self.add(
+                case.says("U-Boot 20")
+                    .says("Starting kernel")
+                    .says("Debian's Linux")
+                    .never("Kernel panic")
+                    .examined_by(gives_all_pages_back),
+            );
+        }
+    }
+
     fn linux_on(&self, machine: Machine) -> Case {
         let case = self
             .boot("linux", machine, code::OK)
@@ -225,5 +300,21 @@ fn date_is_right(console: &str) -> Result<(), String> {
         Some(date) if now.abs_diff(date) <= 30 => Ok(()),
         Some(date) => Err(format!("`date` said {date}, this machine {now}")),
         None => Err("`date` said nothing".into()),
+    }
+}
+
+/// The guest's uptime is what the hypervisor counted, give or take the time of a boot.
+fn agrees_on_time(console: &str) -> Result<(), String> {
+    let number_before = |text: &str| {
+        let before = console.split(text).next()?;
+        before.split_whitespace().last()?.parse::<f64>().ok()
+    };
+    let ran = console.split("  ran ").nth(1);
+    let ran = ran.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
+    match (number_before(" s up"), ran) {
+        (Some(up), Some(ran)) if (ran - up).abs() < 30.0 => Ok(()),
+        (up, ran) => Err(format!(
+            "{up:?} s by the guest, {ran:?} s by the hypervisor"
+        )),
     }
 }

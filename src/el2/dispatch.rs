@@ -142,8 +142,9 @@ fn wait(vm: &Arc<VmRun>, run: Box<VcpuRun>, shared: &'static Shared, cpu: &mut C
     }
 }
 
-/// Whether others wait for this pCPU decides whether its vCPU's waits trap and its slice ends. `is_new`: the slice begins
-/// now.
+/// Whether others wait for this pCPU decides whether its vCPU's waits trap and its slice ends: looked at on every way into the
+/// guest, as its own vCPU may have made another ready. `is_new`: the slice begins now.
+#[inline]
 pub(super) fn share(shared: &Shared, cpu: &mut Cpu, is_new: bool) {
     let shares = shared.scheduler.has_waiting(cpu.number);
     if is_new || shares != cpu.shares {
@@ -167,6 +168,7 @@ fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut
                 tell_where(vm, run, cpu);
             }
         }
+        share(shared, cpu, false);
         if cpu.slice_is_over {
             return Left::Yielded;
         }

@@ -107,9 +107,6 @@ pub(super) fn handle(current: Option<Current<'_>>, shared: &'static Shared, cpu:
         }
         cpu.gic.deactivate(taken);
     }
-    if current.is_some() {
-        dispatch::share(shared, cpu, false);
-    }
 }
 
 fn maintain(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) {

@@ -31,8 +31,9 @@ impl Stage2 {
                 }
                 let (place, leaf, start) = self.at(m, at);
                 let (offset, end) = (at - start, start + place.level.size());
+                // What is lent was clean when it came and nobody writes it; windows are no memory.
                 if let View::Leaf(oa, _) = leaf.view(place.level)
-                    && leaf.is_memory()
+                    && leaf.is_owned()
                 {
                     let size = left.min(end - at);
                     let start = oa.add(offset);

@@ -147,7 +147,11 @@ impl Vgic {
     /// The list registers' content returns into the model, as if none were in use.
     fn take_back(&mut self, vcpu: usize) {
         for index in 0..self.vcpus[vcpu].slot_count {
-            let place = self.vcpus[vcpu].slots[index].place;
+            let Slot { place, seen, .. } = self.vcpus[vcpu].slots[index];
+            // What has ended here may be in another vCPU's list register by now.
+            if seen == State::Invalid {
+                continue;
+            }
             let mask = place.mask();
             let bank = self.bank_mut(place.bank);
             let returns = bank.loaded_latch & mask != 0;

@@ -410,6 +410,38 @@ fn an_spi_that_another_vcpu_acknowledged_can_be_deactivated() {
     }
 }
 
+/// Its old vCPU's list register stays as it was until that vCPU plans again.
+#[test]
+fn an_interrupt_that_went_elsewhere_is_not_taken_back_from_there() {
+    for version in BOTH {
+        let mut vgic = running(version, 2);
+        let mut guests = [Guest::new(0, 4), Guest::new(1, 4)];
+        write(&mut vgic, 0, 0xc08, 0b10 << 2);
+        vgic.set_line(SPI, true);
+        guests[0].turn(&mut vgic);
+        guests[0].acknowledge();
+        guests[0].end(SPI);
+        guests[0].exit(&mut vgic);
+        vgic.write_distributor(0, 0x821, Width::Byte, 2);
+        vgic.write_distributor(0, 0x6000 + 8 * 33, Width::Double, 1);
+        vgic.set_line(SPI, false);
+        vgic.set_line(SPI, true);
+        guests[1].turn(&mut vgic);
+        assert_eq!(
+            guests[1].acknowledge().map(|register| register.vintid),
+            Some(SPI)
+        );
+        vgic.set_line(IntId::spi(2), true);
+        guests[0].turn(&mut vgic);
+        guests[1].end(SPI);
+        for guest in &mut guests {
+            guest.turn(&mut vgic);
+        }
+        assert_eq!(guests[1].acknowledge(), None, "it came once");
+        assert_eq!(read(&vgic, 0, 0x304), 0, "and is not stuck active");
+    }
+}
+
 #[test]
 fn only_ppis_of_vcpus_that_exist_are_linked() {
     let mut vgic = running(Version::V3, 2);
