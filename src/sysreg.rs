@@ -87,6 +87,10 @@ pub fn answer(ids: &IdTable, gic_v3: bool, access: &SysRegAccess) -> Answer {
         }
     };
     match access.encoding {
+        // First what is read most.
+        id if access.is_read && is_identification(id) => {
+            ids.read(id).map_or(Answer::Undefined, Answer::Value)
+        }
         ICC_SGI1R_EL1 => sgi(SgiRegister::Sgi1r),
         ICC_ASGI1R_EL1 => sgi(SgiRegister::Asgi1r),
         ICC_SGI0R_EL1 => sgi(SgiRegister::Sgi0r),
@@ -104,6 +108,11 @@ pub fn answer(ids: &IdTable, gic_v3: bool, access: &SysRegAccess) -> Answer {
                 Answer::MemoryRegister(*register)
             }),
     }
+}
+
+/// op0 3, op1 0, CRn 0: the identification registers.
+const fn is_identification(register: u16) -> bool {
+    register >> 7 == encoding(3, 0, 0, 0, 0) >> 7
 }
 
 #[cfg(test)]

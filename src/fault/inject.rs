@@ -13,6 +13,8 @@ use crate::registers::{Registers, pstate};
 const IL: u64 = 1 << 25;
 /// `ISS.WnR`
 const WNR: u64 = 1 << 6;
+/// `ISS.CM`: cache maintenance, or an address translation instruction.
+const CM: u64 = 1 << 8;
 /// `ISS.FnV`: FAR is not valid.
 const FNV: u64 = 1 << 10;
 /// Synchronous external abort, not on a walk.
@@ -45,7 +47,8 @@ enum Kind {
     Undefined,
 }
 
-/// PSTATE features the guest has, which decide what exception entry does to their bits.
+/// PSTATE features the guest has, which decide what exception entry does to their bits. TCO (MTE), ALLINT (NMI) and EXLOCK
+/// (GCS) belong to features that no guest is shown: they stay clear.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PstateFeatures {
     /// FEAT_PAN.
@@ -57,10 +60,11 @@ pub struct PstateFeatures {
 impl Exception {
     fn abort(abort: &Abort, far: Gva, ipa: Option<Ipa>, fsc: u64) -> Self {
         let wnr = if !abort.is_fetch && abort.wnr { WNR } else { 0 };
+        let cm = if abort.is_maintenance { CM } else { 0 };
         Self {
             kind: Kind::Abort {
                 is_fetch: abort.is_fetch,
-                iss: fsc | wnr,
+                iss: fsc | wnr | cm,
                 far,
             },
             ipa,

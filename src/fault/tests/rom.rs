@@ -109,7 +109,7 @@ fn cache_maintenance_of_rom_maps_it_and_fails_where_it_would_write() {
     );
     assert_eq!(world.m.translate(ROM).unwrap().1, [true, false, false]);
     let taken = injected(fault(&mut world, 0x24, 0x0f | CM | WNR, ROM));
-    assert_eq!(taken.esr, 0x9600_0050);
+    assert_eq!(taken.esr, 0x9600_0150);
     assert_eq!(world.vcpu.counters.skipped, 0);
     world.end();
 }
@@ -152,7 +152,7 @@ fn a_hardware_update_of_a_table_in_rom_is_an_external_abort_on_the_walk() {
         (0x24, 0, 0x9600_0000),
         (0x24, WNR, 0x9600_0040),
         (0x20, 0, 0x8600_0000),
-        (0x24, CM | WNR, 0x9600_0040),
+        (0x24, CM | WNR, 0x9600_0140),
     ] {
         for level in 1..4u64 {
             let mut world = with_tables();
