@@ -279,15 +279,6 @@ impl Vgic {
             .is_some_and(|place| self.bank(place.bank).forwarded(self.groups) & place.mask() != 0)
     }
 
-    /// Whether `intid` would be signalled to `vcpu` if its line were asserted now: forwarded, and not active.
-    #[must_use]
-    pub fn would_signal(&self, vcpu: usize, intid: IntId) -> bool {
-        self.place(vcpu, intid).is_some_and(|place| {
-            let bank = self.bank(place.bank);
-            bank.forwarded(self.groups) & !bank.active & place.mask() != 0
-        })
-    }
-
     /// Whether an interrupt waits for `vcpu` that is not active: a reason to leave WFI.
     ///
     /// The guest's priority mask is not known here; see [`Vgic::highest_pending`].

@@ -153,14 +153,6 @@ impl Devices {
         self.vgic.is_pending(vcpu)
     }
 
-    /// Whether a timer of `vcpu` that asserts its line, virtual or physical, is a reason to leave WFI although the line is not
-    /// in the model: its interrupt is enabled and not active. For a vCPU that has left its pCPU, timers and all.
-    #[must_use]
-    pub fn wakes(&self, vcpu: usize, fired: (bool, bool)) -> bool {
-        fired.0 && self.vgic.would_signal(vcpu, VIRTUAL_TIMER)
-            || fired.1 && self.vgic.would_signal(vcpu, PHYSICAL_TIMER)
-    }
-
     /// The same, of interrupts that this CPU interface would signal: what ends a WFI.
     pub fn is_signalled(&mut self, vcpu: usize, interface: &CpuInterface) -> bool {
         self.has_looked(vcpu);
