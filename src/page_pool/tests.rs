@@ -14,7 +14,16 @@ const MIB: u64 = 1 << 20;
 impl PagePool {
     /// Whether the page at `pa` is out: what a test's machine asks before it lets anybody touch it.
     pub(crate) fn is_taken(&self, pa: Pa) -> bool {
-        let inner = self.inner.lock();
+        self.is_taken_by(&self.inner.lock(), pa)
+    }
+
+    /// The same, unless somebody is in the pool at the moment.
+    #[cfg(not(loom))]
+    pub(crate) fn try_is_taken(&self, pa: Pa) -> Option<bool> {
+        Some(self.is_taken_by(&*self.inner.try_lock()?, pa))
+    }
+
+    fn is_taken_by(&self, inner: &Inner, pa: Pa) -> bool {
         let is_out = inner.place(pa.raw() >> CHUNK_SHIFT).is_some_and(|(b, c)| {
             inner.banks[b].chunks[c].is_taken((pa.raw() >> 12) as usize % CHUNK_PAGES)
         });

@@ -84,7 +84,7 @@ impl Machine for Cpu {
     fn load(&mut self, table: Pa, index: usize) -> u64 {
         let hardware = self.operation();
         assert!(
-            hardware.pool.is_taken(table),
+            hardware.pool.try_is_taken(table) != Some(false),
             "I9, {table} is walked and free"
         );
         hardware.ram.frame(table.raw()).descriptor(index)
@@ -93,7 +93,7 @@ impl Machine for Cpu {
     fn publish(&mut self, table: Pa, index: usize, current: u64, new: u64) -> Result<(), u64> {
         let mut hardware = self.operation();
         assert!(
-            hardware.pool.is_taken(table),
+            hardware.pool.try_is_taken(table) != Some(false),
             "I9, {table} is written and free"
         );
         hardware.update_at_the_last_moment(table.raw(), index);

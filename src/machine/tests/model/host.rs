@@ -1,6 +1,7 @@
 //! What the host does to VMs while their guests run, and what must hold when it has done it.
 
 use std::collections::BTreeMap;
+use std::vec::Vec;
 
 use super::action::Action;
 use super::cpu::Cpu;
@@ -158,11 +159,13 @@ impl World {
 
     fn starve(&self, left: u64) {
         self.feed();
-        let mut taken = self.starved.lock().unwrap();
+        // Nothing is locked meanwhile: to take the last page may mean to wait for another CPU.
+        let mut taken = Vec::new();
         while self.pool.account().total - self.pool.account().taken > left {
             let Some(page) = self.pool.take() else { break };
             taken.push(page);
         }
+        self.starved.lock().unwrap().extend(taken);
     }
 
     /// Runs a verb of the host, with the hardware told that one is at work; answers what was before and after, if nobody

@@ -313,7 +313,7 @@ impl Hardware {
         for pa in std::mem::take(&mut self.leaving) {
             match self.ram.frame(pa).owner {
                 Owner::Leaving { .. } | Owner::Unlinked { .. }
-                    if pool.is_taken(crate::addr::Pa::new(pa)) =>
+                    if pool.try_is_taken(crate::addr::Pa::new(pa)) != Some(false) =>
                 {
                     self.leaving.push(pa);
                 }
