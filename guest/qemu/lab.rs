@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// CPU models, most wanted first. The first six are those the project promises Linux on.
-const MODELS: [&str; 12] = [
+const MODELS: [&str; 13] = [
     "cortex-a72",
     "max",
     "cortex-a53",
@@ -16,6 +16,8 @@ const MODELS: [&str; 12] = [
     "cortex-a55",
     "cortex-a35",
     "a64fx",
+    // 48 bits of physical address space, and what else goes with 52.
+    "max,lpa2=off",
 ];
 
 /// How many of `MODELS` are promised.
@@ -89,7 +91,10 @@ impl Qemu {
     /// Those of `MODELS` that it has, as it has them.
     fn cpus(&self, probe: &Path) -> Result<Vec<Cpu>, String> {
         let models = output(&self.program, &["-cpu", "help"])?;
-        let known = |model: &&str| models.split_whitespace().any(|word| word == *model);
+        let known = |model: &&str| {
+            let name = model.split(',').next();
+            models.split_whitespace().any(|word| Some(word) == name)
+        };
         let models = MODELS.iter().enumerate().filter(|(_, model)| known(model));
         models
             .map(|(n, model)| self.probe(model, n < PROMISED, probe))

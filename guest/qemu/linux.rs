@@ -7,7 +7,7 @@ use crate::run::{Case, code};
 const PAYLOAD: usize = 0x4020_0000;
 const RAMDISK_OFFSET: usize = 0x300_0000;
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     pub(crate) fn linux(&mut self) {
         if !self.lab.linux {
             return self.leave_out(
@@ -15,8 +15,7 @@ impl Planner<'_> {
             );
         }
         let lab = self.lab;
-        let promised: Vec<&Cpu> = lab.cpus.iter().filter(|cpu| cpu.promised).collect();
-        for (n, cpu) in promised.iter().enumerate() {
+        for (n, cpu) in self.linux_cpus().into_iter().enumerate() {
             // Every promised CPU; GIC versions in turn, or both.
             let gics: &[u32] = if self.everything {
                 &[2, 3]
@@ -120,13 +119,19 @@ impl Planner<'_> {
         }
     }
 
+    /// The CPUs Linux is booted on: those promised, or all.
+    fn linux_cpus(&self) -> Vec<&'a Cpu> {
+        let lab = self.lab;
+        let cpus = lab.cpus.iter();
+        cpus.filter(|cpu| self.everything || cpu.promised).collect()
+    }
+
     /// More vCPUs, on as many or fewer pCPUs: the workload, CPUs that come and go, off; and a kernel that complains of
     /// nothing.
     fn linux_with_many_cpus(&mut self) {
         let machines = if self.everything {
-            let promised = self.lab.cpus.iter().filter(|cpu| cpu.promised);
-            promised
-                .flat_map(|cpu| [Machine::Virt(cpu, 2), Machine::Virt(cpu, 3)])
+            let cpus = self.linux_cpus().into_iter();
+            cpus.flat_map(|cpu| [Machine::Virt(cpu, 2), Machine::Virt(cpu, 3)])
                 .collect()
         } else {
             vec![self.any()]
@@ -168,7 +173,7 @@ impl Planner<'_> {
 
     /// Every granule policy on every CPU promised.
     fn linux_by_granule(&mut self) {
-        for cpu in self.lab.cpus.iter().filter(|cpu| cpu.promised) {
+        for cpu in self.linux_cpus() {
             for granule in ["4k", "64k", "2m", "auto"] {
                 let mut case = self
                     .linux_on(Machine::Virt(cpu, 3))
@@ -219,9 +224,9 @@ impl Planner<'_> {
             )
             .within(3600);
         case.name = "Linux soaks".into();
+        // In one line: while Linux waits for a key, virtual time flies.
         self.add(
-            case.types("/root # ", "soak 3600\n")
-                .types("soak: ", "poweroff\n")
+            case.types("/root # ", "soak 3600; poweroff\n")
                 .says("soak: PASS")
                 .examined_by(agrees_on_time)
                 .examined_by(gives_all_pages_back),

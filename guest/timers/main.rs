@@ -319,7 +319,7 @@ fn note_count() {
 }
 
 fn one_count() {
-    for _ in 0..20 {
+    for _ in 0..=smp::rounds(20) {
         for cpu in 0..smp::count() {
             smp::on(cpu, note_count);
         }
