@@ -95,11 +95,14 @@ fn answer(wait: impl Fn() -> u64) {
     for n in 1..=WARM_UP + ROUNDS {
         READY.store(n, Ordering::Release);
         // A WFI may end for no reason that shows.
-        let mut intid = SPECIAL;
-        while intid >= SPECIAL {
-            MOMENT.store(wait(), Ordering::Release);
-            intid = gic.acknowledge();
-        }
+        let (moment, intid) = loop {
+            let moment = wait();
+            let intid = gic.acknowledge();
+            if intid < SPECIAL {
+                break (moment, intid);
+            }
+        };
+        MOMENT.store(moment, Ordering::Release);
         gic.end(intid);
         CAME.store(n, Ordering::Release);
     }
