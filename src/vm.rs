@@ -313,7 +313,16 @@ impl Vm {
         self.reboot
     }
 
-    /// Its devices, locked. Who changes them takes [`Vm::on_devices`].
+    /// Has `act` work on the devices, where what it changes concerns no vCPU but those that do this.
+    pub fn with_devices<T>(&self, act: impl FnOnce(&mut Devices) -> T) -> T {
+        let mut devices = self.devices.lock();
+        let result = act(&mut devices);
+        self.to_plan
+            .store(devices.vcpus_to_plan(), Ordering::Relaxed);
+        result
+    }
+
+    /// Its devices, locked. Who changes them takes [`Vm::on_devices`] or [`Vm::with_devices`].
     pub fn devices(&self) -> SpinMutexGuard<'_, Devices> {
         self.devices.lock()
     }

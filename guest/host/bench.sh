@@ -62,6 +62,7 @@ interrupts=timer_late,wfi_wake,irq_ack_eoi,sgi_self
 boot "$exits,$interrupts"
 boot_bare "$interrupts"
 boot sgi SMP=2 VCPUS=2
+for name in sgi_same_cpu vcpu_switch vcpu_switch_fp; do boot $name SMP=1 VCPUS=2; done
 boot translation_2m GRANULE=2m MEM=3G GUEST_MEM=2304M
 plugin=$(plugin_with "$folder/counts" histogram=on)
 boot "$faults" RIGHTS=lazy GRANULE=4k

@@ -105,7 +105,9 @@ impl<'a> Planner<'a> {
                 } {
                     let mut case = self.crowd(guest, machine, count).with("RIGHTS", *rights);
                     if *rights == "lazy" {
+                        // Page by page too; the default is what the policy of blocks gives.
                         case.name.push_str(" lazy");
+                        case = case.with("GRANULE", "4k");
                     }
                     self.add(case.says(format!("PASS {guest}")));
                 }

@@ -127,14 +127,16 @@ fn wait(vm: &Arc<VmRun>, run: Box<VcpuRun>, shared: &'static Shared, cpu: &mut C
     let (fired, interface) = (run.timers_fired(), run.interface);
     cpu.due(&Due::Vcpu(Arc::downgrade(vm), index), run.deadline(vm));
     let has_work = || {
-        let mut devices = vm.vm.devices();
-        // A timer may have fired after the vCPU's lines were looked at and before its timers were taken out.
-        for (timer, fired) in [(VIRTUAL_TIMER, fired.0), (PHYSICAL_TIMER, fired.1)] {
-            if fired {
-                devices.timer_expired(index, timer);
+        let is_signalled = vm.vm.with_devices(|devices| {
+            // A timer may have fired after the vCPU's lines were looked at and before its timers were taken out.
+            for (timer, fired) in [(VIRTUAL_TIMER, fired.0), (PHYSICAL_TIMER, fired.1)] {
+                if fired {
+                    devices.timer_expired(index, timer);
+                }
             }
-        }
-        devices.is_signalled(index, &interface) || vm.needs_attention(index)
+            devices.is_signalled(index, &interface)
+        });
+        is_signalled || vm.needs_attention(index)
     };
     if let Some(run) = place.wait(run, cpu.number, has_work) {
         place.note_ready();

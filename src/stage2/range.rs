@@ -120,12 +120,7 @@ impl Stage2 {
         pool: &PagePool,
     ) -> Result<u64, OutOfPages> {
         self.cut(m, range, pool)?;
-        let writes = most.allows(Rights::WRITE);
-        Ok(self.change(m, range, |leaf, _| {
-            // With DBM the hardware would give W back.
-            leaf.with_at_most(most)
-                .with_tracking(writes && leaf.tracks_writes())
-        }))
+        Ok(self.change(m, range, |leaf, _| leaf.with_at_most(most)))
     }
 
     /// Clears the access flag of every leaf in `range` and says which were in use. When it returns every further use sets a

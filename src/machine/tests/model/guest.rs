@@ -90,6 +90,7 @@ impl Cpu {
         let mut hardware = self.operation();
         let me = self.index;
         hardware.check_entry(me, vm);
+        hardware.pes[me].caches_off = !is_cached;
         hardware.warm(vm.tree, ipa);
         let needs: &[usize] = match access {
             Access::Read | Access::Maintain => &[0],

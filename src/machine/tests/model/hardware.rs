@@ -106,6 +106,8 @@ pub(super) struct Pe {
     /// What a deliberate bug cleans only when it is too late.
     pub(super) late_cleans: Vec<PaRange>,
     pub(super) walks_ended: bool,
+    /// The guest that ran here last runs with its caches off: so are its instruction fetches.
+    pub(super) caches_off: bool,
     /// AT found no translation since this was looked at last.
     pub(super) stage1_changed: bool,
 }
@@ -274,10 +276,7 @@ impl Hardware {
         }
         let pa = entry.output(ipa);
         if bits::rights(entry.leaf)[2] && self.ram.holds(pa) && self.rng.one_in(2) {
-            let (line, is_cached) = (
-                self.rng.below(2),
-                self.setup.caches_off != 1 || self.setup.fwb,
-            );
+            let (line, is_cached) = (self.rng.below(2), !self.pes[pe].caches_off);
             self.fetch_line(pe, pa, ipa, line, is_cached);
         }
     }

@@ -148,7 +148,11 @@ impl World {
                 }
             }
             Action::WriteAndRun(..) => {}
-            Action::Caches(_) => vcpu.caches_off = !vcpu.caches_off,
+            // What was fetched with other attributes is the guest's own to forget.
+            Action::Caches(_) => {
+                vcpu.caches_off = !vcpu.caches_off;
+                self.lab.hardware().pes[m.index].icache.clear();
+            }
             Action::MapBlock(_, page, executes) => self.map_block(&vm, page, executes, m),
             Action::StartLog(_) | Action::Harvest(_) | Action::StopLog(_) => {
                 self.log(&vm, action, m)
