@@ -248,6 +248,30 @@ impl PagePool {
         self.inner.lock().whole_chunks
     }
 
+    /// The account at a moment at which no pCPU has a page in its hands: what an audit compares. Idle ones zero pages ahead of
+    /// time, which is soon over.
+    #[must_use]
+    pub fn settled_account(&self) -> Account {
+        // With the lock, so that no batch is on its way from the pool to a stock.
+        let inner = self.inner.lock();
+        let count = || {
+            self.used_stocks()
+                .map(Stock::settled_count)
+                .sum::<Option<u64>>()
+        };
+        loop {
+            if let (Some(stocked), Some(again)) = (count(), count())
+                && stocked == again
+            {
+                return Account {
+                    taken: inner.account.taken.saturating_sub(stocked),
+                    ..inner.account
+                };
+            }
+            crate::sync::spin_loop();
+        }
+    }
+
     /// What the pool has and what is out; exact when no other pCPU takes or gives meanwhile.
     #[must_use]
     pub fn account(&self) -> Account {

@@ -120,6 +120,13 @@ impl Stock {
         self.raw.count() + self.ready.count()
     }
 
+    /// Pages in it; `None` while one of them is on its way from one shelf to the other.
+    pub(super) fn settled_count(&self) -> Option<u64> {
+        let slots = || self.raw.slots.iter().chain(&self.ready.slots);
+        let is_settled = slots().all(|slot| slot.load(Ordering::Acquire) != BUSY);
+        is_settled.then(|| self.count())
+    }
+
     /// Whether the page lies in it.
     #[cfg(test)]
     pub(super) fn holds(&self, pa: Pa) -> bool {
