@@ -4,7 +4,7 @@
 //! Source: IHI 0069 "`ICH_LR<n>_EL2`", "ICH_HCR_EL2", "Priority drop and deactivation", "Maintenance interrupts".
 
 use crate::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS, Plan, State, Version, Vgic};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The virtual timer's PPI, virtual and physical.
 const TIMER: IntId = IntId::ppi(11);
@@ -52,12 +52,10 @@ impl Guest {
 
     /// EL2 takes the vCPU out of its guest: what the model does not know yet is folded in, the timer's line included.
     pub(super) fn exit(&mut self, vgic: &mut Vgic) {
-        let loaded = vgic.loaded(self.vcpu);
-        assert!(
-            loaded <= self.count,
-            "more list registers in use than there are"
-        );
-        vgic.sync_from(self.vcpu, &self.registers[..loaded]);
+        vgic.sync_from(self.vcpu, |n| {
+            assert!(n < self.count, "there is no list register {n}");
+            self.registers[n].state
+        });
         if vgic.has_active_outside(self.vcpu) {
             vgic.retire(self.vcpu, self.end_count);
         }
@@ -70,17 +68,69 @@ impl Guest {
     pub(super) fn enter(&mut self, vgic: &mut Vgic) {
         if vgic.needs_plan(self.vcpu) {
             self.exit(vgic);
-            let mut planned = [ListRegister::default(); MAX_LIST_REGISTERS];
-            self.plan = vgic.plan(self.vcpu, &mut planned, self.count);
-            assert!(self.plan.used <= self.plan.write && self.plan.write <= self.count);
-            for (index, register) in planned.iter().enumerate().take(self.plan.write) {
-                self.registers[index] = through_hardware(vgic.version(), *register);
+            let from_scratch = self.from_scratch(vgic);
+            let version = vgic.version();
+            let plan = vgic.plan(self.vcpu, self.count, |n, register| {
+                assert!(n < self.count, "there is no list register {n}");
+                self.registers[n] = through_hardware(version, register);
+                self.writes += 1;
+            });
+            if let Some(plan) = plan {
+                self.plan = plan;
+                self.end_count = 0;
             }
-            self.writes += self.plan.write;
-            self.end_count = 0;
             self.check_registers();
+            self.check_equals(&from_scratch);
         }
         self.deactivate_owed(vgic);
+    }
+
+    /// What a plan from scratch would have it hold, and interrupt EL2 for.
+    fn from_scratch(&self, vgic: &Vgic) -> (BTreeMap<IntId, ListRegister>, Plan) {
+        let (mut vgic, version) = (vgic.clone(), vgic.version());
+        vgic.mark(self.vcpu);
+        let mut planned = BTreeMap::new();
+        let plan = vgic.plan(self.vcpu, self.count, |_, register| {
+            if register.state != State::Invalid {
+                planned.insert(register.vintid, through_hardware(version, register));
+            }
+        });
+        (planned, plan.expect("it is from scratch"))
+    }
+
+    /// What is loaded, in whatever order and however it came there, is what a plan from scratch would load. What is active may
+    /// have become pending again besides, if EL2 hears of its end.
+    fn check_equals(&self, (planned, plan): &(BTreeMap<IntId, ListRegister>, Plan)) {
+        assert_eq!(self.plan, *plan);
+        let valid = self.valid();
+        assert_eq!(valid.len(), planned.len(), "{valid:?} {planned:?}");
+        for register in valid {
+            let expected = planned[&register.vintid];
+            assert_eq!(
+                (
+                    register.priority,
+                    register.group,
+                    register.state.is_active()
+                ),
+                (
+                    expected.priority,
+                    expected.group,
+                    expected.state.is_active()
+                )
+            );
+            assert!(
+                (register.state, register.source) == (expected.state, expected.source)
+                    || register.state == State::Active && register.eoi_maintenance,
+                "{register:?} {expected:?}"
+            );
+        }
+    }
+
+    fn valid(&self) -> Vec<ListRegister> {
+        let registers = self.registers.iter().copied();
+        registers
+            .filter(|register| register.state != State::Invalid)
+            .collect()
     }
 
     fn deactivate_owed(&mut self, vgic: &mut Vgic) {
@@ -147,6 +197,11 @@ impl Guest {
         Some(*next)
     }
 
+    /// List registers that are not free.
+    pub(super) fn used(&self) -> usize {
+        self.valid().len()
+    }
+
     /// What it could be given.
     pub(super) fn pending(&self) -> Vec<IntId> {
         self.registers
@@ -208,11 +263,7 @@ impl Guest {
 
     /// What the architecture forbids in list registers.
     fn check_registers(&self) {
-        let valid: Vec<_> = self
-            .registers
-            .iter()
-            .filter(|register| register.state != State::Invalid)
-            .collect();
+        let valid = self.valid();
         let names: BTreeSet<_> = valid.iter().map(|register| register.vintid).collect();
         assert_eq!(
             names.len(),
@@ -228,7 +279,6 @@ impl Guest {
                 );
             }
         }
-        assert_eq!(self.plan.used, names.len());
     }
 }
 
