@@ -13,6 +13,8 @@
 //!    list registers, the maintenance enables and the trap of ICC_DIR_EL1, then deactivates what
 //!    [`Vgic::take_deactivation`] gives. Otherwise it touches no list register at all.
 //!
+//! [`Vgic::comes_again`] and [`Vgic::plan_again`] do all three in one where an interrupt comes that came before.
+//!
 //! An operation may concern another vCPU than the one that does it: [`Vgic::take_news`] names it, and that vCPU must leave
 //! its guest and do the three steps itself. An access to a register may depend on what another vCPU's guest did
 //! ([`Vgic::depends_on`]): step 1 is then done for that one first; and it may be complete only when others have left their
@@ -28,6 +30,7 @@
 //! Interrupt Controller Architecture Specification", versions 3 and 4.
 
 mod access;
+mod again;
 mod bank;
 mod distributor;
 mod fold;

@@ -151,7 +151,7 @@ impl Vgic {
     }
 
     #[inline]
-    fn note_planned(&mut self, vcpu: usize) {
+    pub(super) fn note_planned(&mut self, vcpu: usize) {
         let interface = &mut self.vcpus[vcpu];
         interface.stale = 0;
         interface.change = Change::Nothing;

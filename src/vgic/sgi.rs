@@ -44,6 +44,15 @@ impl SgiSources {
         source
     }
 
+    /// `number` was acknowledged in its list register and ended, and comes again: its source, if it is the only one that waits.
+    pub(super) fn take_next(&mut self, number: u32) -> Option<u8> {
+        let is_only_one = self.waiting.get(number as usize)?.is_power_of_two();
+        is_only_one.then(|| {
+            self.acknowledge(number);
+            self.load(number)
+        })
+    }
+
     /// Source of the active `number`.
     pub(super) fn active(&self, number: u32) -> u8 {
         self.active.get(number as usize).copied().unwrap_or(0)

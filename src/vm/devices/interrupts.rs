@@ -83,13 +83,18 @@ impl Devices {
         physical: IntId,
         host: &mut H,
     ) {
-        self.look(vcpu, host);
         let (virt, physical_timer) = host.timer_lines();
         let is_asserted = if guest == VIRTUAL_TIMER {
             virt
         } else {
             physical_timer
         };
+        if is_asserted
+            && let Some((n, register)) = self.vgic.comes_again(vcpu, guest, |n| host.list_state(n))
+        {
+            return host.set_list_register(n, register);
+        }
+        self.look(vcpu, host);
         // A guest may have set its timer to later in the moment in which the interrupt was on its way.
         if !is_asserted || !self.vgic.hardware_interrupt(vcpu, guest, physical) {
             host.deactivate(physical.raw());
@@ -198,10 +203,15 @@ impl Devices {
 
     /// Has `vcpu`'s list registers, which are this pCPU's, hold what they shall, if anything changed since they were written.
     pub fn plan<H: Host>(&mut self, vcpu: usize, host: &mut H) {
-        if self.vgic.needs_plan(vcpu) {
-            self.look(vcpu, host);
-            self.load_list(vcpu, host);
+        if !self.vgic.needs_plan(vcpu) {
+            return;
         }
+        if let Some((n, register)) = self.vgic.plan_again(vcpu, |n| host.list_state(n)) {
+            self.has_looked(vcpu);
+            return host.set_list_register(n, register);
+        }
+        self.look(vcpu, host);
+        self.load_list(vcpu, host);
     }
 
     /// The same, of a vCPU that was folded in.
