@@ -58,6 +58,7 @@ impl<'a> Planner<'a> {
                     self.add(self.on_bare_qemu(guest, cpu, gic));
                 }
             }
+            self.add(self.on_bare_qemu("address_size", cpu, 3));
         }
     }
 
