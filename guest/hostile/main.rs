@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use runtime::gic::Gic;
 use runtime::hypercall::{Conduit, call};
 use runtime::platform::{NOWHERE, PL031};
+use runtime::random::Random;
 use runtime::smp::{self, code};
 use runtime::sync::pause;
 use runtime::trap::catch;
@@ -83,38 +84,10 @@ fn rounds() -> u64 {
     fdt::number("rounds").unwrap_or(ROUNDS)
 }
 
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 8
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    /// Numbers that mean something more often than chance would have it.
-    fn value(&mut self) -> u64 {
-        match self.below(5) {
-            0 => 0,
-            1 => u64::MAX,
-            2 => 1 << self.below(64),
-            3 => self.below(1024),
-            _ => self.next() << 8,
-        }
-    }
-}
-
 fn act_up() {
     let cpu = smp::index();
     let done = DONE[cpu].load(Ordering::Relaxed);
-    let seed = SEED.load(Ordering::Relaxed) << 32 | (cpu as u64) << 24 | done << 1 | 1;
-    let mut random = Random(seed);
+    let mut random = Random::new(SEED.load(Ordering::Relaxed) << 31 | (cpu as u64) << 23 | done);
     let Some(gic) = Gic::from_tree() else { return };
     let code = CODE.load(Ordering::Relaxed) + cpu as u64 * pages::PAGE;
     while DONE[cpu].load(Ordering::Relaxed) < rounds() {

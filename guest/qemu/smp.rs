@@ -5,8 +5,9 @@ use crate::lab::Cpu;
 use crate::run::{Case, Start, VIRTUAL_TIME, code};
 
 /// Guests for several CPUs that pass or fail by themselves.
-const GUESTS: [&str; 13] = [
+const GUESTS: [&str; 14] = [
     "smp_start",
+    "psci_race",
     "sgi",
     "same_pages",
     "own_tables",
