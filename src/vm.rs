@@ -189,6 +189,8 @@ pub struct Vm {
     /// Who is asked to leave its guest for another's access.
     recalls: Recalls,
     has_console: bool,
+    /// The page of a UART whose plain accesses take a shortcut; no page without one.
+    quick_uart_page: u64,
     /// Which vCPUs are on.
     power: Power,
     stolen: StolenTime,
@@ -281,6 +283,7 @@ impl Vm {
             devices: SpinMutex::new(devices),
             recalls: Recalls::new(config.vcpus as usize),
             has_console: config.console,
+            quick_uart_page: quick::uart_page(config.console, ground.features.erratum_834220),
             power: Power::new(config.vcpus as usize),
             stolen: StolenTime::new(config.vcpus as usize),
             counters: (0..config.vcpus).map(|_| Arc::default()).collect(),

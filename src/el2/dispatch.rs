@@ -217,11 +217,12 @@ fn look(vm: &VmRun, run: &VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Option<Lef
 #[inline(always)] // a `Next` is large, and most are looked at once
 fn one_exit(vm: &Vm, run: &mut VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Next {
     let (vector, syndrome) = cpu.block.enter(&mut run.vcpu.registers);
-    let vector = vector_of(vector);
-    if let Some(next) = vm.quick(vector, &mut run.vcpu, &syndrome, cpu) {
+    if vector == Vector::Synchronous as u64
+        && let Some(next) = vm.quick(&mut run.vcpu, &syndrome, cpu)
+    {
         return next;
     }
-    let exit = Exit::decode(vector, &syndrome);
+    let exit = Exit::decode(vector_of(vector), &syndrome);
     if gives_lazily(&exit, run, cpu) {
         return Next::Resume;
     }

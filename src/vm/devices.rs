@@ -336,15 +336,24 @@ fn load(vcpu: &mut Vcpu, mmio: &Mmio, value: u64) {
         .write(mmio.transfer.register, mmio.transfer.extend(value));
 }
 
+/// `SCTLR_EL1.EE` and `E0E`.
+const EE: u64 = 1 << 25;
+const E0E: u64 = 1 << 24;
+
 /// Whether the guest's data accesses are big-endian: SCTLR_EL1.EE at EL1, E0E at EL0, PSTATE.E in AArch32.
 pub(super) fn is_big_endian<H: Host>(pstate: u64, host: &mut H) -> bool {
-    const EE: u64 = 1 << 25;
-    const E0E: u64 = 1 << 24;
     if pstate & crate::registers::pstate::AARCH32 != 0 {
         return pstate & crate::registers::pstate::AARCH32_E != 0;
     }
     let at_el0 = pstate & crate::registers::pstate::MODE == crate::registers::pstate::EL0T;
     host.el1(crate::machine::El1::Sctlr) & if at_el0 { E0E } else { EE } != 0
+}
+
+/// Whether [`is_big_endian`] might hold; false for all but a few guests.
+#[inline]
+pub(super) fn may_be_big_endian<H: Host>(pstate: u64, host: &mut H) -> bool {
+    pstate & crate::registers::pstate::AARCH32 != 0
+        || host.el1(crate::machine::El1::Sctlr) & (EE | E0E) != 0
 }
 
 /// Devices are little-endian: a big-endian guest's value has its bytes turned round.

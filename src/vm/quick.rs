@@ -6,10 +6,10 @@
 //!
 //! Source: DDI 0487 "ISS encoding for an exception from a Data Abort", "HPFAR_EL2".
 
-use super::devices::{self, UART, is_big_endian};
+use super::devices::{self, UART, may_be_big_endian};
 use crate::addr::Ipa;
 use crate::device::Width;
-use crate::exit::{Syndrome, Transfer, Vector};
+use crate::exit::{Syndrome, Transfer};
 use crate::fault::Mmio;
 use crate::platform;
 use crate::slot::{Kind, Slot};
@@ -32,25 +32,32 @@ const WORD: u64 = 0b10 << 22;
 /// `HPFAR_EL2.FIPA`, which is IPA\[51:12\].
 const FIPA: u64 = 0xff_ffff_ffff << 4;
 
-/// The page of the PL011: the one device whose every access counts.
-const UART_PAGE: u64 = platform::UART.start.raw();
+/// The page of the PL011, the one device whose every access counts, if the VM has one and `HPFAR_EL2` can be believed on these
+/// CPUs; else no page.
+pub(super) const fn uart_page(has_console: bool, erratum_834220: bool) -> u64 {
+    if has_console && !erratum_834220 {
+        platform::UART.start.raw()
+    } else {
+        u64::MAX
+    }
+}
 
 impl Vm {
     /// Answers the exit if it is of the plain and frequent kind; `None`: nothing was done.
     #[inline]
     pub fn quick<H: Host>(
         &self,
-        vector: Vector,
         vcpu: &mut Vcpu,
         syndrome: &Syndrome,
         host: &mut H,
     ) -> Option<Next> {
         let Syndrome { esr, far, hpfar } = *syndrome;
-        if vector != Vector::Synchronous || esr & DECISIVE != PLAIN || self.erratum_834220 {
+        if esr & DECISIVE != PLAIN {
             return None;
         }
         let ipa = (hpfar & FIPA) << 8 | far & 0xfff;
-        let next = if self.quick_uart(vcpu, esr, ipa, host) {
+        let next = if ipa & !0xfff == self.quick_uart_page && self.quick_uart(vcpu, esr, ipa, host)
+        {
             Next::Resume
         } else {
             self.quick_device(vcpu, esr, ipa, host)?
@@ -63,10 +70,7 @@ impl Vm {
     /// The PL011's flags read, or a byte sent.
     #[inline]
     fn quick_uart<H: Host>(&self, vcpu: &mut Vcpu, esr: u64, ipa: u64, host: &mut H) -> bool {
-        if ipa & !0xfff != UART_PAGE
-            || !self.has_console
-            || is_big_endian(vcpu.registers.pstate, host)
-        {
+        if may_be_big_endian(vcpu.registers.pstate, host) {
             return false;
         }
         let (register, is_write) = (register(esr), esr & WNR != 0);
@@ -79,10 +83,10 @@ impl Vm {
             return false;
         }
         let written = is_write.then(|| vcpu.registers.read(register));
-        let answer = self
-            .devices
-            .lock()
-            .quick_uart(ipa - UART_PAGE, written, host);
+        let answer =
+            self.devices
+                .lock()
+                .quick_uart(ipa - platform::UART.start.raw(), written, host);
         let Some(value) = answer else { return false };
         if !is_write {
             vcpu.registers.write(register, u64::from(value));
@@ -101,7 +105,7 @@ impl Vm {
     ) -> Option<Next> {
         let width = Width::from_sas(esr >> 22);
         // Aligned, so it neither leaves its page nor reports another one than the one it hit.
-        if ipa & (width.bytes() - 1) != 0 {
+        if ipa & (width.bytes() - 1) != 0 || self.erratum_834220 {
             return None;
         }
         let &Slot {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{GICD, GICR, RAM, RTC, Run, UART};
-use crate::exit::{Syndrome, Vector};
+use crate::exit::Syndrome;
 use crate::machine::El1;
 use crate::vgic::Version;
 use crate::vm::Next;
@@ -59,11 +59,7 @@ fn take(run: &mut Run, access: Access, may_be_quick: bool) -> bool {
         .registers
         .write((access.esr >> 16 & 0x1f) as u8, access.value);
     let before = run.to_look_at();
-    if may_be_quick
-        && let Some(next) = run
-            .vm
-            .quick(Vector::Synchronous, &mut run.vcpu, &syndrome, &mut run.m)
-    {
+    if may_be_quick && let Some(next) = run.vm.quick(&mut run.vcpu, &syndrome, &mut run.m) {
         if next == Next::Resume {
             assert_eq!(run.to_look_at(), before, "there is something to look at");
         } else {
