@@ -1,7 +1,7 @@
 //! What the state does to delivery.
 use super::{
     AGAIN, FIRST_SPI, LEFT, LOG_CPU, MANNER, NESTED, PLAIN, forget, gic, length, logged, ready,
-    settle, spis, wait_for_length,
+    set_edge, settle, spis, wait_for_length,
 };
 use core::sync::atomic::Ordering;
 use runtime::gic::{Gic, PRIORITY, register};
@@ -24,6 +24,7 @@ pub(crate) fn all() {
     preemption();
     split_end();
     level();
+    latched_level();
     active_by_software();
     if smp::count() > 1 {
         routed();
@@ -40,7 +41,7 @@ pub(crate) fn all() {
     }
 }
 
-fn manner(manner: u32) {
+pub(crate) fn manner(manner: u32) {
     forget();
     MANNER.store(manner, Ordering::Release);
 }
@@ -266,6 +267,25 @@ fn level() {
         !gic().bit(register::ISPENDR, VTIMER_INTID),
         "a level that is low"
     );
+}
+
+/// A level-sensitive SPI, made pending by software with its line low: a latch, which taking it clears.
+fn latched_level() {
+    manner(LEFT);
+    set_edge(A, false);
+    gic().pend(A);
+    wait_for_length("a latched level", 1);
+    check!(!gic().bit(register::ISPENDR, A), "a latch that was taken");
+    check!(gic().bit(register::ISACTIVER, A), "a latched level, active");
+    gic().pend(A);
+    gic().set_bit(register::ICPENDR, A);
+    gic().pend(A);
+    gic().end(A);
+    wait_for_length("a latched level again", 2);
+    gic().end(A);
+    settle();
+    check_eq!(length(), 2, "latched levels taken");
+    set_edge(A, true);
 }
 
 /// Active by software: not delivered until it is not.

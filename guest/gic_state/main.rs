@@ -7,6 +7,7 @@
 #![no_main]
 
 mod delivery;
+mod private;
 mod registers;
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -50,6 +51,7 @@ fn gic_state() {
     println!("GICv{}, {} CPUs", gic().version(), smp::count());
     registers::all();
     delivery::all();
+    private::all();
 }
 
 fn gic() -> Gic {
