@@ -19,6 +19,7 @@ pub(crate) fn all() {
     }
     one();
     held_back();
+    changed_while_pending();
     by_priority();
     again_while_active();
     preemption();
@@ -108,6 +109,64 @@ fn held_back() {
     gic().enable_interrupt(A);
     settle();
     check_eq!(length(), 4, "SPIs taken that were taken back");
+}
+
+/// With IRQs masked the CPU interface holds it already; a change reaches it there (IHI 0048 1.4.2 "Interrupt handling state
+/// machine", IHI 0069 4.1).
+fn changed_while_pending() {
+    type Change = fn();
+    let taken_back: [(&str, Change, Change); 3] = [
+        (
+            "disabled",
+            || gic().disable_interrupt(A),
+            || gic().enable_interrupt(A),
+        ),
+        (
+            "made active",
+            || gic().set_bit(register::ISACTIVER, A),
+            || gic().set_bit(register::ICACTIVER, A),
+        ),
+        (
+            "cleared",
+            || gic().set_bit(register::ICPENDR, A),
+            || gic().pend(A),
+        ),
+    ];
+    for (what, hold, release) in taken_back {
+        manner(PLAIN);
+        trap::mask_irq();
+        gic().pend(A);
+        settle();
+        check_eq!(gic().highest_pending(), A, "the highest pending interrupt");
+        hold();
+        check!(
+            gic().highest_pending() >= 1020,
+            "highest pending after it was {what}"
+        );
+        trap::unmask_irq();
+        settle();
+        check_eq!(length(), 0, "SPIs taken after they were {what}");
+        release();
+        wait_for_length("an SPI that may come again", 1);
+        check_eq!(length(), 1, "SPIs taken that were {what} for a while");
+    }
+    manner(PLAIN);
+    trap::mask_irq();
+    gic().set_priority(B, 0xa0);
+    gic().pend(A);
+    gic().pend(B);
+    settle();
+    check_eq!(gic().highest_pending(), A, "the most urgent of A and B");
+    gic().set_priority(B, 0x40);
+    check_eq!(
+        gic().highest_pending(),
+        B,
+        "the most urgent after B's priority rose"
+    );
+    trap::unmask_irq();
+    wait_for_length("A and B", 2);
+    check_eq!(logged(0), B, "the first of A and B");
+    gic().set_priority(B, PRIORITY);
 }
 
 /// More than list registers hold, pending at once, most urgent last: the most urgent comes first, each once.

@@ -7,6 +7,7 @@
 #![no_main]
 
 mod delivery;
+mod groups;
 mod private;
 mod registers;
 
@@ -52,6 +53,7 @@ fn gic_state() {
     registers::all();
     delivery::all();
     private::all();
+    groups::all();
 }
 
 fn gic() -> Gic {
