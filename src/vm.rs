@@ -123,8 +123,12 @@ pub enum End {
 /// What the run loop does next with a vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// Enter the guest.
+    /// Enter the guest at once: nothing has changed but what is the vCPU's own, and memory. What others do meanwhile they
+    /// announce by an interrupt.
     Resume,
+    /// Look at what there is to do for the vCPU before it enters the guest: its interrupts may have changed, or who shares
+    /// its pCPU.
+    Look,
     /// Wait until an interrupt is there, then enter it.
     Wait,
     /// Let others run first, if any want to: it waits for an event, which may have come already.
@@ -551,11 +555,11 @@ impl Vm {
             Resolution::Mmio(mmio) => {
                 self.access(vcpu, &mmio, host);
                 vcpu.retire(is_16_bit);
-                Next::Resume
+                Next::Look
             }
             Resolution::Emulate(emulation) => {
                 self.emulate(vcpu, &emulation, host);
-                Next::Resume
+                Next::Look
             }
             Resolution::Skip => {
                 vcpu.retire(is_16_bit);
@@ -633,7 +637,11 @@ impl Vm {
         host: &mut H,
     ) -> Next {
         match sysreg::answer(&self.ids, self.gic == Version::V3, access) {
-            Answer::Value(value) => vcpu.registers.write(access.rt, value),
+            Answer::Value(value) => {
+                vcpu.registers.write(access.rt, value);
+                vcpu.retire(false);
+                return Next::Resume;
+            }
             Answer::Ignored => {}
             Answer::SetWay => return self.set_way(vcpu, host),
             Answer::MemoryRegister(register) => {
@@ -663,7 +671,7 @@ impl Vm {
             }
         }
         vcpu.retire(false);
-        Next::Resume
+        Next::Look
     }
 }
 

@@ -199,9 +199,7 @@ impl Devices {
                 self.rtc_changed(host);
                 value
             }
-            FLASH => width.mask(),
-            VIRTIO => virtio::read_empty(offset, width),
-            _ => 0,
+            _ => read_stateless(mmio),
         }
     }
 
@@ -302,6 +300,33 @@ impl Devices {
         self.uart.receive(byte);
         self.uart_changed();
         self.had_room = self.has_room();
+    }
+}
+
+/// Whether a device has no state: what is written to it is lost.
+#[inline]
+pub(super) const fn is_stateless(device: u8) -> bool {
+    matches!(device, FLASH | VIRTIO)
+}
+
+fn read_stateless(mmio: &Mmio) -> u64 {
+    let (offset, width) = (mmio.offset, mmio.transfer.width);
+    match mmio.device {
+        FLASH => width.mask(),
+        VIRTIO => virtio::read_empty(offset, width),
+        _ => 0,
+    }
+}
+
+/// As [`Devices::access`], for a device without state, which needs no lock.
+#[inline]
+pub(super) fn access_stateless<H: Host>(vcpu: &mut Vcpu, mmio: &Mmio, host: &mut H) {
+    if let Some(count) = vcpu.counters.mmio.get(usize::from(mmio.device)) {
+        count.add(1);
+    }
+    if !mmio.is_write {
+        let is_big_endian = is_big_endian(vcpu.registers.pstate, host);
+        load(vcpu, mmio, swap(read_stateless(mmio), mmio, is_big_endian));
     }
 }
 
