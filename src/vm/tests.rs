@@ -205,11 +205,23 @@ impl Run {
             hpfar: ipa >> 12 << 4,
         };
         let exit = Exit::decode(Vector::Synchronous, &syndrome);
+        let before = self.to_look_at();
         let next = self
             .vm
             .handle_exit(&mut self.vcpu, &exit, &self.pool, &mut self.m);
         self.m.enter_guest();
+        if next == Next::Resume {
+            assert_eq!(self.to_look_at(), before, "there is something to look at");
+        }
         next
+    }
+
+    /// What must be looked at before the guest is entered, if an exit changes it.
+    pub(super) fn to_look_at(&self) -> impl PartialEq + fmt::Debug + use<> {
+        let host = &self.m.host;
+        let to_plan = self.vm.devices().vcpus_to_plan();
+        let others = (host.kicks.len(), host.started.len());
+        (to_plan, self.vcpu.traps, others, host.listens)
     }
 
     /// A load or store to a device, as the hardware reports it.
@@ -231,11 +243,11 @@ impl Run {
     }
 
     fn store(&mut self, at: u64, value: u64) {
-        assert_eq!(self.access(at, 4, 1, Some(value), 0), Next::Resume);
+        assert_eq!(self.access(at, 4, 1, Some(value), 0), Next::Look);
     }
 
     fn load(&mut self, at: u64) -> u64 {
-        assert_eq!(self.access(at, 4, 2, None, 0), Next::Resume);
+        assert_eq!(self.access(at, 4, 2, None, 0), Next::Look);
         self.vcpu.registers.x[2]
     }
 

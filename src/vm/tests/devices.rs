@@ -268,7 +268,7 @@ fn a_gicv2_guest_reaches_the_hardwares_cpu_interface() {
 fn send_to_second(run: &mut Run) {
     const SGI1R: u64 = 0x18 << 26 | 1 << 25 | 3 << 20 | 5 << 17 | 12 << 10 | 3 << 5 | 11 << 1;
     run.vcpu.registers.x[3] = 1 << 24 | 1 << 1;
-    assert_eq!(run.exit(SGI1R, 0, 0), crate::vm::Next::Resume);
+    assert_eq!(run.exit(SGI1R, 0, 0), crate::vm::Next::Look);
 }
 
 /// Two vCPUs whose SGIs are enabled.
@@ -400,7 +400,7 @@ fn another_vcpus_interrupt_can_be_deactivated_by_name() {
     let mut run = with_spi_elsewhere();
     run.vcpu.registers.x[3] = 33;
     let (next, kicks) = beside_a_handler(&mut run, |run| run.exit(DIR, 0, 0));
-    assert_eq!(next, crate::vm::Next::Resume);
+    assert_eq!(next, crate::vm::Next::Look);
     assert_eq!(kicks, [0b01, 0b01], "asked what it has, told to look again");
     plan_for(&mut run, 0);
     assert_eq!(run.load(GICD + 0x304), 0);
