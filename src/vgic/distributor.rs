@@ -79,7 +79,7 @@ impl Vgic {
                 return self.read_redistributor_type(view.vcpu, index, width);
             }
             Kind::Waker => self.read_waker(view.vcpu),
-            Kind::Identification(words) => words.get((index / 4) as usize).copied().unwrap_or(0),
+            Kind::Identification(frame) => frame.identification(index / 4),
             Kind::SgiGenerate | Kind::Deactivate => 0,
         };
         u64::from(word)
