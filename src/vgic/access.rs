@@ -109,7 +109,17 @@ impl Vgic {
         set
     }
 
-    /// The vCPUs, a bit each, that have interrupts in list registers which a write of `value` changes.
+    /// Whether a write may change what the distributor forwards.
+    #[must_use]
+    pub const fn may_change_forwarding(access: Access) -> bool {
+        matches!(
+            access.kind,
+            Kind::Control | Kind::Group | Kind::EnableSet | Kind::EnableClear
+        )
+    }
+
+    /// The vCPUs, a bit each, that have interrupts in list registers which a write of `value` changes; the same before and
+    /// after it.
     #[must_use]
     pub fn holders(&self, access: Access, value: u64) -> u64 {
         match access.kind {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use crate::device::pl011::{self, Pl011};
 use crate::device::pl031::Pl031;
-use crate::device::virtio;
+use crate::device::{Width, virtio};
 use crate::fault::Mmio;
 use crate::platform;
 use crate::vgic::{self, Affinity, ConfigError, IntId, Version, Vgic};
@@ -170,6 +170,13 @@ impl Devices {
             host.dsb(crate::machine::Dsb::Ish);
         }
         Outcome::Done(held)
+    }
+
+    /// A word of the distributor, if it shows nothing that a guest changes by itself.
+    #[inline]
+    pub(super) fn quick_distributor(&self, vcpu: usize, offset: u64) -> Option<u64> {
+        let register = self.vgic.distributor(vcpu, offset, Width::Word)?;
+        self.vgic.read_settled(register)
     }
 
     fn gic_register(&self, vcpu: usize, mmio: &Mmio) -> Option<vgic::Access> {

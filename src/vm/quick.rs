@@ -6,7 +6,7 @@
 //!
 //! Source: DDI 0487 "ISS encoding for an exception from a Data Abort", "HPFAR_EL2".
 
-use super::devices::{self, UART, may_be_big_endian};
+use super::devices::{self, GICD, UART, may_be_big_endian};
 use crate::addr::Ipa;
 use crate::device::Width;
 use crate::exit::{Syndrome, Transfer};
@@ -59,6 +59,8 @@ impl Vm {
         let next = if ipa & !0xfff == self.quick_uart_page && self.quick_uart(vcpu, esr, ipa, host)
         {
             Next::Resume
+        } else if self.quick_distributor(vcpu, esr, ipa, host) {
+            Next::Resume
         } else {
             self.quick_device(vcpu, esr, ipa, host)?
         };
@@ -92,6 +94,30 @@ impl Vm {
             vcpu.registers.write(register, u64::from(value));
         }
         vcpu.counters.mmio[usize::from(UART)].add(1);
+        true
+    }
+
+    /// A word of the interrupt controller's distributor read, if nobody else is needed for it.
+    #[inline]
+    fn quick_distributor<H: Host>(
+        &self,
+        vcpu: &mut Vcpu,
+        esr: u64,
+        ipa: u64,
+        host: &mut H,
+    ) -> bool {
+        let offset = ipa.wrapping_sub(platform::GICD.start.raw());
+        if offset >= platform::GICD.size
+            || esr & (SAS | SSE | WNR) != WORD
+            || self.erratum_834220
+            || may_be_big_endian(vcpu.registers.pstate, host)
+        {
+            return false;
+        }
+        let answer = self.devices.lock().quick_distributor(vcpu.index, offset);
+        let Some(value) = answer else { return false };
+        vcpu.registers.write(register(esr), value);
+        vcpu.counters.mmio[usize::from(GICD)].add(1);
         true
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Devices, Outcome, PHYSICAL_TIMER, VIRTUAL_TIMER};
 use crate::sysreg::SgiRegister;
-use crate::vgic::{Access, CpuInterface, IntId};
+use crate::vgic::{Access, CpuInterface, IntId, Vgic};
 use crate::vm::Host;
 use crate::vm::recall::bit;
 
@@ -40,12 +40,16 @@ impl Devices {
         value: u64,
         host: &mut H,
     ) -> u64 {
-        let holders = self.vgic.holders(register, value);
         self.vgic.write(register, value);
         self.deactivate_dropped(own, host);
-        // Enabling the console's interrupt may be what makes the guest a listener.
-        self.look_for_room(host);
-        holders & self.vgic.vcpus_to_plan() & !bit(own)
+        if Vgic::may_change_forwarding(register) {
+            // Enabling the console's interrupt may be what makes the guest a listener.
+            self.look_for_room(host);
+        }
+        match self.vgic.vcpus_to_plan() & !bit(own) {
+            0 => 0,
+            others => others & self.vgic.holders(register, value),
+        }
     }
 
     /// `own` wrote ICC_DIR_EL1.
