@@ -56,10 +56,10 @@ impl Vm {
             return None;
         }
         let ipa = (hpfar & FIPA) << 8 | far & 0xfff;
-        let next = if ipa & !0xfff == self.quick_uart_page && self.quick_uart(vcpu, esr, ipa, host)
+        let is_uart = ipa & !0xfff == self.quick_uart_page;
+        let next = if is_uart && self.quick_uart(vcpu, esr, ipa, host)
+            || self.quick_distributor(vcpu, esr, ipa, host)
         {
-            Next::Resume
-        } else if self.quick_distributor(vcpu, esr, ipa, host) {
             Next::Resume
         } else {
             self.quick_device(vcpu, esr, ipa, host)?

@@ -2,7 +2,7 @@
 
 use super::{Devices, Outcome, PHYSICAL_TIMER, VIRTUAL_TIMER};
 use crate::sysreg::SgiRegister;
-use crate::vgic::{Access, CpuInterface, IntId, Vgic};
+use crate::vgic::{Access, CpuInterface, IntId, ListRegister, Vgic};
 use crate::vm::Host;
 use crate::vm::recall::bit;
 
@@ -158,10 +158,12 @@ impl Devices {
 
     /// `vcpu` leaves this pCPU, or ends: all that its list registers hold returns into the model, its timers' lines stay as
     /// they are, and nothing of it stays active here. Its timers must still be in the pCPU's registers. The list registers
-    /// are then to be freed; what else belongs to its CPU interface is in [`CpuInterface`].
+    /// are free after that; what else belongs to its CPU interface is in [`CpuInterface`].
     pub fn leave<H: Host>(&mut self, vcpu: usize, host: &mut H) {
         self.fold_in(vcpu, host);
-        self.vgic.unload(vcpu);
+        self.vgic.unload(vcpu, |n| {
+            host.set_list_register(n, ListRegister::default());
+        });
         let (virt, physical) = host.timer_lines();
         for (intid, line) in [(VIRTUAL_TIMER, virt), (PHYSICAL_TIMER, physical)] {
             self.vgic.set_private_line(vcpu, intid, line);
