@@ -79,13 +79,15 @@ impl<T: Task> Scheduler<T> {
 
     /// The next vCPU for `cpu`: its own queue's first, else the first that may run here of the queue of another.
     pub fn next(&self, cpu: usize) -> Option<T> {
-        let count = self.queues.len();
-        let others = (1..count).map(|step| (cpu + step) % count);
-        let found = core::iter::once(cpu)
-            .chain(others)
-            .find_map(|queue| self.take(queue, cpu));
+        let found = self.take(cpu, cpu).or_else(|| self.steal(cpu));
         self.note_idle(cpu, found.is_none());
         found
+    }
+
+    #[inline(never)] // a pCPU whose own queue has something does not come here
+    fn steal(&self, cpu: usize) -> Option<T> {
+        let count = self.queues.len();
+        (1..count).find_map(|step| self.take((cpu + step) % count, cpu))
     }
 
     /// Whether a vCPU waits that `cpu` should run soon. One load, for every way into a guest.
@@ -123,6 +125,7 @@ impl<T: Task> Scheduler<T> {
         self.note_idle(cpu, false);
     }
 
+    #[inline]
     fn take(&self, queue: usize, cpu: usize) -> Option<T> {
         let queue = self.queues.get(queue)?;
         if queue.count.load(Ordering::Relaxed) == 0 && !cfg!(loom) {
@@ -130,8 +133,12 @@ impl<T: Task> Scheduler<T> {
         }
         let mut waiting = queue.waiting.lock();
         let may_run = |task: &T| task.allowed() >> cpu & 1 == 1;
-        let index = waiting.iter().position(may_run)?;
-        let task = waiting.remove(index);
+        let task = if waiting.front().is_some_and(may_run) {
+            waiting.pop_front()
+        } else {
+            let index = waiting.iter().position(may_run)?;
+            waiting.remove(index)
+        };
         queue.count.store(waiting.len(), Ordering::Relaxed);
         task
     }

@@ -184,11 +184,14 @@ impl Context {
 }
 
 /// EL1's stage 1 on and walking nothing: whatever is translated speculatively while registers of two vCPUs are mixed ends in
-/// a fault that nobody sees (errata 1165522, 1319367, 1530923 and their like).
+/// a fault that nobody sees (errata 1165522, 1319367, 1530923 and their like). Other registers of the vCPU that was here may
+/// be replaced after that.
 pub(super) fn close_stage1() {
     TCR_EL1.set(TCR_NO_WALKS);
     SCTLR_EL1.set(SCTLR_EL1_RESET | SCTLR_MMU_ON);
     barrier::isb(barrier::SY);
+    // The walker may still be at work for the vCPU that was here.
+    barrier::dsb(barrier::NSH);
 }
 
 macro_rules! keys {

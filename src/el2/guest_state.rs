@@ -51,9 +51,12 @@ pub(super) fn set_traps(all: &Features, cpu: &mut Cpu) {
     barrier::isb(barrier::SY);
 }
 
-/// The shape of a VM's stage 2. It may be cached in TLBs together with entries of the VM, so a VMID keeps one shape for life.
-pub(super) fn set_shape(tree: &Stage2) {
+/// A VM's stage 2, while EL1's stage 1 walks nothing. Its shape may be cached in TLBs together with entries of the VM, so a
+/// VMID keeps one for life.
+pub(super) fn set_stage2(tree: &Stage2) {
     VTCR_EL2.set(tree.config().vtcr);
+    VTTBR_EL2.set(tree.vttbr());
+    barrier::isb(barrier::SY);
 }
 
 /// Has WFI and WFE trap, or not: they do only while another vCPU waits for this pCPU.
@@ -84,11 +87,9 @@ struct EmptyRoot([u8; 65536]);
 #[unsafe(link_section = ".bss.empty_root")]
 static EMPTY_ROOT: EmptyRoot = EmptyRoot([0; 65536]);
 
-/// No vCPU: EL1's stage 1 walks nothing, and stage 2 is empty, so that no speculative walk reads what is no table.
+/// No VM: EL1's stage 1 walks nothing, and stage 2 is empty, so that no speculative walk reads what is no table.
 pub(super) fn park() {
     context::close_stage1();
-    // The walker may still be at work for the VM that was here.
-    barrier::dsb(barrier::NSH);
     VTTBR_EL2.set(EMPTY_ROOT.0.as_ptr() as u64);
     barrier::isb(barrier::SY);
 }

@@ -11,7 +11,7 @@ use tock_registers::interfaces::Readable;
 use alloc::sync::Arc;
 
 use super::console::{self, log};
-use super::dispatch::Due;
+use super::dispatch::{Due, Moment};
 use super::interrupts;
 use super::machine::{Cpu, identity};
 use super::shared::Shared;
@@ -66,7 +66,10 @@ impl Host for Cpu {
 
     fn set_alarm(&mut self, at: Option<u64>) {
         if let Some(vm) = &self.vm {
-            let alarm = Due::Alarm(Arc::downgrade(vm));
+            let alarm = Due {
+                vm: Arc::downgrade(vm),
+                what: Moment::Alarm,
+            };
             self.due(&alarm, at);
         }
     }

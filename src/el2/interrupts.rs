@@ -11,7 +11,7 @@ use faultline::vm::{Devices, PHYSICAL_TIMER, Typed, VIRTUAL_TIMER, Vcpu, Vm};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::console::{self, log};
-use super::dispatch::{self, Due};
+use super::dispatch::{self, Due, Moment};
 use super::driver::gic::{Gic, KICK};
 use super::machine::Cpu;
 use super::shared::Shared;
@@ -120,26 +120,19 @@ fn maintain(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) {
 
 /// The pCPU's timer has fired.
 fn moments_have_come(shared: &'static Shared, cpu: &mut Cpu) {
-    while let Some(due) = cpu.take_due(now()) {
-        match due {
-            Due::Slice => {
-                cpu.slice_is_over = shared.scheduler.has_waiting(cpu.number);
-                if !cpu.slice_is_over {
-                    dispatch::share(shared, cpu, true);
-                }
-            }
-            Due::Vcpu(vm, index) => {
-                if let Some(vm) = vm.upgrade() {
-                    vm.wake(1 << index, shared, cpu);
-                }
-            }
-            Due::Alarm(vm) => {
-                if let Some(vm) = vm.upgrade() {
-                    for_vm(&vm, cpu, |vm, cpu| {
-                        vm.on_devices(NOBODY, cpu, Devices::alarm)
-                    });
-                }
-            }
+    if cpu.take_slice_end(now()) {
+        cpu.slice_is_over = shared.scheduler.has_waiting(cpu.number);
+        if !cpu.slice_is_over {
+            dispatch::share(shared, cpu, true);
+        }
+    }
+    while let Some(Due { vm, what }) = cpu.take_due(now()) {
+        let Some(vm) = vm.upgrade() else { continue };
+        match what {
+            Moment::Timer(index) => vm.wake(1 << index, shared, cpu),
+            Moment::Alarm => for_vm(&vm, cpu, |vm, cpu| {
+                vm.on_devices(NOBODY, cpu, Devices::alarm);
+            }),
         }
     }
 }

@@ -2,18 +2,20 @@
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
+use core::ptr;
 
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, VTTBR_EL2};
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
 use faultline::features::Features;
 use faultline::machine::{Dsb, Ic, Machine as _, Tlbi};
 use faultline::platform;
 use faultline::vgic::CpuInterface;
-use faultline::vm::Vcpu;
-use tock_registers::interfaces::{Readable, Writeable};
+use faultline::vm::{Devices, Vcpu};
+use tock_registers::interfaces::Readable;
 
 use super::breakpoints::Breakpoints;
-use super::context::Context;
+use super::context::{self, Context};
+use super::dispatch::{Due, Moment};
 use super::fp::FpState;
 use super::guest_state;
 use super::machine::Cpu;
@@ -28,8 +30,8 @@ pub(super) struct VcpuRun {
     pub(super) interface: CpuInterface,
     /// When it became ready to run, in ticks.
     ready_since: u64,
-    /// Its VM. The VM has the box while the vCPU is off or waits, hence weak.
-    vm: Weak<VmRun>,
+    /// What wakes it when it waits. The VM has the box while the vCPU is off or waits, hence weak.
+    due: Due,
     pub(super) last_cpu: usize,
     /// The pCPUs it may run on, bit n for pCPU n.
     pub(super) allowed: u64,
@@ -39,6 +41,10 @@ impl VcpuRun {
     /// As at reset, off, for a VM to come.
     pub(super) fn new(vcpu: Vcpu, features: &Features) -> Box<Self> {
         let affinity = platform::affinity(vcpu.index);
+        let due = Due {
+            vm: Weak::new(),
+            what: Moment::Timer(vcpu.index),
+        };
         Box::new(Self {
             // vCPU n begins on pCPU n, if there is one: see `Scheduler::ready`.
             last_cpu: vcpu.index,
@@ -48,7 +54,7 @@ impl VcpuRun {
             context: Context::at_reset(affinity, features),
             interface: CpuInterface::default(),
             ready_since: 0,
-            vm: Weak::new(),
+            due,
             allowed: u64::MAX,
         })
     }
@@ -64,21 +70,28 @@ impl VcpuRun {
 
     /// Says whose it is.
     pub(super) fn belongs_to(&mut self, vm: &Arc<VmRun>) {
-        self.vm = Arc::downgrade(vm);
+        self.due.vm = Arc::downgrade(vm);
     }
 
     /// Its VM, unless that is gone.
     pub(super) fn vm(&self) -> Option<Arc<VmRun>> {
-        self.vm.upgrade()
+        self.due.vm.upgrade()
     }
 
-    /// Comes to this pCPU, which has no vCPU: everything of it goes into the hardware.
-    pub(super) fn load(&mut self, vm: &Arc<VmRun>, cpu: &mut Cpu) {
-        let tree = vm.vm.stage2();
-        guest_state::set_shape(tree);
-        VTTBR_EL2.set(tree.vttbr());
-        barrier::isb(barrier::SY);
-        if vm.replaces_another(self.vcpu.index, cpu.number) {
+    /// Whether it is one of this VM's.
+    pub(super) fn is_of(&self, vm: &Arc<VmRun>) -> bool {
+        ptr::eq(self.due.vm.as_ptr(), Arc::as_ptr(vm))
+    }
+
+    /// It is ready to run: what passes until it does is stolen from it.
+    pub(super) fn note_ready(&mut self) {
+        self.ready_since = now();
+    }
+
+    /// Comes to this pCPU, which its VM occupies and no vCPU has: everything of it goes into the hardware.
+    pub(super) fn load(&mut self, vm: &VmRun, cpu: &mut Cpu) {
+        let index = self.vcpu.index;
+        if vm.replaces_another(index, cpu.number) {
             // Stage 1 of two vCPUs is tagged alike: same VMID, same ASIDs, other tables. And what one fetched with its MMU off
             // is no good for another.
             cpu.tlbi(Tlbi::Vmalle1);
@@ -92,43 +105,53 @@ impl VcpuRun {
         cpu.fp.begin(&self.fp, cpu.number);
         cpu.gic.load_virtual(&self.interface);
         guest_state::set_own_traps(cpu, &self.vcpu);
-        cpu.vm = Some(vm.clone());
         let waited = now().saturating_sub(self.ready_since);
-        vm.vm
-            .stolen()
-            .add(self.vcpu.index, nanoseconds(waited), cpu);
+        vm.vm.stolen().add(index, nanoseconds(waited), cpu);
     }
 
-    /// It is ready to run: what passes until it does is stolen from it.
-    pub(super) fn note_ready(&mut self) {
-        self.ready_since = now();
-    }
-
-    /// Leaves this pCPU, which then has no vCPU: its stage 1 walks nothing and its stage 2 is empty, so that no walk, not
-    /// even a speculative one, reads this VM's tables.
-    pub(super) fn leave(&mut self, vm: &VmRun, cpu: &mut Cpu) {
-        let index = self.vcpu.index;
-        vm.vm
-            .on_devices(index, cpu, |devices, cpu| devices.leave(index, cpu));
-        self.interface = cpu.gic.unload_virtual();
+    /// Leaves this pCPU, but for its interrupts: its stage 1 walks nothing after that, and its timers are off.
+    pub(super) fn save(&mut self, cpu: &mut Cpu) {
         cpu.fp.end(&mut self.fp, cpu.number);
         self.breakpoints.save();
         self.context.save();
-        guest_state::park();
-        cpu.vm = None;
+        context::close_stage1();
+    }
+
+    /// And its interrupts leave, which takes the lock of its VM's devices.
+    pub(super) fn leave(&mut self, vm: &VmRun, cpu: &mut Cpu) {
+        vm.vm.on_devices(self.vcpu.index, cpu, |devices, cpu| {
+            self.take_interrupts(devices, cpu);
+        });
+    }
+
+    /// The same under the lock.
+    pub(super) fn take_interrupts(&mut self, devices: &mut Devices, cpu: &mut Cpu) {
+        devices.leave(self.vcpu.index, self.context.timers_fired(), cpu);
+        self.interface = cpu.gic.unload_virtual();
     }
 
     /// When it has to be woken by its timers, in ticks of the physical counter.
     pub(super) fn deadline(&self, vm: &VmRun) -> Option<u64> {
         self.context.deadline(vm.counter_offset)
     }
+
+    /// And what is due then.
+    pub(super) const fn due(&self) -> &Due {
+        &self.due
+    }
 }
 
-impl VcpuRun {
-    /// Which of its timers assert their lines: virtual, physical.
-    pub(super) const fn timers_fired(&self) -> (bool, bool) {
-        self.context.timers_fired()
-    }
+/// A VM comes to this pCPU, which has none.
+pub(super) fn occupy(vm: &Arc<VmRun>, cpu: &mut Cpu) {
+    guest_state::set_stage2(vm.vm.stage2());
+    cpu.vm = Some(vm.clone());
+}
+
+/// It leaves, and no vCPU of it is here any more: stage 2 is empty after that, so that no walk, not even a speculative one,
+/// reads the VM's tables.
+pub(super) fn vacate(cpu: &mut Cpu) {
+    guest_state::park();
+    cpu.vm = None;
 }
 
 fn nanoseconds(ticks: u64) -> u64 {
