@@ -8,8 +8,8 @@
 //!
 //! Two promises, each a store followed by a look on both sides, so that one of the two sees the other:
 //!
-//! - A vCPU that goes to sleep is put into its [`Whereabouts`] first and looked at again after; who makes an interrupt pending
-//!   for it does so first and looks for the vCPU after.
+//! - A vCPU that goes to sleep is put into its [`Whereabouts`] first and looked at after, or both under the lock of what it is
+//!   looked at for; who makes an interrupt pending for it does so first and looks for the vCPU after.
 //! - A pCPU that goes idle looks at its queue with interrupts masked; who puts a vCPU there sends it an SGI after, and WFI
 //!   does not sleep on a pending interrupt.
 //!
@@ -19,7 +19,7 @@
 mod deadlines;
 mod whereabouts;
 
-pub use deadlines::Deadlines;
+pub use deadlines::{Deadlines, NEVER};
 pub use whereabouts::{Place, Wake, Whereabouts};
 
 use alloc::boxed::Box;
@@ -78,6 +78,7 @@ impl<T: Task> Scheduler<T> {
     }
 
     /// The next vCPU for `cpu`: its own queue's first, else the first that may run here of the queue of another.
+    #[inline]
     pub fn next(&self, cpu: usize) -> Option<T> {
         let found = self.take(cpu, cpu).or_else(|| self.steal(cpu));
         self.note_idle(cpu, found.is_none());

@@ -9,8 +9,8 @@ use alloc::sync::{Arc, Weak};
 use aarch64_cpu::registers::CNTFRQ_EL0;
 use faultline::exit::{Exit, Vector};
 use faultline::fault::Stop;
+use faultline::sched::{NEVER, Whereabouts};
 use faultline::stage2::clean;
-use faultline::sched::Whereabouts;
 use faultline::vm::{End, Next, Vm};
 use tock_registers::interfaces::Readable;
 
@@ -110,13 +110,11 @@ fn slice(mut run: Box<VcpuRun>, vm: &Arc<VmRun>, shared: &'static Shared, cpu: &
         return vm.note_gone(run, shared, cpu);
     }
     run.load(vm, cpu);
-    percpu::set_registers(cpu.number, Some(&mut run.vcpu.registers));
-    share(shared, cpu, true);
+    begin_slice(shared.scheduler.has_waiting(cpu.number), cpu);
     let left = run_on(vm, &mut run, shared, cpu);
     run.save(cpu);
-    percpu::set_registers(cpu.number, None);
     match left {
-        Left::Waits => return wait(vm, place, run, shared, cpu),
+        Left::Waits => wait(vm, place, run, shared, cpu),
         Left::Yielded => {
             run.leave(vm, cpu);
             place.note_ready();
@@ -164,16 +162,25 @@ fn wait(
 }
 
 /// Whether others wait for this pCPU decides whether its vCPU's waits trap and its slice ends: looked at on every way into the
-/// guest, as its own vCPU may have made another ready. `is_new`: the slice begins now.
+/// guest, as its own vCPU may have made another ready.
 #[inline]
-pub(super) fn share(shared: &Shared, cpu: &mut Cpu, is_new: bool) {
+fn share(shared: &Shared, cpu: &mut Cpu) {
     let shares = shared.scheduler.has_waiting(cpu.number);
-    if is_new || shares != cpu.shares {
-        cpu.shares = shares;
-        cpu.slice_is_over = false;
-        guest_state::trap_waits(cpu, shares);
-        cpu.slice_ends(shares.then(|| now() + CNTFRQ_EL0.get() / SLICES));
+    if shares != cpu.shares {
+        begin_slice(shares, cpu);
     }
+}
+
+/// The slice of the vCPU that is here begins; it ends if others wait.
+pub(super) fn begin_slice(shares: bool, cpu: &mut Cpu) {
+    cpu.shares = shares;
+    cpu.slice_is_over = false;
+    guest_state::trap_waits(cpu, shares);
+    cpu.slice_ends(if shares {
+        now() + CNTFRQ_EL0.get() / SLICES
+    } else {
+        NEVER
+    });
 }
 
 /// The heart: enter the guest, read the syndrome once, decode, let the library handle it.
@@ -189,7 +196,7 @@ fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut
             }
         }
         // Nobody kicks a pCPU that made a vCPU ready for itself.
-        share(shared, cpu, false);
+        share(shared, cpu);
         if cpu.slice_is_over {
             return Left::Yielded;
         }

@@ -4,6 +4,7 @@ use core::fmt;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
 use faultline::addr::{Ipa, Pa};
+use faultline::sched::NEVER;
 use faultline::vgic::ListRegister;
 use faultline::vm::Host;
 use tock_registers::interfaces::Readable;
@@ -70,7 +71,7 @@ impl Host for Cpu {
                 vm: Arc::downgrade(vm),
                 what: Moment::Alarm,
             };
-            self.due(&alarm, at);
+            self.due(&alarm, at.unwrap_or(NEVER));
         }
     }
 

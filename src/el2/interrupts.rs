@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTP_CTL_EL0, CNTV_CTL_EL0};
 use faultline::board::Board;
-use faultline::sched::Place;
+use faultline::sched::{NEVER, Place};
 use faultline::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS};
 use faultline::vm::{Devices, PHYSICAL_TIMER, Typed, VIRTUAL_TIMER, Vcpu, Vm};
 use tock_registers::interfaces::{Readable, Writeable};
@@ -121,9 +121,10 @@ fn maintain(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) {
 /// The pCPU's timer has fired.
 fn moments_have_come(shared: &'static Shared, cpu: &mut Cpu) {
     if cpu.take_slice_end(now()) {
-        cpu.slice_is_over = shared.scheduler.has_waiting(cpu.number);
-        if !cpu.slice_is_over {
-            dispatch::share(shared, cpu, true);
+        if shared.scheduler.has_waiting(cpu.number) {
+            cpu.slice_is_over = true;
+        } else {
+            dispatch::begin_slice(false, cpu);
         }
     }
     while let Some(Due { vm, what }) = cpu.take_due(now()) {
@@ -222,13 +223,11 @@ fn plan_list(vm: &Vm, vcpu: &Vcpu, host: &mut Cpu) {
     }
 }
 
-/// Has EL2's own timer interrupt when the counter reaches this; `None`: not at all.
-pub(super) fn set_hyp_timer(at: Option<u64>) {
+/// Has EL2's own timer interrupt when the counter reaches this.
+pub(super) fn set_hyp_timer(at: u64) {
     const ENABLE: u64 = 1;
-    if let Some(at) = at {
-        CNTHP_CVAL_EL2.set(at);
-    }
-    CNTHP_CTL_EL2.set(if at.is_some() { ENABLE } else { 0 });
+    CNTHP_CVAL_EL2.set(at);
+    CNTHP_CTL_EL2.set(if at == NEVER { 0 } else { ENABLE });
     barrier::isb(barrier::SY);
 }
 

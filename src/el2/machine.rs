@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use faultline::addr::{Gva, Ipa, Pa, PaRange};
 use faultline::features::Features;
 use faultline::machine::{AtAborted, Dc, Dsb, El1, Ic, Machine, Tlbi, Ttl};
-use faultline::sched::Deadlines;
+use faultline::sched::{Deadlines, NEVER};
 use tock_registers::interfaces::{Readable, Writeable};
 
 unsafe extern "C" {
@@ -49,10 +49,10 @@ pub(super) struct Cpu {
     pub(super) shares: bool,
     /// And its vCPU has had its time.
     pub(super) slice_is_over: bool,
-    slice_end: Option<u64>,
+    slice_end: u64,
     deadlines: Deadlines<Due>,
     /// What EL2's own timer is set to.
-    alarm: Option<u64>,
+    alarm: u64,
     /// The guest has made room for console input.
     pub(super) guest_listens: bool,
 }
@@ -67,9 +67,9 @@ impl Cpu {
             hcr: 0,
             shares: false,
             slice_is_over: false,
-            slice_end: None,
+            slice_end: NEVER,
             deadlines: Deadlines::new(DEADLINES),
-            alarm: None,
+            alarm: NEVER,
             gic,
             dcache_line: features.dcache_line,
             icache_line: features.icache_line,
@@ -78,17 +78,17 @@ impl Cpu {
         }
     }
 
-    /// Sets the moment at which `what` is due, or forgets it.
+    /// Sets the moment at which `what` is due; `NEVER` forgets it.
     #[inline]
-    pub(super) fn due(&mut self, what: &Due, at: Option<u64>) {
+    pub(super) fn due(&mut self, what: &Due, at: u64) {
         let is_kept = self.deadlines.set(what, at);
         assert!(is_kept, "there is room for every vCPU's timer");
         self.set_timer();
     }
 
-    /// Sets the moment at which the slice of the vCPU ends; `None`: not at all.
+    /// Sets the moment at which the slice of the vCPU ends.
     #[inline]
-    pub(super) fn slice_ends(&mut self, at: Option<u64>) {
+    pub(super) fn slice_ends(&mut self, at: u64) {
         if self.slice_end != at {
             self.slice_end = at;
             self.set_timer();
@@ -97,7 +97,11 @@ impl Cpu {
 
     /// Whether the slice has ended by `now`; once.
     pub(super) fn take_slice_end(&mut self, now: u64) -> bool {
-        self.slice_end.take_if(|at| *at <= now).is_some()
+        let has_ended = self.slice_end <= now;
+        if has_ended {
+            self.slice_end = NEVER;
+        }
+        has_ended
     }
 
     /// Takes what is due by `now`. The last time, when there is nothing, the timer is set to what comes next.
@@ -109,9 +113,9 @@ impl Cpu {
         due
     }
 
+    #[inline]
     fn set_timer(&mut self) {
-        let moments = [self.slice_end, self.deadlines.earliest()];
-        let first = moments.into_iter().flatten().min();
+        let first = self.slice_end.min(self.deadlines.earliest());
         if self.alarm != first {
             self.alarm = first;
             interrupts::set_hyp_timer(first);
@@ -322,6 +326,7 @@ impl Machine for Cpu {
         barrier::isb(barrier::SY);
     }
 
+    #[inline]
     fn tlbi(&mut self, op: Tlbi) {
         match op {
             Tlbi::Ipas2e1(ipa, ttl) => instruction!("tlbi ipas2e1, {}", one_page(ipa, ttl)),

@@ -44,7 +44,7 @@ pub(super) fn init(number: usize) {
     TPIDR_EL2.set(&raw const *block as u64);
 }
 
-/// The guest with these registers comes to pCPU `number`, or none does.
+/// The guest with these registers comes to pCPU `number`, or its VM leaves.
 pub(super) fn set_registers(number: usize, registers: Option<&mut Registers>) {
     let address = registers.map_or(0, |registers| &raw mut *registers as u64);
     put(&BLOCKS[number].registers, address);

@@ -5,7 +5,7 @@ use alloc::sync::{Arc, Weak};
 use core::ptr;
 
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
+use aarch64_cpu::registers::CNTPCT_EL0;
 use faultline::features::Features;
 use faultline::machine::{Dsb, Ic, Machine as _, Tlbi};
 use faultline::platform;
@@ -17,9 +17,9 @@ use super::breakpoints::Breakpoints;
 use super::context::{self, Context};
 use super::dispatch::{Due, Moment};
 use super::fp::FpState;
-use super::guest_state;
 use super::machine::Cpu;
 use super::vm_run::VmRun;
+use super::{guest_state, percpu};
 
 /// A vCPU. Whoever has the box owns it.
 pub(super) struct VcpuRun {
@@ -90,6 +90,7 @@ impl VcpuRun {
 
     /// Comes to this pCPU, which its VM occupies and no vCPU has: everything of it goes into the hardware.
     pub(super) fn load(&mut self, vm: &VmRun, cpu: &mut Cpu) {
+        percpu::set_registers(cpu.number, Some(&mut self.vcpu.registers));
         let index = self.vcpu.index;
         if vm.replaces_another(index, cpu.number) {
             // Stage 1 of two vCPUs is tagged alike: same VMID, same ASIDs, other tables. And what one fetched with its MMU off
@@ -100,13 +101,13 @@ impl VcpuRun {
             cpu.isb();
         }
         self.last_cpu = cpu.number;
-        self.context.load(vm.counter_offset);
+        self.context.load();
         self.breakpoints.load();
         cpu.fp.begin(&self.fp, cpu.number);
         cpu.gic.load_virtual(&self.interface);
         guest_state::set_own_traps(cpu, &self.vcpu);
-        let waited = now().saturating_sub(self.ready_since);
-        vm.vm.stolen().add(index, nanoseconds(waited), cpu);
+        let waited = CNTPCT_EL0.get().saturating_sub(self.ready_since);
+        vm.vm.stolen().add(index, waited, cpu);
     }
 
     /// Leaves this pCPU, but for its interrupts: its stage 1 walks nothing after that, and its timers are off.
@@ -131,7 +132,7 @@ impl VcpuRun {
     }
 
     /// When it has to be woken by its timers, in ticks of the physical counter.
-    pub(super) fn deadline(&self, vm: &VmRun) -> Option<u64> {
+    pub(super) const fn deadline(&self, vm: &VmRun) -> u64 {
         self.context.deadline(vm.counter_offset)
     }
 
@@ -143,23 +144,16 @@ impl VcpuRun {
 
 /// A VM comes to this pCPU, which has none.
 pub(super) fn occupy(vm: &Arc<VmRun>, cpu: &mut Cpu) {
-    guest_state::set_stage2(vm.vm.stage2());
+    guest_state::set_vm(vm.vm.stage2(), vm.counter_offset);
     cpu.vm = Some(vm.clone());
 }
 
 /// It leaves, and no vCPU of it is here any more: stage 2 is empty after that, so that no walk, not even a speculative one,
 /// reads the VM's tables.
 pub(super) fn vacate(cpu: &mut Cpu) {
+    percpu::set_registers(cpu.number, None);
     guest_state::park();
     cpu.vm = None;
-}
-
-fn nanoseconds(ticks: u64) -> u64 {
-    const PER_SECOND: u64 = 1_000_000_000;
-    let hz = CNTFRQ_EL0.get().max(1);
-    (ticks / hz)
-        .saturating_mul(PER_SECOND)
-        .saturating_add((ticks % hz).saturating_mul(PER_SECOND) / hz)
 }
 
 /// Now, in ticks of the physical counter.
