@@ -17,9 +17,9 @@ use super::breakpoints::Breakpoints;
 use super::context::{self, Context};
 use super::dispatch::{Due, Moment};
 use super::fp::FpState;
+use super::guest_state;
 use super::machine::Cpu;
 use super::vm_run::VmRun;
-use super::{guest_state, percpu};
 
 /// A vCPU. Whoever has the box owns it.
 pub(super) struct VcpuRun {
@@ -90,7 +90,7 @@ impl VcpuRun {
 
     /// Comes to this pCPU, which its VM occupies and no vCPU has: everything of it goes into the hardware.
     pub(super) fn load(&mut self, vm: &VmRun, cpu: &mut Cpu) {
-        percpu::set_registers(cpu.number, Some(&mut self.vcpu.registers));
+        cpu.block.set_registers(Some(&mut self.vcpu.registers));
         let index = self.vcpu.index;
         if vm.replaces_another(index, cpu.number) {
             // Stage 1 of two vCPUs is tagged alike: same VMID, same ASIDs, other tables. And what one fetched with its MMU off
@@ -151,7 +151,7 @@ pub(super) fn occupy(vm: &Arc<VmRun>, cpu: &mut Cpu) {
 /// It leaves, and no vCPU of it is here any more: stage 2 is empty after that, so that no walk, not even a speculative one,
 /// reads the VM's tables.
 pub(super) fn vacate(cpu: &mut Cpu) {
-    percpu::set_registers(cpu.number, None);
+    cpu.block.set_registers(None);
     guest_state::park();
     cpu.vm = None;
 }
