@@ -38,8 +38,8 @@ pub(super) struct VcpuRun {
 }
 
 impl VcpuRun {
-    /// As at reset, off, for a VM to come.
-    pub(super) fn new(vcpu: Vcpu, features: &Features) -> Box<Self> {
+    /// As at reset, off, for a VM to come. `allowed`: the pCPUs it may run on, bit n for pCPU n.
+    pub(super) fn new(vcpu: Vcpu, allowed: u64, features: &Features) -> Box<Self> {
         let affinity = platform::affinity(vcpu.index);
         let due = Due {
             vm: Weak::new(),
@@ -55,7 +55,7 @@ impl VcpuRun {
             interface: CpuInterface::default(),
             ready_since: 0,
             due,
-            allowed: u64::MAX,
+            allowed,
         })
     }
 
