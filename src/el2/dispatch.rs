@@ -15,6 +15,7 @@ use faultline::vm::{End, Next, Vm};
 use tock_registers::interfaces::Readable;
 
 use super::console::log;
+use super::guest::{self, Running};
 use super::interrupts::{self, Current};
 use super::machine::Cpu;
 use super::shared::Shared;
@@ -237,13 +238,16 @@ fn look(vm: &VmRun, run: &VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Option<Lef
 /// The heart: enter the guest, read the syndrome once, decode, let the library handle it.
 #[inline(always)] // a `Next` is large, and most are looked at once
 fn one_exit(vm: &Vm, run: &mut VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Next {
-    let (vector, syndrome) = cpu.block.enter(&mut run.vcpu.registers);
-    if vector == Vector::Synchronous as u64
-        && let Some(next) = vm.quick(&mut run.vcpu, &syndrome, cpu)
-    {
-        return next;
+    let (vector, syndrome) = guest::enter(&mut Running {
+        vm,
+        vcpu: &mut run.vcpu,
+        cpu,
+    });
+    let vector = guest::vector(vector);
+    if vector == Vector::Synchronous && vm.device_access(&mut run.vcpu, &syndrome, cpu) {
+        return Next::Look;
     }
-    let exit = Exit::decode(vector_of(vector), &syndrome);
+    let exit = Exit::decode(vector, &syndrome);
     if gives_lazily(&exit, run, cpu) {
         return Next::Resume;
     }
@@ -269,15 +273,6 @@ fn gives_lazily(exit: &Exit, run: &mut VcpuRun, cpu: &mut Cpu) -> bool {
         Exit::Hidden { class } if *class == FP_SIMD => cpu.fp.open(&run.fp),
         Exit::SysReg(access) if access.is_debug() => run.breakpoints.open(),
         _ => false,
-    }
-}
-
-fn vector_of(number: u64) -> Vector {
-    match number {
-        0 => Vector::Synchronous,
-        1 => Vector::Irq,
-        2 => Vector::Fiq,
-        _ => Vector::SError,
     }
 }
 
