@@ -237,7 +237,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6000))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn late_kicks_lose_nothing_and_double_nothing(steps in steps(), is_v3: bool, list_registers in 1usize..=4) {
