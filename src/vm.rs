@@ -53,7 +53,7 @@ use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
 use crate::traps;
-use crate::vgic::{ListRegister, MAX_VCPUS, Version};
+use crate::vgic::{self, ListRegister, MAX_VCPUS, Version};
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
@@ -74,10 +74,19 @@ pub trait Host: Machine {
     /// Ticks of the counter per second; not 0.
     fn counter_hz(&mut self) -> u64;
 
-    /// This CPU's list register `n`.
-    fn list_register(&mut self, n: usize) -> ListRegister;
+    /// How many list registers this CPU has.
+    fn list_registers(&mut self) -> usize;
 
-    /// Ends of interrupts that were in no list register, since the list registers were written last.
+    /// The state in its list register `n`.
+    fn list_state(&mut self, n: usize) -> vgic::State;
+
+    /// Writes its list register `n`.
+    fn set_list_register(&mut self, n: usize, register: ListRegister);
+
+    /// Has it interrupt us, and trap, as a plan wants it.
+    fn set_list_control(&mut self, plan: vgic::Plan);
+
+    /// Ends of interrupts that were in no list register, since [`Host::set_list_control`].
     fn ended_outside(&mut self) -> u32;
 
     /// Deactivates a physical interrupt that was left active for the guest.

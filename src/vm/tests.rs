@@ -22,7 +22,7 @@ use crate::machine::recorder::{HostState, Recorder};
 use crate::smccc::Mitigations;
 use crate::stage2::Vmids;
 use crate::sysreg::id::{RawIds, index};
-use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Version};
+use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Plan, State, Version};
 use core::fmt;
 
 const RAM: u64 = 0x4000_0000;
@@ -52,8 +52,21 @@ impl Host for Recorder {
         HZ
     }
 
-    fn list_register(&mut self, n: usize) -> ListRegister {
-        self.host.list[n]
+    fn list_registers(&mut self) -> usize {
+        4
+    }
+
+    fn list_state(&mut self, n: usize) -> State {
+        self.host.list[n].state
+    }
+
+    fn set_list_register(&mut self, n: usize, register: ListRegister) {
+        self.host.list[n] = register;
+        self.host.list_writes += 1;
+    }
+
+    fn set_list_control(&mut self, _: Plan) {
+        self.host.list_writes += 1;
     }
 
     fn ended_outside(&mut self) -> u32 {

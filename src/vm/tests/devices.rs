@@ -2,7 +2,7 @@
 
 use super::{EPOCH, GICD, GICR, HZ, RTC, Run, UART};
 use crate::machine::recorder::Recorder;
-use crate::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS, State, Version};
+use crate::vgic::{IntId, ListRegister, State, Version};
 use crate::vm::VIRTUAL_TIMER;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,11 +19,15 @@ const GICR_ICACTIVER0: u64 = GICR + 0x1_0380;
 /// The physical interrupt of the board's virtual timer.
 const PHYSICAL: IntId = IntId::ppi(11);
 
+/// The list registers in use, if they were written since this was asked last.
 fn plan(run: &mut Run) -> Option<Vec<ListRegister>> {
-    let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
-    let plan = run.vm.devices().plan(0, &mut registers, 4, &mut run.m)?;
-    run.m.host.list = registers.to_vec();
-    Some(registers[..plan.used].to_vec())
+    run.vm.devices().plan(0, &mut run.m);
+    let host = &mut run.m.host;
+    let list = host.list.iter().copied();
+    (core::mem::take(&mut host.list_writes) != 0).then(|| {
+        list.filter(|register| register.state != State::Invalid)
+            .collect()
+    })
 }
 
 #[test]
@@ -281,11 +285,8 @@ fn with_sgis() -> Run {
 }
 
 fn plan_for(run: &mut Run, vcpu: usize) {
-    let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
     let (vm, m) = (&run.vm, &mut run.m);
-    vm.on_devices(vcpu, m, |devices, m| {
-        devices.plan(vcpu, &mut registers, 4, m);
-    });
+    vm.on_devices(vcpu, m, |devices, m| devices.plan(vcpu, m));
 }
 
 #[test]
