@@ -45,7 +45,7 @@ impl Vm {
         host: &mut H,
     ) -> bool {
         let Syndrome { esr, far, hpfar } = *syndrome;
-        if esr & DECISIVE != PLAIN || self.erratum_834220 {
+        if esr & DECISIVE != PLAIN || self.guest.erratum_834220 {
             return false;
         }
         let ipa = (hpfar & FIPA) << 8 | far & 0xfff;
@@ -98,7 +98,7 @@ impl Vm {
         let Some(&Slot {
             kind: Kind::Device(device),
             range,
-        }) = self.slots.find(Ipa::new(ipa))
+        }) = self.guest.slots.find(Ipa::new(ipa))
         else {
             return false;
         };

@@ -105,7 +105,7 @@ impl Cpu {
                 .map_err(|fault| abort_of(access, fault, ipa));
             if let Err(abort) = &found {
                 hardware.note(|| {
-                    std::format!("CPU {me} {access:?} of {ipa:#x} takes {:?}", abort.status)
+                    std::format!("CPU {me} {access:?} of {ipa:#x} takes {:?}", abort.status())
                 });
             }
             entry = Some(found?);
