@@ -26,7 +26,7 @@ run:
 linux:
 	@$(HOST)/check.sh linux </dev/null
 	@$(HOST)/setup.sh </dev/null
-	@$(HOST)/build.sh hypervisor </dev/null
+	@$(HOST)/build.sh hypervisor guests </dev/null
 	@$(HOST)/boot.sh linux
 
 debug:

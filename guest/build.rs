@@ -2,5 +2,6 @@
 //! flags, which the configuration above this folder gives us too, ask for a position-independent image.
 fn main() {
     println!("cargo:rustc-link-arg-bins=--no-pie");
+    println!("cargo:rustc-link-arg-examples=--no-pie");
     println!("cargo:rerun-if-changed=linker.ld");
 }

@@ -62,6 +62,7 @@ impl Caller<'_> {
 impl Call {
     /// The PSCI call that `x0` to `x3` make, if it is one.
     #[must_use]
+    #[inline]
     pub fn decode(x: [u64; 4]) -> Option<Self> {
         let function = FunctionId::try_from(low(x[0])).ok()?;
         Some(Self { function, x })
@@ -69,7 +70,16 @@ impl Call {
 
     /// What is to be done about it. A `CPU_ON` that succeeds is entered in [`Power`] already.
     #[must_use]
-    pub fn action(&self, caller: &Caller<'_>) -> Action {
+    #[inline]
+    pub fn action(self, caller: &Caller<'_>) -> Action {
+        if self.function == FunctionId::PsciVersion {
+            return Action::answer(u64::from(u32::from(PSCI_1_1)));
+        }
+        self.action_of_others(caller)
+    }
+
+    #[inline(never)] // a large `Function` is taken apart
+    fn action_of_others(self, caller: &Caller<'_>) -> Action {
         if !is_implemented(self.function) {
             return error(ErrorCode::NotSupported);
         }
@@ -108,7 +118,6 @@ const fn is_implemented(function: FunctionId) -> bool {
 
 fn answer(function: Function, caller: &Caller<'_>) -> Action {
     match function {
-        Function::Version => Action::answer(u64::from(u32::from(PSCI_1_1))),
         // Never DENIED: only a Trusted OS that lives on the CPU may do that.
         Function::CpuOff => Action::CpuOff,
         Function::CpuOn { target_cpu, entry } => cpu_on(u64::from(target_cpu), entry, caller),

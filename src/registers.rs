@@ -110,16 +110,21 @@ impl Registers {
 
     /// Retires the instruction at PC that was completed in software: of A64, or of A32 and T32 at EL0, where `is_16_bit`
     /// says that it is a short one. Here and nowhere else is a PC advanced.
+    #[inline]
     pub const fn advance(&mut self, is_16_bit: bool) {
-        self.pstate &= !pstate::SS;
         if self.pstate & pstate::AARCH32 == 0 {
             self.pc = self.pc.wrapping_add(4);
-            self.pstate &= !pstate::BTYPE;
+            self.pstate &= !(pstate::SS | pstate::BTYPE);
         } else {
-            let size = if is_16_bit { 2 } else { 4 };
-            self.pc = self.pc.wrapping_add(size) & u32::MAX as u64;
-            self.pstate = pstate::advance_it(self.pstate);
+            self.advance_aarch32(is_16_bit);
         }
+    }
+
+    #[inline(never)]
+    const fn advance_aarch32(&mut self, is_16_bit: bool) {
+        let size = if is_16_bit { 2 } else { 4 };
+        self.pc = self.pc.wrapping_add(size) & u32::MAX as u64;
+        self.pstate = pstate::advance_it(self.pstate & !pstate::SS);
     }
 }
 

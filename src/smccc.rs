@@ -38,6 +38,14 @@ pub const EXIT: u32 = 0xc600_0000;
 /// Our own: one of the VM's counters.
 pub const COUNTER: u32 = 0xc600_0001;
 
+/// Bits 29 to 24 of a function identifier: whose service it is.
+const OWNER_SHIFT: u32 = 24;
+const OWNER: u32 = 0x3f;
+const OWNER_ARCHITECTURE: u32 = 0;
+const OWNER_STANDARD_SECURE: u32 = 4;
+const OWNER_STANDARD_HYPERVISOR: u32 = 5;
+const OWNER_VENDOR_HYPERVISOR: u32 = 6;
+
 /// SMCCC 1.1: what `SMCCC_VERSION` answers.
 const SMCCC_1_1: u64 = 0x1_0001;
 
@@ -162,35 +170,45 @@ pub struct Context<'a> {
 impl Call {
     /// The call that `x0` to `x3` make.
     #[must_use]
+    #[inline]
     pub fn decode(x: [u64; 4]) -> Self {
         let [x0, x1, ..] = x;
         let function = low(x0);
-        if let Some(call) = psci::Call::decode(x) {
-            return Self::Psci(call);
-        }
-        if let Some(call) = trng::Call::decode(function, x1) {
-            return Self::Trng(call);
-        }
-        match function {
-            VERSION => Self::Version,
-            ARCH_FEATURES => Self::ArchFeatures(low(x1)),
-            PV_TIME_FEATURES => Self::PvTimeFeatures(low(x1)),
-            PV_TIME_ST => Self::StolenTime,
-            CALL_UID => Self::Uid,
-            EXIT => Self::Exit { code: x1 },
-            COUNTER => Self::Counter { id: x1 },
-            _ => match Workaround::from_function(function) {
-                Some(workaround) => Self::Workaround(workaround),
-                None => Self::Unknown { function },
+        let call = match function >> OWNER_SHIFT & OWNER {
+            OWNER_ARCHITECTURE => Self::of_architecture(function, x1),
+            OWNER_STANDARD_SECURE => psci::Call::decode(x)
+                .map(Self::Psci)
+                .or_else(|| trng::Call::decode(function, x1).map(Self::Trng)),
+            OWNER_STANDARD_HYPERVISOR => match function {
+                PV_TIME_FEATURES => Some(Self::PvTimeFeatures(low(x1))),
+                PV_TIME_ST => Some(Self::StolenTime),
+                _ => None,
             },
+            OWNER_VENDOR_HYPERVISOR => match function {
+                CALL_UID => Some(Self::Uid),
+                EXIT => Some(Self::Exit { code: x1 }),
+                COUNTER => Some(Self::Counter { id: x1 }),
+                _ => None,
+            },
+            _ => None,
+        };
+        call.unwrap_or(Self::Unknown { function })
+    }
+
+    fn of_architecture(function: u32, x1: u64) -> Option<Self> {
+        match function {
+            VERSION => Some(Self::Version),
+            ARCH_FEATURES => Some(Self::ArchFeatures(low(x1))),
+            _ => Workaround::from_function(function).map(Self::Workaround),
         }
     }
 
     /// What is to be done about it.
     #[must_use]
-    pub fn action(&self, context: &Context<'_>) -> Action {
+    #[inline]
+    pub fn action(self, context: &Context<'_>) -> Action {
         let mitigations = context.mitigations;
-        match *self {
+        match self {
             Self::Psci(call) => call.action(&context.caller),
             Self::Version => Action::answer(SMCCC_1_1),
             Self::ArchFeatures(function) => arch_features(function, mitigations),

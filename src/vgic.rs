@@ -13,6 +13,8 @@
 //!    list registers, the maintenance enables and the trap of ICC_DIR_EL1, then deactivates what
 //!    [`Vgic::take_deactivation`] gives. Otherwise it touches no list register at all.
 //!
+//! [`Vgic::comes_again`] and [`Vgic::plan_again`] do all three in one where an interrupt comes that came before.
+//!
 //! An operation may concern another vCPU than the one that does it: [`Vgic::take_news`] names it, and that vCPU must leave
 //! its guest and do the three steps itself. An access to a register may depend on what another vCPU's guest did
 //! ([`Vgic::depends_on`]): step 1 is then done for that one first; and it may be complete only when others have left their
@@ -28,15 +30,18 @@
 //! Interrupt Controller Architecture Specification", versions 3 and 4.
 
 mod access;
+mod again;
 mod bank;
 mod distributor;
 mod fold;
 mod interface;
 mod link;
 pub mod list_register;
+mod news;
 mod plan;
 mod redistributor;
 mod register;
+mod route;
 mod sgi;
 #[cfg(test)]
 mod tests;
@@ -52,6 +57,7 @@ pub use crate::intid::IntId;
 use alloc::vec::Vec;
 use bank::{BANK, Bank, GroupEnables, bits};
 use link::Links;
+use news::Change;
 use plan::Slot;
 use sgi::SgiSources;
 
@@ -82,6 +88,10 @@ impl Affinity {
     #[must_use]
     pub const fn from_mpidr(mpidr: u64) -> Self {
         Self((mpidr & 0xff_ffff) as u32 | ((mpidr >> 32 & 0xff) as u32) << 24)
+    }
+
+    const fn new(aff3: u8, aff2: u8, aff1: u8, aff0: u8) -> Self {
+        Self(u32::from_be_bytes([aff3, aff2, aff1, aff0]))
     }
 
     /// Aff3.Aff2.Aff1.Aff0.
@@ -130,7 +140,12 @@ struct VcpuInterface {
     sgi: SgiSources,
     /// What the list registers hold, in their order.
     slots: [Slot; MAX_LIST_REGISTERS],
-    slot_count: usize,
+    /// Bit per list register: it is in use, for all that is known.
+    used: u32,
+    /// Bit per list register: it is free, and must be written all the same.
+    stale: u32,
+    /// What happened since they were planned.
+    change: Change,
     /// The last plan had more interrupts than list registers,
     has_leftovers: bool,
     /// and some of those were active.
@@ -158,6 +173,15 @@ enum BankId {
     Shared(usize),
 }
 
+impl BankId {
+    const fn of(vcpu: usize, intid: IntId) -> Self {
+        match (intid.raw() / BANK).checked_sub(1) {
+            None => Self::Private(vcpu),
+            Some(row) => Self::Shared(row as usize),
+        }
+    }
+}
+
 /// One interrupt: its bank and its bit there. Only made for interrupts that exist.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Place {
@@ -166,8 +190,16 @@ struct Place {
 }
 
 impl Place {
+    /// Of an interrupt that exists, as `vcpu` names it.
+    const fn of(vcpu: usize, intid: IntId) -> Self {
+        Self {
+            bank: BankId::of(vcpu, intid),
+            bit: intid.raw() % BANK,
+        }
+    }
+
     const fn mask(self) -> u32 {
-        1 << self.bit
+        1u32.wrapping_shl(self.bit)
     }
 
     const fn intid(self) -> IntId {
@@ -295,36 +327,13 @@ impl Vgic {
         self.waiting(vcpu).map(|place| self.priority(place)).min()
     }
 
-    /// Whether `vcpu`'s list registers must be planned anew before it enters its guest.
-    #[must_use]
-    pub const fn needs_plan(&self, vcpu: usize) -> bool {
-        vcpu < MAX_VCPUS && self.dirty & 1 << vcpu != 0
-    }
-
-    /// The vCPUs for which [`Vgic::needs_plan`] holds, bit `n` for vCPU `n`.
-    #[must_use]
-    pub const fn vcpus_to_plan(&self) -> u64 {
-        self.dirty
-    }
-
-    /// Those of them that something has happened to since the last call.
-    pub const fn take_news(&mut self) -> u64 {
-        let news = self.news & self.dirty;
-        self.news = 0;
-        news
-    }
-
     fn place(&self, vcpu: usize, intid: IntId) -> Option<Place> {
-        let bit = intid.raw() % BANK;
-        let bank = match (intid.raw() / BANK).checked_sub(1) {
-            None => BankId::Private(vcpu),
-            Some(row) => BankId::Shared(row as usize),
-        };
-        let valid = match bank {
+        let place = Place::of(vcpu, intid);
+        let valid = match place.bank {
             BankId::Private(vcpu) => self.vcpus.get(vcpu)?.bank.valid,
             BankId::Shared(row) => self.shared.get(row)?.bank.valid,
         };
-        (valid & 1 << bit != 0).then_some(Place { bank, bit })
+        (valid & place.mask() != 0).then_some(place)
     }
 
     fn bank(&self, id: BankId) -> &Bank {
@@ -342,41 +351,12 @@ impl Vgic {
     }
 
     fn priority(&self, place: Place) -> u8 {
-        self.bank(place.bank).priority[place.bit as usize]
+        self.bank(place.bank).priority(place.bit)
     }
 
     fn drive(&mut self, place: Place, level: bool) {
         let changed = self.bank_mut(place.bank).set_line(place.mask(), level);
         self.reconsider(place.bank, changed);
-    }
-
-    /// The vCPU an interrupt is with: the one that holds it or has it active, else the one it is routed to.
-    fn holder(&self, place: Place) -> Option<usize> {
-        let row = match place.bank {
-            BankId::Private(vcpu) => return Some(vcpu),
-            BankId::Shared(row) => &self.shared[row],
-        };
-        if (row.bank.resident | row.bank.active) & place.mask() != 0 {
-            return Some(usize::from(row.owner[place.bit as usize]));
-        }
-        self.target(place)
-    }
-
-    /// The vCPU an SPI is routed to, whoever holds it now; `None` when it goes nowhere.
-    fn target(&self, place: Place) -> Option<usize> {
-        let row = match place.bank {
-            BankId::Private(vcpu) => return Some(vcpu),
-            BankId::Shared(row) => &self.shared[row],
-        };
-        match self.version {
-            // With one CPU interface there is nothing to choose (IHI 0048B "Interrupt Processor Targets Registers").
-            Version::V2 if self.vcpus.len() == 1 => Some(0),
-            // 1-of-N: any of the targets will do.
-            Version::V2 => bits(u32::from(row.targets[place.bit as usize]))
-                .next()
-                .map(|vcpu| vcpu as usize),
-            Version::V3 => self.routed_to(row.route[place.bit as usize]),
-        }
     }
 
     /// `vcpu`'s interrupts that are deliverable and not active.
@@ -395,45 +375,6 @@ impl Vgic {
         private
             .into_iter()
             .chain(bits(self.busy).map(|row| BankId::Shared(row as usize)))
-    }
-
-    /// After a change to interrupts `mask` of `bank`: whoever they are with must plan anew, if they are any concern now.
-    #[inline]
-    fn reconsider(&mut self, bank: BankId, mask: u32) {
-        match bank {
-            BankId::Private(vcpu) => {
-                if self.concerned(bank, mask) != 0 {
-                    self.mark(vcpu);
-                }
-            }
-            BankId::Shared(row) => self.reconsider_row(row, mask),
-        }
-    }
-
-    fn reconsider_row(&mut self, row: usize, mask: u32) {
-        let bank = BankId::Shared(row);
-        self.busy = self.busy & !(1 << row) | u32::from(!self.bank(bank).is_idle()) << row;
-        for bit in bits(self.concerned(bank, mask)) {
-            if let Some(vcpu) = self.holder(Place { bank, bit }) {
-                self.mark(vcpu);
-            }
-        }
-    }
-
-    /// Those of `mask` that are somebody's concern: deliverable, active, or in a list register.
-    fn concerned(&self, bank: BankId, mask: u32) -> u32 {
-        let state = self.bank(bank);
-        mask & (state.deliverable(self.groups) | state.active | state.resident)
-    }
-
-    fn mark(&mut self, vcpu: usize) {
-        self.dirty |= 1 << vcpu;
-        self.news |= 1 << vcpu;
-    }
-
-    fn mark_all(&mut self) {
-        self.dirty = every(self.vcpus.len());
-        self.news = self.dirty;
     }
 }
 
@@ -456,7 +397,9 @@ impl VcpuInterface {
             links: Links::default(),
             sgi: SgiSources::default(),
             slots: [Slot::FREE; MAX_LIST_REGISTERS],
-            slot_count: 0,
+            used: 0,
+            stale: 0,
+            change: Change::Much,
             has_leftovers: false,
             left_active: false,
             retired: 0,

@@ -51,7 +51,7 @@ use crate::stats::Counters;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
 use crate::traps;
-use crate::vgic::{ListRegister, MAX_VCPUS, Version};
+use crate::vgic::{self, ListRegister, MAX_VCPUS, Version};
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
@@ -72,10 +72,19 @@ pub trait Host: Machine {
     /// Ticks of the counter per second; not 0.
     fn counter_hz(&mut self) -> u64;
 
-    /// This CPU's list register `n`.
-    fn list_register(&mut self, n: usize) -> ListRegister;
+    /// How many list registers this CPU has.
+    fn list_registers(&mut self) -> usize;
 
-    /// Ends of interrupts that were in no list register, since the list registers were written last.
+    /// The state in its list register `n`.
+    fn list_state(&mut self, n: usize) -> vgic::State;
+
+    /// Writes its list register `n`.
+    fn set_list_register(&mut self, n: usize, register: ListRegister);
+
+    /// Has it interrupt us, and trap, as a plan wants it.
+    fn set_list_control(&mut self, plan: vgic::Plan);
+
+    /// Ends of interrupts that were in no list register, since [`Host::set_list_control`].
     fn ended_outside(&mut self) -> u32;
 
     /// Deactivates a physical interrupt that was left active for the guest.
@@ -121,8 +130,12 @@ pub enum End {
 /// What the run loop does next with a vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// Enter the guest.
+    /// Enter the guest at once: nothing has changed but what is the vCPU's own, and memory. What others do meanwhile they
+    /// announce by an interrupt.
     Resume,
+    /// Look at what there is to do for the vCPU before it enters the guest: its interrupts may have changed, or who shares
+    /// its pCPU.
+    Look,
     /// Wait until an interrupt is there, then enter it.
     Wait,
     /// Let others run first, if any want to: it waits for an event, which may have come already.
@@ -178,6 +191,8 @@ pub struct Vm {
     /// Who is asked to leave its guest for another's access.
     recalls: Recalls,
     has_console: bool,
+    /// The page of a UART whose plain accesses take a shortcut; no page without one.
+    quick_uart_page: u64,
     /// Which vCPUs are on.
     power: Power,
     stolen: StolenTime,
@@ -273,6 +288,7 @@ impl Vm {
             devices: SpinMutex::new(devices),
             recalls: Recalls::new(config.vcpus as usize),
             has_console: config.console,
+            quick_uart_page: quick::uart_page(config.console, ground.features.erratum_834220),
             power: Power::new(config.vcpus as usize),
             stolen: StolenTime::new(config.vcpus as usize),
             counters: (0..config.vcpus).map(|_| Arc::default()).collect(),
@@ -538,11 +554,11 @@ impl Vm {
             Resolution::Mmio(mmio) => {
                 self.access(vcpu, &mmio, host);
                 vcpu.retire(is_16_bit);
-                Next::Resume
+                Next::Look
             }
             Resolution::Emulate(emulation) => {
                 self.emulate(vcpu, &emulation, host);
-                Next::Resume
+                Next::Look
             }
             Resolution::Skip => {
                 vcpu.retire(is_16_bit);
@@ -620,7 +636,11 @@ impl Vm {
         host: &mut H,
     ) -> Next {
         match sysreg::answer(&self.ids, self.gic == Version::V3, access) {
-            Answer::Value(value) => vcpu.registers.write(access.rt, value),
+            Answer::Value(value) => {
+                vcpu.registers.write(access.rt, value);
+                vcpu.retire(false);
+                return Next::Resume;
+            }
             Answer::Ignored => {}
             Answer::SetWay => return self.set_way(vcpu, host),
             Answer::MemoryRegister(register) => {
@@ -650,7 +670,7 @@ impl Vm {
             }
         }
         vcpu.retire(false);
-        Next::Resume
+        Next::Look
     }
 }
 

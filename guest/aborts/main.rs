@@ -8,7 +8,7 @@
 use core::arch::{asm, global_asm};
 use runtime::platform::NOWHERE;
 use runtime::trap::{Frame, catch, class};
-use runtime::{check, check_eq, el0, hypercall, mmu, pages, println, sysreg};
+use runtime::{check, check_eq, el0, hypercall, mmu, pages, println};
 
 runtime::guest!("aborts", aborts);
 
@@ -44,8 +44,6 @@ fn aborts() {
         |from| windows.nowhere(from),
         |code| windows.code(code),
     );
-    mmu::disable();
-    beyond_the_map();
 }
 
 fn every_way(setting: &str, target: impl Fn(From) -> u64, code: impl Fn(u64) -> u64) {
@@ -263,35 +261,5 @@ impl Windows {
 
     fn code(&self, address: u64) -> u64 {
         mmu::elsewhere(2) + (address & 0xfff)
-    }
-}
-
-/// Bare QEMU `virt` has its 64-bit PCIe window at 1 << 39, which answers reads.
-const PCIE_WINDOW_BIT: u32 = 39;
-
-/// Addresses above RAM and devices, up to the widest: an abort, never silence and never data.
-fn beyond_the_map() {
-    let pa_bits = [32, 36, 40, 42, 44, 48, 52, 56][(sysreg::pa_range() & 7) as usize];
-    for bit in 34..52 {
-        if bit == PCIE_WINDOW_BIT && hypercall::counter(0).is_none() {
-            continue;
-        }
-        let address = 1 << bit;
-        let (_, caught) = catch(|| runtime::mmio::read32(address));
-        check_eq!(caught.count, 1, "exceptions on reading 1 << {bit}");
-        let frame = caught.last.unwrap_or_else(|| unreachable!());
-        check_eq!(frame.class(), class::DATA_ABORT, "1 << {bit}: ESR_EL1.EC");
-        check_eq!(frame.far, address, "1 << {bit}: FAR_EL1");
-        // With stage 1 off, an address wider than the PA range is an address size fault, level 0.
-        let expected: &[u64] = if bit >= pa_bits {
-            &[0x00]
-        } else {
-            &[0x00, EXTERNAL]
-        };
-        check!(
-            expected.contains(&frame.fault_status()),
-            "1 << {bit}: status {:#x}",
-            frame.fault_status()
-        );
     }
 }

@@ -5,6 +5,8 @@
 #![no_std]
 #![no_main]
 
+mod slots;
+
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU64, Ordering};
 use runtime::pages::{self, PAGE};
@@ -110,6 +112,8 @@ fn debug() {
             nothing_at_first,
             breakpoint,
             watchpoint,
+            slots::every_one,
+            slots::watched,
             step_el0,
             brk,
             step_el1,
@@ -149,8 +153,8 @@ fn on_debug(frame: &mut Frame) -> bool {
     FAR[cpu].store(frame.far, Ordering::Relaxed);
     ISS[cpu].store(frame.iss(), Ordering::Relaxed);
     match frame.class() {
-        class if BREAKPOINT.contains(&class) => write_sysreg!("DBGBCR0_EL1", 0),
-        class if WATCHPOINT.contains(&class) => write_sysreg!("DBGWCR0_EL1", 0),
+        class if BREAKPOINT.contains(&class) => slots::clear(slots::Register::BreakControl),
+        class if WATCHPOINT.contains(&class) => slots::clear(slots::Register::WatchControl),
         // The next instruction.
         class if STEP.contains(&class) => frame.spsr |= SPSR_SS,
         _ => {
@@ -241,8 +245,13 @@ fn breakpoint() {
     );
 }
 
+/// This CPU's own memory to watch.
+fn data() -> u64 {
+    DATA.load(Ordering::Relaxed) + smp::index() as u64 * PAGE
+}
+
 fn watchpoint() {
-    let cell = DATA.load(Ordering::Relaxed) + smp::index() as u64 * PAGE + 64;
+    let cell = data();
     for (what, bits, expected) in [("load", WCR_LOAD, [1, 0]), ("store", WCR_STORE, [0, 1])] {
         for (n, access) in [
             (|cell: u64| drop_value(mmio::read32(cell))) as fn(u64),

@@ -34,15 +34,16 @@ impl CpuInterface {
 
     /// The guest leaves for EL2, which folds its list registers back.
     pub(super) fn exit(&mut self, vgic: &mut Vgic) {
-        let loaded = vgic.loaded(self.vcpu);
-        vgic.sync_from(self.vcpu, &self.registers[..loaded]);
+        vgic.sync_from(self.vcpu, |n| self.registers[n].state);
     }
 
     /// A read of GICC; the guest was entered just before.
     pub(super) fn read(&mut self, vgic: &mut Vgic, offset: u64) -> u64 {
         self.exit(vgic);
         if vgic.needs_plan(self.vcpu) {
-            vgic.plan(self.vcpu, &mut self.registers, LIST_REGISTERS);
+            vgic.plan(self.vcpu, LIST_REGISTERS, |n, register| {
+                self.registers[n] = register;
+            });
         }
         match offset {
             0x00 => u64::from(self.is_enabled),

@@ -1,7 +1,7 @@
 //! What the state does to delivery.
 use super::{
     AGAIN, FIRST_SPI, LEFT, LOG_CPU, MANNER, NESTED, PLAIN, forget, gic, length, logged, ready,
-    settle, spis, wait_for_length,
+    set_edge, settle, spis, wait_for_length,
 };
 use core::sync::atomic::Ordering;
 use runtime::gic::{Gic, PRIORITY, register};
@@ -19,11 +19,13 @@ pub(crate) fn all() {
     }
     one();
     held_back();
+    changed_while_pending();
     by_priority();
     again_while_active();
     preemption();
     split_end();
     level();
+    latched_level();
     active_by_software();
     if smp::count() > 1 {
         routed();
@@ -40,7 +42,7 @@ pub(crate) fn all() {
     }
 }
 
-fn manner(manner: u32) {
+pub(crate) fn manner(manner: u32) {
     forget();
     MANNER.store(manner, Ordering::Release);
 }
@@ -107,6 +109,64 @@ fn held_back() {
     gic().enable_interrupt(A);
     settle();
     check_eq!(length(), 4, "SPIs taken that were taken back");
+}
+
+/// With IRQs masked the CPU interface holds it already; a change reaches it there (IHI 0048 1.4.2 "Interrupt handling state
+/// machine", IHI 0069 4.1).
+fn changed_while_pending() {
+    type Change = fn();
+    let taken_back: [(&str, Change, Change); 3] = [
+        (
+            "disabled",
+            || gic().disable_interrupt(A),
+            || gic().enable_interrupt(A),
+        ),
+        (
+            "made active",
+            || gic().set_bit(register::ISACTIVER, A),
+            || gic().set_bit(register::ICACTIVER, A),
+        ),
+        (
+            "cleared",
+            || gic().set_bit(register::ICPENDR, A),
+            || gic().pend(A),
+        ),
+    ];
+    for (what, hold, release) in taken_back {
+        manner(PLAIN);
+        trap::mask_irq();
+        gic().pend(A);
+        settle();
+        check_eq!(gic().highest_pending(), A, "the highest pending interrupt");
+        hold();
+        check!(
+            gic().highest_pending() >= 1020,
+            "highest pending after it was {what}"
+        );
+        trap::unmask_irq();
+        settle();
+        check_eq!(length(), 0, "SPIs taken after they were {what}");
+        release();
+        wait_for_length("an SPI that may come again", 1);
+        check_eq!(length(), 1, "SPIs taken that were {what} for a while");
+    }
+    manner(PLAIN);
+    trap::mask_irq();
+    gic().set_priority(B, 0xa0);
+    gic().pend(A);
+    gic().pend(B);
+    settle();
+    check_eq!(gic().highest_pending(), A, "the most urgent of A and B");
+    gic().set_priority(B, 0x40);
+    check_eq!(
+        gic().highest_pending(),
+        B,
+        "the most urgent after B's priority rose"
+    );
+    trap::unmask_irq();
+    wait_for_length("A and B", 2);
+    check_eq!(logged(0), B, "the first of A and B");
+    gic().set_priority(B, PRIORITY);
 }
 
 /// More than list registers hold, pending at once, most urgent last: the most urgent comes first, each once.
@@ -266,6 +326,25 @@ fn level() {
         !gic().bit(register::ISPENDR, VTIMER_INTID),
         "a level that is low"
     );
+}
+
+/// A level-sensitive SPI, made pending by software with its line low: a latch, which taking it clears.
+fn latched_level() {
+    manner(LEFT);
+    set_edge(A, false);
+    gic().pend(A);
+    wait_for_length("a latched level", 1);
+    check!(!gic().bit(register::ISPENDR, A), "a latch that was taken");
+    check!(gic().bit(register::ISACTIVER, A), "a latched level, active");
+    gic().pend(A);
+    gic().set_bit(register::ICPENDR, A);
+    gic().pend(A);
+    gic().end(A);
+    wait_for_length("a latched level again", 2);
+    gic().end(A);
+    settle();
+    check_eq!(length(), 2, "latched levels taken");
+    set_edge(A, true);
 }
 
 /// Active by software: not delivered until it is not.

@@ -7,6 +7,8 @@
 #![no_main]
 
 mod delivery;
+mod groups;
+mod private;
 mod registers;
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -50,6 +52,8 @@ fn gic_state() {
     println!("GICv{}, {} CPUs", gic().version(), smp::count());
     registers::all();
     delivery::all();
+    private::all();
+    groups::all();
 }
 
 fn gic() -> Gic {

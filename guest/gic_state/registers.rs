@@ -274,6 +274,27 @@ fn reserved() {
     for offset in [0x0c00_u64 - 4, 0xd00 - 4] {
         let _ = mmio::read32(gicd + offset);
     }
+    // What says what there is does not change.
+    for offset in [register::TYPER, register::IIDR] {
+        let before = mmio::read32(gicd + offset);
+        mmio::write32(gicd + offset, !before);
+        check_eq!(mmio::read32(gicd + offset), before, "GICD + {offset:#x}");
+    }
+    // Beyond the last INTID there is nothing (in QEMU's own GICv3 there is).
+    let lines = u64::from(32 * ((gic().typer() & 0x1f) + 1));
+    if lines < 1020 && (gic().version() == 2 || hypercall::counter(0).is_some()) {
+        for bytes in [register::IPRIORITYR, register::ITARGETSR] {
+            mmio::write32(gicd + bytes + lines, u32::MAX);
+            check_eq!(
+                mmio::read32(gicd + bytes + lines),
+                0,
+                "GICD + {bytes:#x} + {lines}"
+            );
+        }
+        let bits = register::ISENABLER + lines / 8;
+        mmio::write32(gicd + bits, u32::MAX);
+        check_eq!(mmio::read32(gicd + bits), 0, "GICD + {bits:#x}");
+    }
     // The special INTIDs have no bits.
     let last = gicd + register::ISENABLER + 31 * 4;
     mmio::write32(last, u32::MAX);

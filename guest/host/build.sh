@@ -2,7 +2,8 @@
 # Builds for EL2 and EL1 with the Rust that setup.sh chose. Quiet; the compiler's own words are shown when it has any.
 #
 #   build.sh hypervisor      target/faultline.elf (symbols) and target/faultline.img (flat)
-#   build.sh guests          target/guest/NAME.bin and NAME.elf, every guest of guest/
+#   build.sh guests          target/guest/NAME.bin and NAME.elf, every guest of guest/; and
+#                            target/linux/code_changes, a program for Linux
 #
 # POISON=1 builds the hypervisor that finds a wrong address wherever HPFAR_EL2 is not valid: target/faultline-poison.*.
 # BUG=NAME builds the known-bad hypervisor --cfg faultline_bug="NAME" instead: target/faultline-NAME.{elf,img}.
@@ -53,12 +54,13 @@ guests() {
     [ -e guest/Cargo.toml ] || return 0
     # From its own folder: the flags of .cargo/config.toml name a linker script, and this crate has its own.
     folder=$PWD/target/guest-$toolchain
-    (cd guest && build "$folder" "the guests" --bins)
-    mkdir -p target/guest
+    (cd guest && build "$folder" "the guests" --bins --examples)
+    mkdir -p target/guest target/linux
     sed -n '/^\[\[bin\]\]/,/^$/s/^name = "\(.*\)"/\1/p' guest/Cargo.toml | while read -r name; do
         cp "$folder/$triple/release/$name" "target/guest/$name.elf"
         flatten "target/guest/$name.elf" "target/guest/$name.bin"
     done
+    cp "$folder/$triple/release/examples/code_changes" target/linux/
 }
 
 for what; do

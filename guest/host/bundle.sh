@@ -77,6 +77,7 @@ beside kernel "$guest_file"
             faultline,rights = "$RIGHTS";
             faultline,granule = "$GRANULE";
             faultline,reboot = "$REBOOT";
+            ${PROPERTIES:-}
             module@0 {
                 compatible = "multiboot,kernel", "multiboot,module";
 EOF

@@ -18,6 +18,7 @@
 #             ENTRY=el2|el1|el3   el1: no virtualization. el3: the image alone is put at LOAD_AT (0x40200000) and entered
 #                                 at EL3 with x0 = 0; the tree, with bundle and nonce, lies at RAM base as QEMU does it
 #             BUNDLE=no           boots without any VM description
+#             PROPERTIES="..."    more properties of the domain, as in a .dts
 #             CONSOLE=path        the console on a socket of this path, instead of stdin and stdout
 #             EOF_KEYS="..."      typed when stdin (not a terminal) has ended and the console has been quiet for 3 s
 #

@@ -95,7 +95,7 @@ fi
 if with clippy lint; then
     check "lint (clippy)" "$rust" clippy -q --lib --tests -- -D warnings
     check "lint of the machine" lint_target . "$PWD/target/$toolchain" --bin faultline
-    check "lint of the guests" lint_target guest "$PWD/target/guest-$toolchain" --bins
+    check "lint of the guests" lint_target guest "$PWD/target/guest-$toolchain" --bins --examples
 fi
 # The gate is the same every time; the whole matrix looks further, with a seed of its own that a failure prints.
 if [ "${1:-}" != all ]; then export PROPTEST_RNG_SEED=20261123; fi

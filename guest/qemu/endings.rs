@@ -1,7 +1,7 @@
 //! Runs that must not end well, and ways in that are not the usual one: stopped VMs, crashes of EL2, refusals.
 use crate::cases::{Planner, gives_all_pages_back};
 use crate::entry;
-use crate::run::{Case, Start, code};
+use crate::run::{Case, Start, VIRTUAL_TIME, code};
 
 /// A VM bundle around its domains.
 const BUNDLE: &str = r#"/dts-v1/;
@@ -62,7 +62,11 @@ impl Planner<'_> {
             self.boot("exit_code", any, code::FAILED)
                 .says("ending with code 7"),
         );
-        self.add(self.boot("reset_loop", any, code::STOPPED));
+        // In virtual time: a busy host is no reason for long lives.
+        self.add(
+            self.boot("reset_loop", any, code::STOPPED)
+                .with("QEMU_ARGS", VIRTUAL_TIME),
+        );
         let mut case = self
             .boot("reset_loop", any, code::OK)
             .with("REBOOT", "stop");
@@ -81,8 +85,7 @@ impl Planner<'_> {
         case.name.push_str(" enough memory");
         self.add(
             case.says("PASS exhaustion")
-                .examined_by(gives_all_pages_back)
-                .within(120),
+                .examined_by(gives_all_pages_back),
         );
         for (how, words) in [
             ("abort", "EL2 crashed: a data abort"),
@@ -151,8 +154,7 @@ impl Planner<'_> {
                     self.add(
                         Case::start(&self.lab.root, oddity.name.into(), start)
                             .says("faultline: cannot start: ")
-                            .says(oddity.says)
-                            .within(10),
+                            .says(oddity.says),
                     );
                 }
                 Err(error) => self.leave_out(format!("{} ({error})", oddity.name)),

@@ -2,10 +2,12 @@
 use crate::console::{self, End, Keys};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Lines of console shown of a failure.
 const TAIL: usize = 30;
+/// What a case may take that does not say otherwise: many times what it takes alone.
+const LIMIT: Duration = Duration::from_secs(180);
 /// What run.sh may take beyond the limit it is given itself.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -19,6 +21,9 @@ pub(crate) mod code {
     pub(crate) const NO_VERDICT: i32 = 5;
     pub(crate) const TIME_LIMIT: i32 = 124;
 }
+
+/// QEMU's arguments for a machine whose time is the number of instructions executed.
+pub(crate) const VIRTUAL_TIME: &str = "-accel tcg,thread=single -icount shift=0,sleep=off";
 
 /// What starts the machine.
 #[derive(Clone, Debug)]
@@ -80,7 +85,7 @@ impl Case {
             says: Vec::new(),
             never: Vec::new(),
             examine: Vec::new(),
-            limit: Duration::from_secs(60),
+            limit: LIMIT,
         }
     }
 
@@ -90,7 +95,7 @@ impl Case {
         self
     }
 
-    /// With a variable of run.sh's; `@n` in its value is the time of day n seconds after the start.
+    /// With a variable of run.sh's.
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.variables.retain(|(known, _)| *known != name);
         self.variables.push((name, value.into()));
@@ -103,6 +108,14 @@ impl Case {
             after,
             send: send.into(),
         });
+        self
+    }
+
+    /// Answers this question with `y` so many times, then with `n`.
+    pub(crate) fn asked(mut self, question: &'static str, times: usize) -> Self {
+        for answer in std::iter::repeat_n("y", times).chain(["n"]) {
+            self = self.types(question, answer);
+        }
         self
     }
 
@@ -199,11 +212,7 @@ impl Case {
                         .iter()
                         .filter_map(|name| Some((name, std::env::var_os(name)?))),
                 );
-                command.envs(
-                    self.variables
-                        .iter()
-                        .map(|(name, value)| (name, at_the_time(value))),
-                );
+                command.envs(self.variables.iter().map(|(name, value)| (name, value)));
                 command.env("TIMEOUT", self.limit.as_secs().to_string());
                 command.env("LOG", self.log());
                 command
@@ -249,15 +258,4 @@ impl Case {
             }
         }
     }
-}
-
-/// Replaces `@n` by the seconds since 1970 in n seconds.
-fn at_the_time(value: &str) -> String {
-    let Some((before, digits)) = value.split_once('@') else {
-        return value.into();
-    };
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    format!("{before}{}", now + digits.parse::<u64>().unwrap_or(0))
 }

@@ -2,11 +2,12 @@
 //! with as many physical CPUs, with fewer, and with one.
 use crate::cases::{Machine, Planner, gives_all_pages_back};
 use crate::lab::Cpu;
-use crate::run::{Case, Start, code};
+use crate::run::{Case, Start, VIRTUAL_TIME, code};
 
 /// Guests for several CPUs that pass or fail by themselves.
-const GUESTS: [&str; 13] = [
+const GUESTS: [&str; 14] = [
     "smp_start",
+    "psci_race",
     "sgi",
     "same_pages",
     "own_tables",
@@ -26,6 +27,9 @@ const RACES: [&str; 4] = ["smp_start", "same_pages", "self_modifying", "wakeups"
 const MEMORY: [&str; 3] = ["same_pages", "self_modifying", "par_kept"];
 /// One QEMU thread for all CPUs: a CPU that waits in WFE lets the next one run at once.
 const ONE_THREAD: &str = "-accel tcg,thread=single";
+
+/// Resets with all CPUs at something.
+const RESETS: usize = 6;
 
 /// vCPUs, and the pCPUs that run them.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,7 @@ impl<'a> Planner<'a> {
                     self.add(self.on_bare_qemu(guest, cpu, gic));
                 }
             }
+            self.add(self.on_bare_qemu("address_size", cpu, 3));
         }
     }
 
@@ -164,10 +169,9 @@ impl<'a> Planner<'a> {
     fn strict_timers(&mut self) {
         let mut case = self.crowd("timers", self.any(), on(2, 2));
         case.name.push_str(" strict");
-        case = case.with("APPEND", "strict").with(
-            "QEMU_ARGS",
-            "-accel tcg,thread=single -icount shift=0,sleep=off",
-        );
+        case = case
+            .with("APPEND", "strict")
+            .with("QEMU_ARGS", VIRTUAL_TIME);
         self.add(case.says("PASS timers"));
     }
 
@@ -189,7 +193,7 @@ impl<'a> Planner<'a> {
             } else {
                 vec![last]
             } {
-                let case = self.stop(count, how, by).says("booted at ");
+                let case = self.stop(count, how, by).asked("again?", RESETS);
                 self.add(case.says("PASS smp_stop").says("' resets"));
             }
         }
@@ -198,8 +202,7 @@ impl<'a> Planner<'a> {
     fn stop(&self, count: Count, how: &str, by: u32) -> Case {
         let mut case = self.crowd("smp_stop", self.any(), count);
         case.name.push_str(&format!(" {how} by {by}"));
-        // The time of day is the last word: `Case::with` replaces what follows the @.
-        let words = format!("crowded how={how} by={by} until=@12");
+        let words = format!("crowded how={how} by={by}");
         // Some of the CPUs spin for good: a thread each.
         case.with("APPEND", words)
             .with("QEMU_ARGS", "-accel tcg,thread=multi")

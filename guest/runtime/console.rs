@@ -58,6 +58,17 @@ pub fn take() -> Option<u8> {
     (mmio::read32(FR) & FR_RXFE == 0).then(|| mmio::read32(DR) as u8)
 }
 
+/// Asks, and waits for one byte: whether it is a `y`.
+pub fn ask(question: &str) -> bool {
+    print(format_args!("{question} "));
+    loop {
+        if let Some(byte) = take() {
+            print(format_args!("\n"));
+            return byte == b'y';
+        }
+    }
+}
+
 /// Prints on the console.
 #[macro_export]
 macro_rules! print {

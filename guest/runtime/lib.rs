@@ -24,6 +24,7 @@ pub mod mmio;
 pub mod mmu;
 pub mod pages;
 pub mod platform;
+pub mod random;
 pub mod smp;
 pub mod sync;
 pub mod sysreg;

@@ -5,7 +5,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Seconds [`wait_for`] waits before it fails the guest.
-const PATIENCE: u64 = 20;
+const PATIENCE: u64 = 60;
 
 /// A spin lock. An IRQ handler may take it too: IRQs are masked while it is held.
 pub struct Lock(AtomicBool);

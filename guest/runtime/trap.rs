@@ -101,6 +101,11 @@ impl Frame {
     fn is_irq(&self) -> bool {
         self.vector & 0x180 == 0x80
     }
+
+    /// Whether it is one of those for FIQs.
+    fn is_fiq(&self) -> bool {
+        self.vector & 0x180 == 0x100
+    }
 }
 
 /// What [`catch`] saw.
@@ -128,6 +133,7 @@ static CAUGHT: PerCpu<Caught> = PerCpu::new(Caught {
 static MEND: Global<Option<Mend>> = Global::new(None);
 static DEBUG: Global<Option<Debug>> = Global::new(None);
 static IRQ: Global<Option<fn()>> = Global::new(None);
+static FIQ: Global<Option<fn()>> = Global::new(None);
 
 /// Runs `action` and records the synchronous exceptions it takes.
 pub fn catch<T>(action: impl FnOnce() -> T) -> (T, Caught) {
@@ -154,6 +160,11 @@ pub fn on_debug(handler: Option<Debug>) {
 /// Gives IRQs to `handler`.
 pub fn on_irq(handler: fn()) {
     IRQ.set(Some(handler));
+}
+
+/// Gives FIQs to `handler`.
+pub fn on_fiq(handler: fn()) {
+    FIQ.set(Some(handler));
 }
 
 /// Lets IRQs in.
@@ -193,6 +204,11 @@ extern "C" fn guest_exception(frame: &mut Frame) {
             Some(handler) => handler(),
             None => verdict::fail(format_args!("an IRQ that nobody asked for")),
         };
+    }
+    if frame.is_fiq()
+        && let Some(handler) = FIQ.get()
+    {
+        return handler();
     }
     if !frame.is_synchronous() {
         dump(frame);

@@ -19,7 +19,7 @@ const ROUNDS: u64 = 10_000;
 /// Rounds by timer: these take time.
 const TIMED: u64 = 100;
 /// No wait takes so many seconds.
-const WATCHDOG: u64 = 20;
+const WATCHDOG: u64 = 60;
 const SGI: u32 = 4;
 
 static GIC: PerCpu<Option<Gic>> = PerCpu::new(None);

@@ -49,6 +49,8 @@ pub struct Pl011 {
     interrupt_mask: u32,
     /// UARTRIS bits that stay until UARTICR clears them. RX and RT are not among them: they follow the FIFO.
     latched: u32,
+    /// UARTFR, kept up to date: it is read for every byte that a console sends.
+    flags: u32,
     /// A byte was lost in loopback; UARTDR.OE until the next byte fits, UARTRSR.OE until UARTECR.
     data_overrun: bool,
     status_overrun: bool,
@@ -76,6 +78,7 @@ impl Pl011 {
             fifo_level: fifo_level::RESET,
             interrupt_mask: 0,
             latched: 0,
+            flags: flag::TXFE | flag::RXFE,
             data_overrun: false,
             status_overrun: false,
             status_reads: 0,
@@ -93,6 +96,7 @@ impl Pl011 {
             Width::Double => u64::from(self.read_word(offset.wrapping_add(4))),
             _ => 0,
         };
+        self.flags = self.flags_now();
         (high << 32 | low) & width.mask()
     }
 
@@ -100,11 +104,13 @@ impl Pl011 {
     pub fn write(&mut self, offset: u64, width: Width, value: u64) -> Option<u8> {
         let value = value & width.mask();
         let low = self.write_word(offset, value as u32);
-        match width {
+        let sent = match width {
             // Only the word at offset 0 transmits, so at most one half of a double does.
             Width::Double => low.or(self.write_word(offset.wrapping_add(4), (value >> 32) as u32)),
             _ => low,
-        }
+        };
+        self.flags = self.flags_now();
+        sent
     }
 
     /// A read of UARTFR, if it changes neither [`Pl011::line`] nor [`Pl011::has_room`]; else nothing is done.
@@ -114,7 +120,7 @@ impl Pl011 {
             return None;
         }
         self.status_reads = self.status_reads.saturating_add(1);
-        Some(self.flags())
+        Some(self.flags)
     }
 
     /// A write to UARTDR that sends its byte, if it changes neither [`Pl011::line`] nor [`Pl011::has_room`]; else nothing is
@@ -169,6 +175,11 @@ impl Pl011 {
     /// Takes in a byte from outside. Call it only when [`Pl011::has_room`]: in a full FIFO the byte is lost and an
     /// overrun reported to the guest, as in silicon.
     pub fn receive(&mut self, byte: u8) {
+        self.take_in(byte);
+        self.flags = self.flags_now();
+    }
+
+    fn take_in(&mut self, byte: u8) {
         if self.fifo.len() < self.depth() && self.fifo.push(byte) {
             self.data_overrun = false;
         } else {
@@ -185,7 +196,7 @@ impl Pl011 {
             Register::Data => self.read_data(),
             Register::ReceiveStatus if self.status_overrun => receive::STATUS_OVERRUN,
             Register::ReceiveStatus | Register::InterruptClear | Register::Reserved => 0,
-            Register::Flag => self.flags(),
+            Register::Flag => self.flags_now(),
             Register::IrdaCounter => self.irda_counter,
             Register::IntegerBaudRate => self.integer_baud_rate,
             Register::FractionalBaudRate => self.fractional_baud_rate,
@@ -258,7 +269,7 @@ impl Pl011 {
         // The byte has left by the time the write is done: the FIFO fell through its trigger level again.
         self.latched |= interrupt::TX;
         if self.is_loopback() {
-            self.receive(byte);
+            self.take_in(byte);
             return None;
         }
         Some(byte)
@@ -302,8 +313,7 @@ impl Pl011 {
         raw
     }
 
-    #[inline]
-    const fn flags(&self) -> u32 {
+    const fn flags_now(&self) -> u32 {
         let mut flags = flag::TXFE;
         if self.fifo.is_empty() {
             flags |= flag::RXFE;

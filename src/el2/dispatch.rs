@@ -14,12 +14,12 @@ use faultline::vm::{End, Next, PHYSICAL_TIMER, VIRTUAL_TIMER, Vm};
 use tock_registers::interfaces::Readable;
 
 use super::console::log;
+use super::guest_state;
 use super::interrupts::{self, Current};
 use super::machine::Cpu;
 use super::shared::Shared;
 use super::vcpu_run::{VcpuRun, now};
 use super::vm_run::VmRun;
-use super::{guest_state, percpu};
 
 /// Slices per second.
 const SLICES: u64 = 250;
@@ -92,11 +92,11 @@ fn slice(mut run: Box<VcpuRun>, shared: &'static Shared, cpu: &mut Cpu) {
         Left::Gone
     } else {
         run.load(&vm, cpu);
-        percpu::set_registers(cpu.number, Some(&mut run.vcpu.registers));
+        cpu.block.set_registers(Some(&mut run.vcpu.registers));
         share(shared, cpu, true);
         let left = run_on(&vm, &mut run, shared, cpu);
         run.leave(&vm, cpu);
-        percpu::set_registers(cpu.number, None);
+        cpu.block.set_registers(None);
         left
     };
     match left {
@@ -158,65 +158,85 @@ pub(super) fn share(shared: &Shared, cpu: &mut Cpu, is_new: bool) {
     }
 }
 
-/// The heart: enter the guest, read the syndrome once, decode, let the library handle it.
+/// Runs a vCPU on this pCPU until it leaves it.
 fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut Cpu) -> Left {
     let index = run.vcpu.index;
     loop {
-        if vm.needs_attention(index) {
-            if vm.ends() {
-                return Left::Gone;
-            }
-            if vm.is_asked_where(index) {
-                tell_where(vm, run, cpu);
-            }
+        if let Some(left) = look(vm, run, shared, cpu) {
+            return left;
         }
-        share(shared, cpu, false);
-        if cpu.slice_is_over {
-            return Left::Yielded;
-        }
-        // Nobody kicks a pCPU that made a vCPU ready for itself.
-        share(shared, cpu, false);
-        interrupts::write_list(&vm.vm, &run.vcpu, cpu);
-        let (vector, syndrome) = percpu::enter(cpu.number, &mut run.vcpu.registers);
-        let next = if vector == 0 && vm.vm.quick_access(&mut run.vcpu, &syndrome, cpu) {
-            Next::Resume
-        } else {
-            let exit = Exit::decode(vector_of(vector), &syndrome);
-            if gives_lazily(&exit, run, cpu) {
-                continue;
-            }
-            let next = vm.vm.handle_exit(&mut run.vcpu, &exit, &shared.pool, cpu);
-            if matches!(exit, Exit::SysReg(_)) {
-                guest_state::set_own_traps(cpu, &run.vcpu);
-            }
-            next
-        };
-        match next {
-            Next::Resume => {}
-            Next::Interrupt => interrupts::handle(Some(Current { vm, run }), shared, cpu),
-            Next::Wait => {
-                interrupts::handle(Some(Current { vm, run }), shared, cpu);
-                if !has_interrupt(vm, run, cpu) {
-                    return Left::Waits;
+        loop {
+            match one_exit(&vm.vm, run, shared, cpu) {
+                Next::Resume => continue,
+                Next::Look => {
+                    guest_state::set_own_traps(cpu, &run.vcpu);
+                    if cpu.take_guest_listens() {
+                        interrupts::console_input(vm, index, shared, cpu);
+                    }
                 }
-            }
-            Next::Yield if shared.scheduler.has_waiting(cpu.number) => return Left::Yielded,
-            Next::Yield => {}
-            Next::Off => return Left::Off,
-            Next::End(end) => {
-                if let End::Stopped(why) = end
-                    && !vm.ends()
-                {
-                    report_stop(&vm.vm, why);
+                Next::Interrupt => interrupts::handle(Some(Current { vm, run }), shared, cpu),
+                Next::Wait => {
+                    interrupts::handle(Some(Current { vm, run }), shared, cpu);
+                    if !has_interrupt(vm, run, cpu) {
+                        return Left::Waits;
+                    }
                 }
-                vm.end_with(end, shared, cpu);
-                return Left::Gone;
+                Next::Yield if shared.scheduler.has_waiting(cpu.number) => return Left::Yielded,
+                Next::Yield => {}
+                Next::Off => return Left::Off,
+                Next::End(end) => return end_vm(vm, end, shared, cpu),
             }
-        }
-        if cpu.take_guest_listens() {
-            interrupts::console_input(vm, index, shared, cpu);
+            break;
         }
     }
+}
+
+/// What there is to see to before a vCPU enters its guest; answers if it does not.
+#[inline]
+fn look(vm: &VmRun, run: &VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Option<Left> {
+    let index = run.vcpu.index;
+    if vm.needs_attention(index) {
+        if vm.ends() {
+            return Some(Left::Gone);
+        }
+        if vm.is_asked_where(index) {
+            tell_where(vm, run, cpu);
+        }
+    }
+    share(shared, cpu, false);
+    if cpu.slice_is_over {
+        return Some(Left::Yielded);
+    }
+    // Nobody kicks a pCPU that made a vCPU ready for itself.
+    share(shared, cpu, false);
+    interrupts::write_list(&vm.vm, &run.vcpu, cpu);
+    None
+}
+
+/// The heart: enter the guest, read the syndrome once, decode, let the library handle it.
+#[inline(always)] // a `Next` is large, and most are looked at once
+fn one_exit(vm: &Vm, run: &mut VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Next {
+    let (vector, syndrome) = cpu.block.enter(&mut run.vcpu.registers);
+    if vector == Vector::Synchronous as u64
+        && let Some(next) = vm.quick(&mut run.vcpu, &syndrome, cpu)
+    {
+        return next;
+    }
+    let exit = Exit::decode(vector_of(vector), &syndrome);
+    if gives_lazily(&exit, run, cpu) {
+        return Next::Resume;
+    }
+    vm.handle_exit(&mut run.vcpu, &exit, &shared.pool, cpu)
+}
+
+fn end_vm(vm: &VmRun, end: End, shared: &Shared, cpu: &Cpu) -> Left {
+    if let End::Stopped(why) = end
+        && !vm.ends()
+    {
+        report_stop(&vm.vm, why);
+    }
+    vm.end_with(end, shared, cpu);
+    Left::Gone
 }
 
 /// Registers that a vCPU gets when it first uses them in its slice. Answers whether that is what it left the guest for: then

@@ -4,7 +4,7 @@ use core::fmt;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
 use faultline::addr::{Ipa, Pa};
-use faultline::vgic::ListRegister;
+use faultline::vgic::{ListRegister, Plan, State};
 use faultline::vm::Host;
 use tock_registers::interfaces::Readable;
 
@@ -52,8 +52,20 @@ impl Host for Cpu {
         CNTFRQ_EL0.get()
     }
 
-    fn list_register(&mut self, n: usize) -> ListRegister {
-        self.gic.list_register(n)
+    fn list_registers(&mut self) -> usize {
+        self.gic.list_register_count()
+    }
+
+    fn list_state(&mut self, n: usize) -> State {
+        self.gic.list_state(n)
+    }
+
+    fn set_list_register(&mut self, n: usize, register: ListRegister) {
+        self.gic.set_list_register(n, register);
+    }
+
+    fn set_list_control(&mut self, plan: Plan) {
+        self.gic.set_list_control(plan);
     }
 
     fn ended_outside(&mut self) -> u32 {

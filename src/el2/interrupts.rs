@@ -6,7 +6,7 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTP_CTL_EL0, CNTV_CTL_EL0};
 use faultline::board::Board;
 use faultline::sched::Place;
-use faultline::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS};
+use faultline::vgic::IntId;
 use faultline::vm::{Devices, PHYSICAL_TIMER, Typed, VIRTUAL_TIMER, Vcpu, Vm};
 use tock_registers::interfaces::{Readable, Writeable};
 
@@ -114,8 +114,6 @@ fn maintain(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) {
     vm.vm.on_devices(index, cpu, |devices, cpu| {
         devices.maintenance(index, cpu);
     });
-    // It asks until the list registers are written, which is done before the guest is entered.
-    write_list(&vm.vm, &run.vcpu, cpu);
 }
 
 /// The pCPU's timer has fired.
@@ -219,14 +217,8 @@ pub(super) fn write_list(vm: &Vm, vcpu: &Vcpu, host: &mut Cpu) {
 
 #[inline(never)] // most exits change no interrupt
 fn plan_list(vm: &Vm, vcpu: &Vcpu, host: &mut Cpu) {
-    let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
-    let count = host.gic.list_register_count();
-    let plan = vm.on_devices(vcpu.index, host, |devices, host| {
-        devices.plan(vcpu.index, &mut registers, count, host)
-    });
-    if let Some(plan) = plan {
-        host.gic.write_list(&registers, plan);
-    }
+    let index = vcpu.index;
+    vm.on_devices(index, host, |devices, host| devices.plan(index, host));
 }
 
 /// Has EL2's own timer interrupt when the counter reaches this; `None`: not at all.

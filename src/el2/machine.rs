@@ -7,9 +7,10 @@ use alloc::sync::Arc;
 use super::dispatch::Due;
 use super::driver::gic::Gic;
 use super::fp::FpOwner;
+use super::percpu::{self, Block};
 use super::sysreg::DCZID_EL0;
 use super::vm_run::VmRun;
-use super::{interrupts, percpu, shared};
+use super::{interrupts, shared};
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{
     AFSR0_EL1, AFSR1_EL1, AMAIR_EL1, CONTEXTIDR_EL1, ELR_EL1, ESR_EL1, FAR_EL1, MAIR_EL1, PAR_EL1,
@@ -32,6 +33,8 @@ const DEADLINES: usize = 2 * shared::MAX_VCPUS + 1;
 
 /// This pCPU.
 pub(super) struct Cpu {
+    /// What the exit path finds.
+    pub(super) block: &'static Block,
     pub(super) gic: Gic,
     dcache_line: u64,
     icache_line: u64,
@@ -56,8 +59,8 @@ pub(super) struct Cpu {
 
 impl Cpu {
     pub(super) fn new(number: usize, features: &Features, gic: Gic) -> Self {
-        percpu::init(number);
         Self {
+            block: percpu::init(number),
             number,
             vm: None,
             fp: FpOwner::default(),

@@ -15,7 +15,7 @@ use super::hpfar;
 
 /// A pCPU's block. Its first word is read by vectors.S, all of it by gdb/faultline/record.py.
 #[repr(C, align(64))]
-struct Block {
+pub(super) struct Block {
     /// Where the exit path saves the current vCPU's registers (x0 to x30, PC, PSTATE); 0 when there is none.
     registers: AtomicU64,
     /// The pCPU's number.
@@ -37,42 +37,36 @@ unsafe extern "C" {
     fn enter_guest(registers: *mut Registers) -> u64;
 }
 
-/// This CPU is pCPU `number`. Before its first guest.
-pub(super) fn init(number: usize) {
+/// This CPU is pCPU `number`; answers its block. Before its first guest.
+pub(super) fn init(number: usize) -> &'static Block {
     let block = &BLOCKS[number];
     put(&block.number, number as u64);
     TPIDR_EL2.set(&raw const *block as u64);
+    block
 }
 
-/// The guest with these registers comes to pCPU `number`, or none does.
-pub(super) fn set_registers(number: usize, registers: Option<&mut Registers>) {
-    let address = registers.map_or(0, |registers| &raw mut *registers as u64);
-    put(&BLOCKS[number].registers, address);
-}
-
-/// Runs the guest, which has come to pCPU `number` with these registers, until it exits. Answers the number of the vector,
-/// and the syndrome, read once.
-pub(super) fn enter(number: usize, registers: &mut Registers) -> (u64, Syndrome) {
-    // SAFETY: stage 2, the traps and EL1's registers are set up for this vCPU (vcpu_run.rs), which is ours alone, and
-    // `set_registers` named these registers.
-    let vector = unsafe { enter_guest(registers) };
-    let esr = ESR_EL2.get();
-    let syndrome = Syndrome {
-        esr,
-        far: FAR_EL2.get(),
-        hpfar: hpfar::after(esr),
-    };
-    let values = [
-        registers.pc,
-        syndrome.esr,
-        syndrome.far,
-        syndrome.hpfar,
-        vector,
-    ];
-    for (place, value) in BLOCKS[number].last_exit.iter().zip(values) {
-        put(place, value);
+impl Block {
+    /// The guest with these registers comes to this pCPU, or none does.
+    pub(super) fn set_registers(&self, registers: Option<&mut Registers>) {
+        let address = registers.map_or(0, |registers| &raw mut *registers as u64);
+        put(&self.registers, address);
     }
-    (vector, syndrome)
+
+    /// Runs the guest, which has come to this pCPU with these registers, until it exits. Answers the number of the vector, and
+    /// the syndrome, read once.
+    #[inline]
+    pub(super) fn enter(&self, registers: &mut Registers) -> (u64, Syndrome) {
+        // SAFETY: stage 2, the traps and EL1's registers are set up for this vCPU (vcpu_run.rs), which is ours alone, and
+        // `set_registers` named these registers.
+        let vector = unsafe { enter_guest(registers) };
+        let esr = ESR_EL2.get();
+        let (far, hpfar) = (FAR_EL2.get(), hpfar::after(esr));
+        let values = [registers.pc, esr, far, hpfar, vector];
+        for (place, value) in self.last_exit.iter().zip(values) {
+            put(place, value);
+        }
+        (vector, Syndrome { esr, far, hpfar })
+    }
 }
 
 /// PC, `ESR_EL2`, `FAR_EL2`, `HPFAR_EL2` and vector of this CPU's last exit.

@@ -117,7 +117,7 @@ impl Vgic {
                 .vcpus
                 .iter()
                 .enumerate()
-                .filter(|(_, interface)| interface.slot_count != 0)
+                .filter(|(_, interface)| interface.used != 0)
                 .fold(0, |set, (vcpu, _)| set | 1 << vcpu),
             // What is not active any more may come again; until its old list register is free it does not.
             Kind::Deactivate => 0,

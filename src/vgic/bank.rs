@@ -85,6 +85,11 @@ impl Bank {
         pending & self.forwarded(groups)
     }
 
+    /// Priority of interrupt `bit`.
+    pub(super) const fn priority(&self, bit: u32) -> u8 {
+        self.priority[(bit % BANK) as usize]
+    }
+
     /// The input lines in `mask` take `level`; the interrupts whose state it changed.
     pub(super) fn set_line(&mut self, mask: u32, level: bool) -> u32 {
         let mask = mask & self.valid;

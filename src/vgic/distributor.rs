@@ -32,8 +32,6 @@ mod typer {
 /// GICD_IIDR and GICR_IIDR: product `F` of JEP106 code 0x43b, Arm's, as every virtual controller says.
 pub(super) const IIDR: u32 = 0x4600_043b;
 
-/// GICD_IROUTER: 1-of-N.
-const ROUTE_ANY: u64 = 1 << 31;
 /// GICD_IROUTER: IRM and the four affinities.
 const ROUTE_MASK: u64 = 0xff_80ff_ffff;
 
@@ -340,20 +338,6 @@ impl Vgic {
             *route = (*route & !(width.mask() << shift) | value << shift) & ROUTE_MASK;
             self.reconsider(place.bank, place.mask());
         }
-    }
-
-    /// GICv3: the vCPU that a GICD_IROUTER value names. 1-of-N picks the first that is awake.
-    pub(super) fn routed_to(&self, route: u64) -> Option<usize> {
-        if route & ROUTE_ANY != 0 {
-            return Some(
-                self.vcpus
-                    .iter()
-                    .position(|vcpu| !vcpu.is_asleep)
-                    .unwrap_or(0),
-            );
-        }
-        let affinity = super::Affinity::from_mpidr(route);
-        self.vcpus.iter().position(|vcpu| vcpu.affinity == affinity)
     }
 }
 

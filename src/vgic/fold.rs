@@ -4,20 +4,12 @@
 //! gone was acknowledged, an active one that is gone was deactivated. So folding back is idempotent, and a change that a
 //! register access made to the model meanwhile is not undone by it.
 
-use core::borrow::Borrow;
-
+use super::bank::Bank;
+use super::news::Change;
 use super::plan::Slot;
-use super::{BankId, IntId, ListRegister, Place, State, Vgic, bits};
+use super::{BankId, IntId, Place, State, VcpuInterface, Vgic, bits};
 
 impl Vgic {
-    /// List registers, from the first, that `vcpu`'s last plan used: as many as [`Vgic::sync_from`] wants to see.
-    #[must_use]
-    pub fn loaded(&self, vcpu: usize) -> usize {
-        self.vcpus
-            .get(vcpu)
-            .map_or(0, |interface| interface.slot_count)
-    }
-
     /// Whether `vcpu`'s last plan left active interrupts outside the list registers: then [`Vgic::retire`] wants to know of
     /// ends there.
     #[must_use]
@@ -27,22 +19,20 @@ impl Vgic {
             .is_some_and(|interface| interface.left_active)
     }
 
-    /// Folds in what the guest did to its list registers: `hardware` is what they hold now, in order.
+    /// Folds in what the guest did to its list registers: `state_of` says what one of them holds now. Asked of those only
+    /// that are in use.
     ///
     /// To be called before any other operation for `vcpu` after it left its guest; calling it again changes nothing.
-    pub fn sync_from(
-        &mut self,
-        vcpu: usize,
-        hardware: impl IntoIterator<Item: Borrow<ListRegister>>,
-    ) {
-        let loaded = self.loaded(vcpu);
-        for (index, now) in hardware.into_iter().take(loaded).enumerate() {
-            let now = now.borrow().state;
-            let slot = &mut self.vcpus[vcpu].slots[index];
-            if now != slot.seen {
-                let before = *slot;
-                slot.seen = now;
-                self.fold(vcpu, before, now);
+    #[inline]
+    pub fn sync_from(&mut self, vcpu: usize, mut state_of: impl FnMut(usize) -> State) {
+        let Some(interface) = self.vcpus.get(vcpu) else {
+            return;
+        };
+        for index in bits(interface.used) {
+            let index = index as usize;
+            let now = state_of(index);
+            if now != self.vcpus[vcpu].slots[index].seen {
+                self.fold(vcpu, index, now);
             }
         }
     }
@@ -63,7 +53,7 @@ impl Vgic {
             let Some(place) = outside.min_by_key(|place| self.priority(*place)) else {
                 break;
             };
-            self.end_active(vcpu, place, false);
+            self.end_active(vcpu, place);
             self.reconsider(place.bank, place.mask());
         }
         if new != 0 {
@@ -78,62 +68,51 @@ impl Vgic {
             && self.bank(place.bank).active & place.mask() != 0
         {
             let holder = self.holder(place).unwrap_or(vcpu);
-            self.end_active(holder, place, false);
+            if self.end_active(holder, place) {
+                self.mark(holder);
+            }
             self.reconsider(place.bank, place.mask());
         }
     }
 
-    /// One list register went from `slot.seen` to `now` by the guest's acknowledgements and deactivations.
-    fn fold(&mut self, vcpu: usize, slot: Slot, now: State) {
-        let acknowledged = slot.seen.is_pending() && !now.is_pending();
-        if now == State::Invalid {
-            self.bank_mut(slot.place.bank).resident &= !slot.place.mask();
+    /// List register `index` went from what it was seen to hold to `now`, by the guest's acknowledgements and deactivations.
+    fn fold(&mut self, vcpu: usize, index: usize, now: State) {
+        let interface = &mut self.vcpus[vcpu];
+        let slot = &mut interface.slots[index];
+        let change = Folded { slot: *slot, now };
+        slot.seen = now;
+        let is_free = now == State::Invalid;
+        if is_free {
+            interface.used &= !(1 << index);
         }
-        if slot.seen.is_active() && (!now.is_active() || acknowledged) {
-            self.end_active(vcpu, slot.place, slot.is_linked);
-        }
-        if acknowledged {
-            self.acknowledge(vcpu, slot);
-            if !now.is_active() {
-                self.end_active(vcpu, slot.place, slot.is_linked);
+        let place = Place::of(vcpu, change.slot.intid);
+        let owes = match place.bank {
+            BankId::Private(_) => interface.fold(place, change),
+            BankId::Shared(row) => {
+                self.shared[row].bank.fold(place.mask(), change);
+                false
             }
-        }
-        if now == State::Invalid {
-            self.reconsider(slot.place.bank, slot.place.mask());
-            // The list register asks for maintenance until it is written.
-            if slot.eoi_maintenance {
-                self.mark(vcpu);
+        };
+        let has_leftovers = self.vcpus[vcpu].has_leftovers;
+        if is_free {
+            if change.slot.eoi_maintenance {
+                // It asks for maintenance until it is written.
+                self.vcpus[vcpu].stale |= 1 << index;
+                self.note(vcpu, Change::Nothing);
             }
+            self.reconsider(place.bank, place.mask());
         }
-        if self.vcpus[vcpu].has_leftovers {
+        if has_leftovers || owes && !is_free {
             self.mark(vcpu);
         }
     }
 
-    fn acknowledge(&mut self, vcpu: usize, slot: Slot) {
-        let mask = slot.place.mask();
-        let bank = self.bank_mut(slot.place.bank);
-        bank.loaded_latch &= !mask;
-        bank.active |= mask;
-        if let BankId::Private(_) = slot.place.bank {
-            let interface = &mut self.vcpus[vcpu];
-            interface.sgi.acknowledge(slot.place.bit);
-            if slot.carries_link {
-                interface.take_links(mask);
-            }
-        }
-    }
-
-    /// `place` is active no longer; `in_hardware`: and its physical interrupt, if it has one, neither.
-    fn end_active(&mut self, vcpu: usize, place: Place, in_hardware: bool) {
-        let mask = place.mask();
-        self.bank_mut(place.bank).active &= !mask;
-        if let BankId::Private(_) = place.bank {
-            if in_hardware {
-                self.vcpus[vcpu].end_links(mask);
-            } else {
-                self.give_up_links(vcpu, mask & self.vcpus[vcpu].bank.taken);
-            }
+    /// `place` is active no longer. Answers whether EL2 is to deactivate a physical interrupt.
+    fn end_active(&mut self, vcpu: usize, place: Place) -> bool {
+        self.bank_mut(place.bank).active &= !place.mask();
+        match place.bank {
+            BankId::Private(_) => self.vcpus[vcpu].end_link(place.mask(), false),
+            BankId::Shared(_) => false,
         }
     }
 
@@ -145,5 +124,79 @@ impl Vgic {
                 .map(move |bit| Place { bank, bit })
                 .filter(move |place| self.holder(*place) == Some(vcpu))
         })
+    }
+}
+
+/// What a guest did to a list register.
+#[derive(Clone, Copy)]
+struct Folded {
+    /// As it was seen last.
+    slot: Slot,
+    now: State,
+}
+
+impl Folded {
+    /// It acknowledged what was pending.
+    const fn is_acknowledged(self) -> bool {
+        self.slot.seen.is_pending() && !self.now.is_pending()
+    }
+
+    /// It deactivated what was active, before it acknowledged if it did that too.
+    const fn is_ended_before(self) -> bool {
+        self.slot.seen.is_active() && (self.is_acknowledged() || !self.now.is_active())
+    }
+
+    /// It deactivated what it acknowledged.
+    const fn is_ended_after(self) -> bool {
+        self.is_acknowledged() && !self.now.is_active()
+    }
+}
+
+impl Bank {
+    fn fold(&mut self, mask: u32, folded: Folded) {
+        if folded.is_acknowledged() {
+            self.loaded_latch &= !mask;
+        }
+        if folded.is_acknowledged() || folded.is_ended_before() {
+            self.active &= !mask;
+            if folded.now.is_active() {
+                self.active |= mask;
+            }
+        }
+        if folded.now == State::Invalid {
+            self.resident &= !mask;
+        }
+    }
+}
+
+impl VcpuInterface {
+    /// The same, of a private interrupt. Answers whether EL2 is to deactivate a physical one.
+    fn fold(&mut self, place: Place, folded: Folded) -> bool {
+        let mask = place.mask();
+        self.bank.fold(mask, folded);
+        let mut owes = false;
+        if folded.is_ended_before() {
+            owes |= self.end_link(mask, folded.slot.is_linked);
+        }
+        if folded.is_acknowledged() {
+            self.sgi.acknowledge(place.bit);
+            if folded.slot.carries_link {
+                self.take_links(mask);
+            }
+        }
+        if folded.is_ended_after() {
+            owes |= self.end_link(mask, folded.slot.is_linked);
+        }
+        owes
+    }
+
+    /// The interrupt in `mask` is active no longer; `in_hardware`: and its physical interrupt, if it has one, neither. Answers
+    /// whether EL2 is to deactivate that.
+    fn end_link(&mut self, mask: u32, in_hardware: bool) -> bool {
+        if in_hardware {
+            self.end_links(mask);
+            return false;
+        }
+        self.give_up_links(mask & self.bank.taken)
     }
 }

@@ -36,6 +36,15 @@ impl VcpuInterface {
         self.links.to_deactivate &= !mask;
     }
 
+    /// The links in `mask` end without hardware's help: EL2 is to deactivate the physical interrupts. Answers whether there
+    /// are any.
+    pub(super) fn give_up_links(&mut self, mask: u32) -> bool {
+        let ended = mask & self.bank.linked;
+        self.end_links(ended);
+        self.links.to_deactivate |= ended;
+        ended != 0
+    }
+
     /// The guest acknowledged linked list registers.
     pub(super) fn take_links(&mut self, mask: u32) {
         self.bank.linked |= mask;
@@ -101,13 +110,9 @@ impl Vgic {
         self.give_up_links(vcpu, mask & !self.vcpus[vcpu].bank.taken);
     }
 
-    /// The links in `mask` end without hardware's help: EL2 is to deactivate the physical interrupts.
+    /// The links in `mask` end without hardware's help.
     pub(super) fn give_up_links(&mut self, vcpu: usize, mask: u32) {
-        let interface = &mut self.vcpus[vcpu];
-        let ended = mask & interface.bank.linked;
-        interface.end_links(ended);
-        interface.links.to_deactivate |= ended;
-        if ended != 0 {
+        if self.vcpus[vcpu].give_up_links(mask) {
             self.mark(vcpu);
         }
     }

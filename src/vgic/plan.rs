@@ -1,7 +1,9 @@
 //! What goes into the list registers.
 //!
-//! Every plan starts from scratch: what is in the list registers returns into the model, and the most urgent interrupts
-//! are loaded. An edge or a software-pended interrupt is *moved* into its list register, so an edge that comes while it is
+//! A plan starts from scratch: what is in the list registers returns into the model, and the most urgent interrupts are
+//! loaded. But mostly there are list registers for all, and one interrupt came or changed: then that one alone is loaded, into
+//! a free one or its own. A plan from scratch would show the guest the same, as each list register depends on its interrupt
+//! only, and the CPU interface picks the most urgent whatever their order. An edge or a software-pended interrupt is *moved* into its list register, so an edge that comes while it is
 //! there is a new one; a level-sensitive interrupt's pending state is its line, of which the list register has a copy.
 //! Where a guest could end an interrupt that is pending again without EL2 noticing, hardware is asked for a maintenance
 //! interrupt; where there are more interrupts than list registers, for one when it runs short.
@@ -11,7 +13,8 @@
 
 mod selection;
 
-use super::bank::Bank;
+use super::bank::{Bank, GroupEnables};
+use super::news::Change;
 use super::{
     BankId, Group, IntId, ListRegister, MAX_LIST_REGISTERS, Place, SGIS, State, Version, Vgic, bits,
 };
@@ -20,7 +23,7 @@ use selection::{Candidate, Selection};
 /// What a list register holds, and what it was seen to hold last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
-    pub(super) place: Place,
+    pub(super) intid: IntId,
     pub(super) seen: State,
     /// It has the HW bit: the guest's deactivation deactivates the physical interrupt.
     pub(super) is_linked: bool,
@@ -31,10 +34,7 @@ pub(super) struct Slot {
 
 impl Slot {
     pub(super) const FREE: Self = Self {
-        place: Place {
-            bank: BankId::Private(0),
-            bit: 0,
-        },
+        intid: IntId::new(0),
         seen: State::Invalid,
         is_linked: false,
         carries_link: false,
@@ -42,13 +42,9 @@ impl Slot {
     };
 }
 
-/// What EL2 does with the list registers before it enters the guest.
+/// What is to interrupt EL2, and to trap, after a plan from scratch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
-    /// List registers in use, from the first.
-    pub used: usize,
-    /// List registers to write, from the first: those in use now or before. The others are free and stay so.
-    pub write: usize,
     /// Underflow: a maintenance interrupt when none or one is valid (UIE). Active interrupts are left outside, and should
     /// be back in before the guest ends them.
     pub underflow: bool,
@@ -84,40 +80,112 @@ impl Plan {
 }
 
 impl Vgic {
-    /// Fills `registers`, as many as are to be written ([`Plan::write`]), with what `vcpu`'s list registers shall hold, of
-    /// which the hardware has `count`.
+    /// Has `write` put into `vcpu`'s list registers, of which the hardware has `count`, what they shall hold; those that are
+    /// not named stay as they are. `None`: what is to interrupt EL2 stays as it is too.
     ///
     /// [`Vgic::sync_from`] must have been called since the guest last ran. Afterwards [`Vgic::needs_plan`] is false.
+    #[inline]
     pub fn plan(
         &mut self,
         vcpu: usize,
-        registers: &mut [ListRegister; MAX_LIST_REGISTERS],
         count: usize,
-    ) -> Plan {
-        if vcpu >= self.vcpus.len() {
-            return Plan::default();
+        mut write: impl FnMut(usize, ListRegister),
+    ) -> Option<Plan> {
+        let count = count.min(MAX_LIST_REGISTERS);
+        if self.plan_one(vcpu, count, &mut write) {
+            return None;
         }
-        let before = self.vcpus[vcpu].slot_count;
+        Some(self.plan_from_scratch(vcpu, count, &mut write))
+    }
+
+    /// Plans for the one interrupt that changed; false if it takes a plan from scratch.
+    #[inline]
+    fn plan_one(
+        &mut self,
+        vcpu: usize,
+        count: usize,
+        write: &mut impl FnMut(usize, ListRegister),
+    ) -> bool {
+        let Some(interface) = self.vcpus.get(vcpu) else {
+            return true;
+        };
+        if interface.has_leftovers {
+            return false;
+        }
+        match interface.change {
+            Change::Nothing => {}
+            Change::Much => return false,
+            Change::One(intid) => {
+                let place = Place::of(vcpu, intid);
+                if self.bank(place.bank).resident & place.mask() != 0 {
+                    self.take_one_back(vcpu, intid);
+                }
+                if self.wants_list_register(vcpu, place) {
+                    let interface = &mut self.vcpus[vcpu];
+                    let free = match interface.stale {
+                        0 => !interface.used,
+                        stale => stale,
+                    };
+                    let index = free.trailing_zeros();
+                    if index as usize >= count {
+                        return false;
+                    }
+                    interface.stale &= !1u32.wrapping_shl(index);
+                    write(index as usize, self.load(vcpu, index as usize, place));
+                }
+            }
+        }
+        let stale = self.vcpus[vcpu].stale;
+        bits(stale).for_each(|index| write(index as usize, ListRegister::default()));
+        self.note_planned(vcpu);
+        true
+    }
+
+    /// Whether `place` is `vcpu`'s concern, and in no list register.
+    #[inline]
+    fn wants_list_register(&self, vcpu: usize, place: Place) -> bool {
+        let bank = self.bank(place.bank);
+        bank.concerned(place.mask(), self.groups) != 0
+            && bank.resident & place.mask() == 0
+            && self.holder(place) == Some(vcpu)
+    }
+
+    #[inline]
+    pub(super) fn note_planned(&mut self, vcpu: usize) {
+        let interface = &mut self.vcpus[vcpu];
+        interface.stale = 0;
+        interface.change = Change::Nothing;
+        self.dirty &= !(1 << vcpu);
+    }
+
+    #[inline(never)]
+    fn plan_from_scratch(
+        &mut self,
+        vcpu: usize,
+        count: usize,
+        write: &mut impl FnMut(usize, ListRegister),
+    ) -> Plan {
+        let interface = &self.vcpus[vcpu];
+        let before = interface.used | interface.stale;
         self.take_back(vcpu);
-        let selection = self.select(vcpu, count.min(MAX_LIST_REGISTERS));
+        let selection = self.select(vcpu, count);
         let used = selection.chosen().len();
         for (index, candidate) in selection.chosen().iter().enumerate() {
             if let Some(place) = self.place(vcpu, candidate.intid()) {
-                registers[index] = self.load(vcpu, index, place);
+                write(index, self.load(vcpu, index, place));
             }
         }
-        let write = used.max(before);
-        registers[used..write].fill(ListRegister::default());
-        let has_leftovers = selection.left_pending > 0 || selection.left_active;
+        for index in bits(before).map(|index| index as usize) {
+            if index >= used {
+                write(index, ListRegister::default());
+            }
+        }
         let interface = &mut self.vcpus[vcpu];
-        interface.slot_count = used;
-        interface.has_leftovers = has_leftovers;
+        interface.has_leftovers = selection.left_pending > 0 || selection.left_active;
         interface.left_active = selection.left_active;
         interface.retired = 0;
-        self.dirty &= !(1 << vcpu);
+        self.note_planned(vcpu);
         Plan {
-            used,
-            write,
             // With fewer than two in use it would be raised at once.
             underflow: selection.left_active && used >= 2,
             no_pending: selection.left_pending > 0,
@@ -137,7 +205,7 @@ impl Vgic {
         self.unlink(vcpu);
         self.take_back(vcpu);
         let interface = &mut self.vcpus[vcpu];
-        interface.slot_count = 0;
+        interface.stale = 0;
         interface.has_leftovers = false;
         interface.left_active = false;
         interface.retired = 0;
@@ -146,26 +214,38 @@ impl Vgic {
 
     /// The list registers' content returns into the model, as if none were in use.
     fn take_back(&mut self, vcpu: usize) {
-        for index in 0..self.vcpus[vcpu].slot_count {
-            let Slot { place, seen, .. } = self.vcpus[vcpu].slots[index];
-            // What has ended here may be in another vCPU's list register by now.
-            if seen == State::Invalid {
-                continue;
-            }
-            let mask = place.mask();
-            let bank = self.bank_mut(place.bank);
-            let returns = bank.loaded_latch & mask != 0;
-            bank.loaded_latch &= !mask;
-            bank.resident &= !mask;
-            if returns {
-                bank.latch |= mask;
-                if let BankId::Private(_) = place.bank {
-                    self.vcpus[vcpu].sgi.take_back(place.bit);
-                }
-            }
-            // It may have been routed elsewhere meanwhile.
-            self.reconsider(place.bank, mask);
+        for index in bits(self.vcpus[vcpu].used) {
+            self.take_slot_back(vcpu, index);
         }
+    }
+
+    /// The content of the list register that holds `intid` returns, if one does.
+    fn take_one_back(&mut self, vcpu: usize, intid: IntId) {
+        let interface = &mut self.vcpus[vcpu];
+        let holds = |index: &u32| interface.slots[*index as usize].intid == intid;
+        if let Some(index) = bits(interface.used).find(holds) {
+            interface.stale |= 1 << index;
+            self.take_slot_back(vcpu, index);
+        }
+    }
+
+    fn take_slot_back(&mut self, vcpu: usize, index: u32) {
+        let interface = &mut self.vcpus[vcpu];
+        interface.used &= !(1 << index);
+        let place = Place::of(vcpu, interface.slots[index as usize].intid);
+        let mask = place.mask();
+        let bank = self.bank_mut(place.bank);
+        let returns = bank.loaded_latch & mask != 0;
+        bank.loaded_latch &= !mask;
+        bank.resident &= !mask;
+        if returns {
+            bank.latch |= mask;
+            if let BankId::Private(_) = place.bank {
+                self.vcpus[vcpu].sgi.take_back(place.bit);
+            }
+        }
+        // It may have been routed elsewhere meanwhile.
+        self.reconsider(place.bank, mask);
     }
 
     fn select(&self, vcpu: usize, capacity: usize) -> Selection {
@@ -189,78 +269,46 @@ impl Vgic {
     }
 
     /// Moves an interrupt into list register `index`.
+    #[inline]
     fn load(&mut self, vcpu: usize, index: usize, place: Place) -> ListRegister {
-        let mask = place.mask();
-        let groups = self.groups;
-        let bank = self.bank(place.bank);
-        let is_active = bank.active & mask != 0;
-        let is_pending = bank.deliverable(groups) & mask != 0;
-        let group = if bank.group & mask != 0 {
-            Group::One
-        } else {
-            Group::Zero
+        let must_wait =
+            self.bank(place.bank).active & place.mask() != 0 && self.must_wait(vcpu, place);
+        let (groups, links_in_hardware) = (self.groups, self.links_in_hardware);
+        let (mut slot, mut register) = match place.bank {
+            BankId::Private(vcpu) => {
+                let interface = &mut self.vcpus[vcpu];
+                let bank = &mut interface.bank;
+                let pintid = (bank.linked & place.mask() != 0 && links_in_hardware)
+                    .then(|| interface.links.pintid(place.bit));
+                bank.load(place, pintid, must_wait, groups)
+            }
+            BankId::Shared(row) => {
+                let shared = &mut self.shared[row];
+                shared.owner[place.bit as usize] = vcpu as u8;
+                shared.bank.load(place, None, must_wait, groups)
+            }
         };
-        let line_asserted = bank.asserted() & mask != 0;
-        let latched = bank.latch & mask != 0;
-
-        let link = self.link_of(place);
-        let is_again_pending = is_active && (latched || line_asserted);
-        let pintid = link
-            .filter(|link| self.links_in_hardware && link.taken == is_active && !is_again_pending)
-            .map(|link| link.pintid);
-        // A pending interrupt that waits for the end of the active one rather than share a list register with it.
-        let goes_elsewhere = self.target(place) != Some(vcpu);
-        let must_wait = is_active
-            && (link.is_some()
-                || self.is_unseen(place)
-                || self.is_sgi_with_source(place)
-                || goes_elsewhere);
-        let state = State::new(is_pending && !must_wait, is_active);
-
-        let bank = self.bank_mut(place.bank);
-        bank.resident |= mask;
-        if state.is_pending() && latched {
-            bank.latch &= !mask;
-            bank.loaded_latch |= mask;
+        if self.is_sgi_with_source(place) {
+            let (source, more_wait) = self.load_source(place, slot.seen);
+            register.source = source;
+            register.eoi_maintenance |= more_wait;
+            slot.eoi_maintenance |= more_wait;
         }
-        let source = self.load_source(place, state);
-        let still_latched = self.bank(place.bank).latch & mask != 0;
-        let eoi_maintenance =
-            pintid.is_none() && (line_asserted || (is_pending && still_latched) || link.is_some());
-        if let BankId::Shared(row) = place.bank {
-            self.shared[row].owner[place.bit as usize] = vcpu as u8;
-        }
-        self.vcpus[vcpu].slots[index] = Slot {
-            place,
-            seen: state,
-            is_linked: pintid.is_some(),
-            carries_link: state.is_pending() && link.is_some_and(|link| !link.taken),
-            eoi_maintenance,
-        };
-        ListRegister {
-            vintid: place.intid(),
-            pintid,
-            priority: self.priority(place),
-            group,
-            state,
-            eoi_maintenance,
-            source,
-        }
+        let interface = &mut self.vcpus[vcpu];
+        interface.used |= 1 << index;
+        interface.slots[index] = slot;
+        register
     }
 
-    fn is_unseen(&self, place: Place) -> bool {
-        matches!(place.bank, BankId::Private(_)) && self.unseen & place.mask() != 0
-    }
-
-    fn link_of(&self, place: Place) -> Option<Link> {
-        let BankId::Private(vcpu) = place.bank else {
-            return None;
-        };
-        let interface = &self.vcpus[vcpu];
-        (interface.bank.linked & place.mask() != 0).then(|| Link {
-            pintid: interface.links.pintid(place.bit),
-            taken: interface.bank.taken & place.mask() != 0,
-        })
+    /// Whether an active interrupt's pending state waits for its end rather than share a list register with it.
+    fn must_wait(&self, vcpu: usize, place: Place) -> bool {
+        match place.bank {
+            BankId::Private(_) => {
+                let bank = self.bank(place.bank);
+                (bank.linked | self.unseen) & place.mask() != 0 || self.is_sgi_with_source(place)
+            }
+            BankId::Shared(_) => self.target(place) != Some(vcpu),
+        }
     }
 
     /// A GICv2 SGI, which has a source and so cannot be pending from one vCPU and active from another in one register.
@@ -270,40 +318,74 @@ impl Vgic {
             && SGIS & place.mask() != 0
     }
 
-    /// The source a GICv2 SGI's list register names; one of those that wait moves in when it is `state` pending.
-    fn load_source(&mut self, place: Place, state: State) -> u8 {
+    /// The source that the list register of a GICv2's SGI names; one of those that wait moves in when it is `state` pending.
+    /// Answers as well whether a pending one is followed by others.
+    fn load_source(&mut self, place: Place, state: State) -> (u8, bool) {
         let BankId::Private(vcpu) = place.bank else {
-            return 0;
+            return (0, false);
         };
-        if !self.is_sgi_with_source(place) {
-            return 0;
-        }
         let interface = &mut self.vcpus[vcpu];
         if !state.is_pending() {
-            return interface.sgi.active(place.bit);
+            return (interface.sgi.active(place.bit), false);
         }
         let source = interface.sgi.load(place.bit);
-        set(
-            &mut interface.bank,
-            place,
-            interface.sgi.has_waiting(place.bit),
-        );
-        source
+        let others_wait = interface.sgi.has_waiting(place.bit);
+        if others_wait {
+            interface.bank.latch |= place.mask();
+        }
+        (source, others_wait)
     }
 }
 
-/// A PPI's physical interrupt.
-#[derive(Clone, Copy)]
-struct Link {
-    pintid: IntId,
-    taken: bool,
-}
+impl Bank {
+    /// Moves an interrupt of this bank into a list register. `pintid`: its physical interrupt, if it has one and hardware may
+    /// know of it; `must_wait`: it is active, and its pending state waits for the end of that.
+    #[inline]
+    fn load(
+        &mut self,
+        place: Place,
+        pintid: Option<IntId>,
+        must_wait: bool,
+        groups: GroupEnables,
+    ) -> (Slot, ListRegister) {
+        let mask = place.mask();
+        let is = |property: u32| property & mask != 0;
+        let is_active = is(self.active);
+        let is_pending = is(self.deliverable(groups));
+        let (is_linked, is_taken) = (is(self.linked), is(self.taken));
+        let (line_asserted, latched) = (is(self.asserted()), is(self.latch));
+        let is_again_pending = is_active && (latched || line_asserted);
+        let pintid = pintid.filter(|_| is_taken == is_active && !is_again_pending);
+        let state = State::new(is_pending && !must_wait, is_active);
 
-/// Sets or clears the latch of `place`.
-fn set(bank: &mut Bank, place: Place, latched: bool) {
-    if latched {
-        bank.latch |= place.mask();
-    } else {
-        bank.latch &= !place.mask();
+        let takes_latch = state.is_pending() && latched;
+        if takes_latch {
+            self.latch &= !mask;
+            self.loaded_latch |= mask;
+        }
+        self.resident |= mask;
+        let waits = is_pending && latched && !takes_latch;
+        let intid = place.intid();
+        let slot = Slot {
+            intid,
+            seen: state,
+            is_linked: pintid.is_some(),
+            carries_link: state.is_pending() && is_linked && !is_taken,
+            eoi_maintenance: pintid.is_none() && (line_asserted || waits || is_linked),
+        };
+        let register = ListRegister {
+            vintid: intid,
+            pintid,
+            priority: self.priority(place.bit),
+            group: if is(self.group) {
+                Group::One
+            } else {
+                Group::Zero
+            },
+            state,
+            eoi_maintenance: slot.eoi_maintenance,
+            source: 0,
+        };
+        (slot, register)
     }
 }

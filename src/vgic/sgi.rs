@@ -5,7 +5,7 @@
 //! Source: IHI 0048B "Software Generated Interrupt Register, GICD_SGIR", "SGI Set-Pending Registers"; IHI 0069
 //! "ICC_SGI1R_EL1", "Software Generated Interrupts".
 
-use super::{BankId, SGIS, Version, Vgic, every};
+use super::{Affinity, BankId, SGIS, Version, Vgic, bits, every};
 
 /// SGIs there are.
 pub(super) const SGI_COUNT: usize = 16;
@@ -42,6 +42,15 @@ impl SgiSources {
         *waiting &= !(1 << source);
         self.loaded[number as usize] = source;
         source
+    }
+
+    /// `number` was acknowledged in its list register and ended, and comes again: its source, if it is the only one that waits.
+    pub(super) fn take_next(&mut self, number: u32) -> Option<u8> {
+        let is_only_one = self.waiting.get(number as usize)?.is_power_of_two();
+        is_only_one.then(|| {
+            self.acknowledge(number);
+            self.load(number)
+        })
     }
 
     /// Source of the active `number`.
@@ -82,7 +91,7 @@ mod sgir_el1 {
     pub(super) const AFF2_SHIFT: u32 = 32;
     pub(super) const AFF3_SHIFT: u32 = 48;
     /// vCPUs a target list names: 16 values of Aff0 from 16 times RS.
-    pub(super) const LIST_LEN: u64 = 16;
+    pub(super) const LIST_LEN: u8 = 16;
 }
 
 impl Vgic {
@@ -106,32 +115,33 @@ impl Vgic {
             return;
         }
         let mask = 1u32 << (value >> sgir_el1::INTID_SHIFT & sgir_el1::INTID);
-        for target in 0..self.vcpus.len() {
-            let is_meant = if value & sgir_el1::IRM != 0 {
-                target != vcpu
-            } else {
-                self.is_listed(target, value)
-            };
-            let bank = &mut self.vcpus[target].bank;
-            if is_meant && (may_be_group_1 || bank.group & mask == 0) {
-                bank.latch |= mask;
-                self.reconsider(BankId::Private(target), mask);
+        if value & sgir_el1::IRM != 0 {
+            for target in (0..self.vcpus.len()).filter(|target| *target != vcpu) {
+                self.raise_sgi(target, mask, may_be_group_1);
+            }
+            return;
+        }
+        let byte = |shift: u32| (value >> shift) as u8;
+        let first = (value >> sgir_el1::RS_SHIFT & sgir_el1::RS) as u8 * sgir_el1::LIST_LEN;
+        for bit in bits((value & sgir_el1::TARGET_LIST) as u32) {
+            let affinity = Affinity::new(
+                byte(sgir_el1::AFF3_SHIFT),
+                byte(sgir_el1::AFF2_SHIFT),
+                byte(sgir_el1::AFF1_SHIFT),
+                first | bit as u8,
+            );
+            if let Some(target) = self.with_affinity(affinity) {
+                self.raise_sgi(target, mask, may_be_group_1);
             }
         }
     }
 
-    /// Whether the affinities and target list of `value` name vCPU `target`.
-    fn is_listed(&self, target: usize, value: u64) -> bool {
-        let affinity = u64::from(self.vcpus[target].affinity.packed());
-        let byte = |shift: u32| value >> shift & 0xff;
-        let cluster = byte(sgir_el1::AFF3_SHIFT) << 16
-            | byte(sgir_el1::AFF2_SHIFT) << 8
-            | byte(sgir_el1::AFF1_SHIFT);
-        let first = (value >> sgir_el1::RS_SHIFT & sgir_el1::RS) * sgir_el1::LIST_LEN;
-        let bit = (affinity & 0xff).wrapping_sub(first);
-        affinity >> 8 == cluster
-            && bit < sgir_el1::LIST_LEN
-            && value & sgir_el1::TARGET_LIST & 1 << bit != 0
+    fn raise_sgi(&mut self, target: usize, mask: u32, may_be_group_1: bool) {
+        let bank = &mut self.vcpus[target].bank;
+        if may_be_group_1 || bank.group & mask == 0 {
+            bank.latch |= mask;
+            self.reconsider(BankId::Private(target), mask);
+        }
     }
 
     /// `vcpu` wrote GICD_SGIR (GICv2).

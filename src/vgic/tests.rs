@@ -1,6 +1,7 @@
 //! Tests of the vGIC. Oracles: the register descriptions and rules of IHI 0048B and IHI 0069, written out as numbers; a
 //! CPU interface that interprets list registers as those documents say ([`guest`]); a slow model of the architecture.
 
+mod again;
 mod delivery;
 mod guest;
 mod hostile;
@@ -35,6 +36,27 @@ impl Vgic {
         if let Some(access) = self.redistributor(offset, width) {
             self.write(access, value);
         }
+    }
+}
+
+/// What of a bank its registers show, and what goes back into list registers.
+impl Vgic {
+    fn summary(&self) -> Vec<[u32; 6]> {
+        let private = self.vcpus.iter().map(|vcpu| &vcpu.bank);
+        private
+            .chain(self.shared.iter().map(|row| &row.bank))
+            .map(|bank| {
+                let pending = bank.latch | bank.loaded_latch;
+                [
+                    pending,
+                    bank.active,
+                    bank.resident,
+                    bank.line,
+                    bank.linked,
+                    bank.taken,
+                ]
+            })
+            .collect()
     }
 }
 

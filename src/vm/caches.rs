@@ -37,12 +37,12 @@ impl Vm {
         // While the VM's registers trap, its caches are off or it was here before: nothing is left to clean.
         if vcpu.traps & HCR_EL2_TVM == 0 {
             if !self.clean_some(vcpu, host) {
-                return Next::Resume;
+                return Next::Look;
             }
             vcpu.traps |= HCR_EL2_TVM;
         }
         vcpu.retire(false);
-        Next::Resume
+        Next::Look
     }
 
     /// A write to one of EL1's memory registers.
@@ -58,7 +58,7 @@ impl Vm {
         }
         host.set_el1(register, value);
         vcpu.retire(false);
-        Next::Resume
+        Next::Look
     }
 
     /// The cleaning is done while the caches are off: after they go off, before they go on.
@@ -71,14 +71,14 @@ impl Vm {
             host.set_el1(El1::Sctlr, value);
         }
         if (were_on != will_be_on || goes_on) && !self.clean_some(vcpu, host) {
-            return Next::Resume;
+            return Next::Look;
         }
         host.set_el1(El1::Sctlr, value);
         if will_be_on {
             vcpu.traps &= !HCR_EL2_TVM;
         }
         vcpu.retire(false);
-        Next::Resume
+        Next::Look
     }
 
     /// Cleans a part of what is mapped for the instruction at PC. Answers whether that was the last.

@@ -14,6 +14,7 @@ const SUCCESS: [u64; 4] = [0; 4];
 
 impl Vm {
     /// Handles a call; the PC is past it.
+    #[inline]
     pub(super) fn call<H: Host>(
         &self,
         vcpu: &mut Vcpu,
@@ -27,7 +28,25 @@ impl Vm {
             return Next::Resume;
         }
         let call = Call::decode([x[0], x[1], x[2], x[3]]);
+        if let Call::Unknown { .. } = call {
+            return vcpu.answer([NOT_SUPPORTED, 0, 0, 0]);
+        }
         match call.action(&self.context(vcpu.index)) {
+            Action::Return(answer) => vcpu.answer(answer),
+            action => self.carry_out(vcpu, action, pool, host),
+        }
+    }
+
+    /// What a call asks for besides an answer.
+    #[inline(never)] // most calls are questions
+    fn carry_out<H: Host>(
+        &self,
+        vcpu: &mut Vcpu,
+        action: Action,
+        pool: &PagePool,
+        host: &mut H,
+    ) -> Next {
+        match action {
             Action::Return(answer) => vcpu.answer(answer),
             Action::Counter { id } => {
                 let value = self.counters().by_id(id);
@@ -50,7 +69,9 @@ impl Vm {
                 context,
             } => {
                 host.start_vcpu(started, entry, context);
-                vcpu.answer(SUCCESS)
+                vcpu.answer(SUCCESS);
+                // It may be this pCPU's turn to run it.
+                Next::Look
             }
             Action::CpuOff => self.switch_off(vcpu, host),
             Action::SystemOff => Next::End(End::Off),
@@ -89,6 +110,7 @@ impl Vm {
 }
 
 impl Vcpu {
+    #[inline]
     fn answer(&mut self, x: [u64; 4]) -> Next {
         self.registers.x[..4].copy_from_slice(&x);
         Next::Resume

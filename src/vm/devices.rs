@@ -199,9 +199,7 @@ impl Devices {
                 self.rtc_changed(host);
                 value
             }
-            FLASH => width.mask(),
-            VIRTIO => virtio::read_empty(offset, width),
-            _ => 0,
+            _ => read_stateless(mmio),
         }
     }
 
@@ -305,21 +303,57 @@ impl Devices {
     }
 }
 
+/// Whether a device has no state: what is written to it is lost.
+#[inline]
+pub(super) const fn is_stateless(device: u8) -> bool {
+    matches!(device, FLASH | VIRTIO)
+}
+
+fn read_stateless(mmio: &Mmio) -> u64 {
+    let (offset, width) = (mmio.offset, mmio.transfer.width);
+    match mmio.device {
+        FLASH => width.mask(),
+        VIRTIO => virtio::read_empty(offset, width),
+        _ => 0,
+    }
+}
+
+/// As [`Devices::access`], for a device without state, which needs no lock.
+#[inline]
+pub(super) fn access_stateless<H: Host>(vcpu: &mut Vcpu, mmio: &Mmio, host: &mut H) {
+    if let Some(count) = vcpu.counters.mmio.get(usize::from(mmio.device)) {
+        count.add(1);
+    }
+    if !mmio.is_write {
+        let is_big_endian = is_big_endian(vcpu.registers.pstate, host);
+        load(vcpu, mmio, swap(read_stateless(mmio), mmio, is_big_endian));
+    }
+}
+
 /// Puts the value of a load into its register.
 fn load(vcpu: &mut Vcpu, mmio: &Mmio, value: u64) {
     vcpu.registers
         .write(mmio.transfer.register, mmio.transfer.extend(value));
 }
 
+/// `SCTLR_EL1.EE` and `E0E`.
+const EE: u64 = 1 << 25;
+const E0E: u64 = 1 << 24;
+
 /// Whether the guest's data accesses are big-endian: SCTLR_EL1.EE at EL1, E0E at EL0, PSTATE.E in AArch32.
 pub(super) fn is_big_endian<H: Host>(pstate: u64, host: &mut H) -> bool {
-    const EE: u64 = 1 << 25;
-    const E0E: u64 = 1 << 24;
     if pstate & crate::registers::pstate::AARCH32 != 0 {
         return pstate & crate::registers::pstate::AARCH32_E != 0;
     }
     let at_el0 = pstate & crate::registers::pstate::MODE == crate::registers::pstate::EL0T;
     host.el1(crate::machine::El1::Sctlr) & if at_el0 { E0E } else { EE } != 0
+}
+
+/// Whether [`is_big_endian`] might hold; false for all but a few guests.
+#[inline]
+pub(super) fn may_be_big_endian<H: Host>(pstate: u64, host: &mut H) -> bool {
+    pstate & crate::registers::pstate::AARCH32 != 0
+        || host.el1(crate::machine::El1::Sctlr) & (EE | E0E) != 0
 }
 
 /// Devices are little-endian: a big-endian guest's value has its bytes turned round.

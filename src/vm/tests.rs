@@ -22,7 +22,7 @@ use crate::machine::recorder::{HostState, Recorder};
 use crate::smccc::Mitigations;
 use crate::stage2::Vmids;
 use crate::sysreg::id::{RawIds, index};
-use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Version};
+use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Plan, State, Version};
 use core::fmt;
 
 const RAM: u64 = 0x4000_0000;
@@ -52,8 +52,21 @@ impl Host for Recorder {
         HZ
     }
 
-    fn list_register(&mut self, n: usize) -> ListRegister {
-        self.host.list[n]
+    fn list_registers(&mut self) -> usize {
+        4
+    }
+
+    fn list_state(&mut self, n: usize) -> State {
+        self.host.list[n].state
+    }
+
+    fn set_list_register(&mut self, n: usize, register: ListRegister) {
+        self.host.list[n] = register;
+        self.host.list_writes += 1;
+    }
+
+    fn set_list_control(&mut self, _: Plan) {
+        self.host.list_writes += 1;
     }
 
     fn ended_outside(&mut self) -> u32 {
@@ -192,11 +205,23 @@ impl Run {
             hpfar: ipa >> 12 << 4,
         };
         let exit = Exit::decode(Vector::Synchronous, &syndrome);
+        let before = self.to_look_at();
         let next = self
             .vm
             .handle_exit(&mut self.vcpu, &exit, &self.pool, &mut self.m);
         self.m.enter_guest();
+        if next == Next::Resume {
+            assert_eq!(self.to_look_at(), before, "there is something to look at");
+        }
         next
+    }
+
+    /// What must be looked at before the guest is entered, if an exit changes it.
+    pub(super) fn to_look_at(&self) -> impl PartialEq + fmt::Debug + use<> {
+        let host = &self.m.host;
+        let to_plan = self.vm.devices().vcpus_to_plan();
+        let others = (host.kicks.len(), host.started.len());
+        (to_plan, self.vcpu.traps, others, host.listens)
     }
 
     /// A load or store to a device, as the hardware reports it.
@@ -218,11 +243,11 @@ impl Run {
     }
 
     fn store(&mut self, at: u64, value: u64) {
-        assert_eq!(self.access(at, 4, 1, Some(value), 0), Next::Resume);
+        assert_eq!(self.access(at, 4, 1, Some(value), 0), Next::Look);
     }
 
     fn load(&mut self, at: u64) -> u64 {
-        assert_eq!(self.access(at, 4, 2, None, 0), Next::Resume);
+        assert_eq!(self.access(at, 4, 2, None, 0), Next::Look);
         self.vcpu.registers.x[2]
     }
 

@@ -61,6 +61,7 @@ impl Vcpu {
     }
 
     /// Completes the instruction at PC, which was carried out in software. `is_16_bit`: a short one of T32.
+    #[inline]
     pub(super) fn retire(&mut self, is_16_bit: bool) {
         self.registers.advance(is_16_bit);
         self.progress.retired();

@@ -8,7 +8,7 @@ mod v2;
 mod v3;
 
 use faultline::board::Gic as Description;
-use faultline::vgic::{CpuInterface, ListRegister, MAX_LIST_REGISTERS, Plan, Version};
+use faultline::vgic::{CpuInterface, ListRegister, MAX_LIST_REGISTERS, Plan, State, Version};
 
 use crate::el2::hyp_map::TooRagged;
 
@@ -156,26 +156,24 @@ impl Gic {
         count.min(MAX_LIST_REGISTERS)
     }
 
-    /// List register `n`.
-    pub(in crate::el2) fn list_register(&self, n: usize) -> ListRegister {
+    /// The state in list register `n`.
+    pub(in crate::el2) fn list_state(&self, n: usize) -> State {
         match self {
-            Self::V2(gic) => ListRegister::from_gich(gic.list_register(n)),
-            Self::V3(gic) => ListRegister::from_ich(gic.list_register(n)),
+            Self::V2(gic) => ListRegister::from_gich(gic.list_register(n)).state,
+            Self::V3(gic) => ListRegister::from_ich(gic.list_register(n)).state,
         }
     }
 
-    /// Writes the list registers of a plan, and what is to interrupt us.
-    pub(in crate::el2) fn write_list(
-        &self,
-        registers: &[ListRegister; MAX_LIST_REGISTERS],
-        plan: Plan,
-    ) {
-        for (n, register) in registers.iter().enumerate().take(plan.write) {
-            match self {
-                Self::V2(gic) => gic.set_list_register(n, register.to_gich()),
-                Self::V3(gic) => gic.set_list_register(n, register.to_ich()),
-            }
+    /// Writes list register `n`.
+    pub(in crate::el2) fn set_list_register(&self, n: usize, register: ListRegister) {
+        match self {
+            Self::V2(gic) => gic.set_list_register(n, register.to_gich()),
+            Self::V3(gic) => gic.set_list_register(n, register.to_ich()),
         }
+    }
+
+    /// What is to interrupt us, and to trap.
+    pub(in crate::el2) fn set_list_control(&self, plan: Plan) {
         match self {
             Self::V2(gic) => gic.set_control(plan.hcr()),
             Self::V3(gic) => gic.set_control(plan.hcr() | v3::traps(plan)),

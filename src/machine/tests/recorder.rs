@@ -108,6 +108,8 @@ pub(crate) struct HostState {
     pub(crate) deactivated: Vec<u32>,
     pub(crate) timer_lines: (bool, bool),
     pub(crate) list: Vec<crate::vgic::ListRegister>,
+    /// Writes of list registers and of their control.
+    pub(crate) list_writes: usize,
     pub(crate) ended_outside: VecDeque<u32>,
 }
 

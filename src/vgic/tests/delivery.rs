@@ -577,7 +577,7 @@ fn deactivations_in_any_order_find_their_interrupts() {
             guest.enter(&mut vgic);
             assert_eq!(read(&vgic, 0, 0x304) & 1 << spi, 0);
         }
-        assert_eq!(guest.plan.used, 0);
+        assert_eq!(guest.used(), 0);
         assert_eq!(guest.plan.hcr(), 1);
     }
 }

@@ -12,6 +12,7 @@ const TIMER: IntId = IntId::ppi(11);
 /// Priority of an idle CPU interface.
 const IDLE: u8 = 0xff;
 
+#[derive(Clone)]
 pub(super) struct Guest {
     pub(super) vcpu: usize,
     pub(super) registers: [ListRegister; MAX_LIST_REGISTERS],
@@ -28,6 +29,10 @@ pub(super) struct Guest {
     pub(super) timer_asserted: bool,
     /// List registers written so far.
     pub(super) writes: usize,
+    /// Plans from scratch so far.
+    pub(super) from_scratch: usize,
+    /// Interrupts so far that came again.
+    pub(super) again: usize,
     /// Ends so far of interrupts that were in no list register.
     pub(super) ends_outside: usize,
 }
@@ -46,18 +51,18 @@ impl Guest {
             physical: BTreeSet::new(),
             timer_asserted: true,
             writes: 0,
+            from_scratch: 0,
+            again: 0,
             ends_outside: 0,
         }
     }
 
     /// EL2 takes the vCPU out of its guest: what the model does not know yet is folded in, the timer's line included.
     pub(super) fn exit(&mut self, vgic: &mut Vgic) {
-        let loaded = vgic.loaded(self.vcpu);
-        assert!(
-            loaded <= self.count,
-            "more list registers in use than there are"
-        );
-        vgic.sync_from(self.vcpu, &self.registers[..loaded]);
+        vgic.sync_from(self.vcpu, |n| {
+            assert!(n < self.count, "there is no list register {n}");
+            self.registers[n].state
+        });
         if vgic.has_active_outside(self.vcpu) {
             vgic.retire(self.vcpu, self.end_count);
         }
@@ -69,18 +74,87 @@ impl Guest {
     /// EL2 lets the vCPU into its guest.
     pub(super) fn enter(&mut self, vgic: &mut Vgic) {
         if vgic.needs_plan(self.vcpu) {
-            self.exit(vgic);
-            let mut planned = [ListRegister::default(); MAX_LIST_REGISTERS];
-            self.plan = vgic.plan(self.vcpu, &mut planned, self.count);
-            assert!(self.plan.used <= self.plan.write && self.plan.write <= self.count);
-            for (index, register) in planned.iter().enumerate().take(self.plan.write) {
-                self.registers[index] = through_hardware(vgic.version(), *register);
+            let slow = self.planned_slowly(vgic, |_| ());
+            if let Some((n, register)) = vgic.plan_again(self.vcpu, |n| self.registers[n].state) {
+                self.load(vgic, n, register);
+                self.again += 1;
+            } else {
+                self.exit(vgic);
+                self.plan(vgic);
             }
-            self.writes += self.plan.write;
-            self.end_count = 0;
             self.check_registers();
+            self.check_equals(vgic, &slow);
         }
         self.deactivate_owed(vgic);
+    }
+
+    fn plan(&mut self, vgic: &mut Vgic) {
+        let version = vgic.version();
+        let plan = vgic.plan(self.vcpu, self.count, |n, register| {
+            assert!(n < self.count, "there is no list register {n}");
+            self.registers[n] = through_hardware(version, register);
+            self.writes += 1;
+        });
+        if let Some(plan) = plan {
+            self.plan = plan;
+            self.end_count = 0;
+            self.from_scratch += 1;
+        }
+    }
+
+    fn load(&mut self, vgic: &Vgic, n: usize, register: ListRegister) {
+        self.registers[n] = through_hardware(vgic.version(), register);
+        self.writes += 1;
+    }
+
+    /// The same vCPU and what becomes of its controller if all is folded in and planned from scratch, after `event`.
+    fn planned_slowly(&self, vgic: &Vgic, event: impl FnOnce(&mut Vgic)) -> (Self, Vgic) {
+        let (mut guest, mut vgic) = (self.clone(), vgic.clone());
+        guest.exit(&mut vgic);
+        event(&mut vgic);
+        vgic.mark(self.vcpu);
+        guest.plan(&mut vgic);
+        (guest, vgic)
+    }
+
+    /// What is loaded, in whatever order and however it came there, is what a plan from scratch would load, and nothing else
+    /// differs. What is active may have become pending again besides, if EL2 hears of its end.
+    fn check_equals(&self, vgic: &Vgic, slow: &(Self, Vgic)) {
+        assert_eq!(self.plan, slow.0.plan);
+        let planned = slow.0.valid();
+        let valid = self.valid();
+        assert_eq!(valid.len(), planned.len(), "{valid:?} {planned:?}");
+        for register in valid {
+            let has_it = |other: &&ListRegister| other.vintid == register.vintid;
+            let expected = planned.iter().find(has_it).expect("it is loaded");
+            assert_eq!(
+                (
+                    register.priority,
+                    register.group,
+                    register.state.is_active()
+                ),
+                (
+                    expected.priority,
+                    expected.group,
+                    expected.state.is_active()
+                )
+            );
+            let is_active = register.state == State::Active && register.eoi_maintenance;
+            assert!(
+                register == *expected || is_active,
+                "{register:?} {expected:?}"
+            );
+        }
+        let mut known = vgic.clone();
+        self.clone().exit(&mut known);
+        assert_eq!(known.summary(), slow.1.summary());
+    }
+
+    fn valid(&self) -> Vec<ListRegister> {
+        let registers = self.registers.iter().copied();
+        registers
+            .filter(|register| register.state != State::Invalid)
+            .collect()
     }
 
     fn deactivate_owed(&mut self, vgic: &mut Vgic) {
@@ -125,13 +199,27 @@ impl Guest {
 
     /// A physical interrupt for this vCPU: EL2 acknowledges it and drops its priority.
     pub(super) fn physical_interrupt(&mut self, vgic: &mut Vgic, intid: IntId) {
-        self.exit(vgic);
         assert!(
             self.physical.insert(intid),
             "an active interrupt is not signalled"
         );
-        assert!(vgic.hardware_interrupt(self.vcpu, intid, intid));
-        self.enter(vgic);
+        let (vcpu, raise) = (self.vcpu, |vgic: &mut Vgic| {
+            assert!(vgic.hardware_interrupt(self.vcpu, intid, intid));
+        });
+        let slow = self.planned_slowly(vgic, raise);
+        let again = self
+            .timer_asserted
+            .then(|| vgic.comes_again(vcpu, intid, |n| self.registers[n].state));
+        if let Some((n, register)) = again.flatten() {
+            self.load(vgic, n, register);
+            self.again += 1;
+            self.check_registers();
+            self.check_equals(vgic, &slow);
+        } else {
+            self.exit(vgic);
+            assert!(vgic.hardware_interrupt(vcpu, intid, intid));
+            self.enter(vgic);
+        }
     }
 
     /// The guest reads IAR: the most urgent pending interrupt becomes active, if it may preempt.
@@ -145,6 +233,11 @@ impl Guest {
         next.state = State::Active;
         self.running.push(next.priority);
         Some(*next)
+    }
+
+    /// List registers that are not free.
+    pub(super) fn used(&self) -> usize {
+        self.valid().len()
     }
 
     /// What it could be given.
@@ -208,11 +301,7 @@ impl Guest {
 
     /// What the architecture forbids in list registers.
     fn check_registers(&self) {
-        let valid: Vec<_> = self
-            .registers
-            .iter()
-            .filter(|register| register.state != State::Invalid)
-            .collect();
+        let valid = self.valid();
         let names: BTreeSet<_> = valid.iter().map(|register| register.vintid).collect();
         assert_eq!(
             names.len(),
@@ -228,7 +317,6 @@ impl Guest {
                 );
             }
         }
-        assert_eq!(self.plan.used, names.len());
     }
 }
 

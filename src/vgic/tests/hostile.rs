@@ -1,7 +1,9 @@
 //! Anything, in any order.
 
 use crate::device::Width;
-use crate::vgic::{Affinity, CpuInterface, IntId, ListRegister, MAX_LIST_REGISTERS, Version, Vgic};
+use crate::vgic::{
+    Affinity, CpuInterface, IntId, ListRegister, MAX_LIST_REGISTERS, State, Version, Vgic,
+};
 use proptest::prelude::*;
 
 /// What a hostile guest, and a confused EL2, may do in any order.
@@ -19,6 +21,7 @@ enum Act {
     Retire(u32),
     Sync(Vec<u64>),
     Plan(usize),
+    Again(u32, u64),
     Leave,
 }
 
@@ -40,7 +43,8 @@ fn acts() -> impl Strategy<Value = Vec<(usize, Act)>> {
         (intid.clone(), any::<bool>()).prop_map(|(i, on)| Act::Line(i, on)),
         (intid.clone(), any::<bool>()).prop_map(|(i, on)| Act::PrivateLine(i, on)),
         (intid.clone(), any::<u32>()).prop_map(|(i, p)| Act::Hardware(i, p)),
-        intid.prop_map(Act::Deactivate),
+        intid.clone().prop_map(Act::Deactivate),
+        (intid, any::<u64>()).prop_map(|(i, lr)| Act::Again(i, lr)),
         any::<u32>().prop_map(Act::Retire),
         prop::collection::vec(any::<u64>(), 0..20).prop_map(Act::Sync),
         (0usize..20).prop_map(Act::Plan),
@@ -99,12 +103,16 @@ proptest! {
                 Act::Retire(count) => vgic.retire(vcpu, count),
                 Act::Sync(raw) => {
                     let registers: Vec<_> = raw.iter().map(|raw| ListRegister::from_ich(*raw)).collect();
-                    vgic.sync_from(vcpu, &registers);
+                    vgic.sync_from(vcpu, |n| registers.get(n).map_or(State::Invalid, |register| register.state));
+                }
+                Act::Again(intid, raw) => {
+                    let state = ListRegister::from_ich(raw).state;
+                    let _ = vgic.comes_again(vcpu, IntId::new(intid), |_| state);
+                    let planned = vgic.plan_again(vcpu, |_| state);
+                    prop_assert!(planned.is_none() || !vgic.needs_plan(vcpu));
                 }
                 Act::Plan(count) => {
-                    let mut registers = [ListRegister::default(); MAX_LIST_REGISTERS];
-                    let plan = vgic.plan(vcpu, &mut registers, count);
-                    prop_assert!(plan.used <= count && plan.used <= 16);
+                    vgic.plan(vcpu, count, |n, _| assert!(n < MAX_LIST_REGISTERS));
                     prop_assert!(!vgic.needs_plan(vcpu));
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::{Devices, Outcome, PHYSICAL_TIMER, VIRTUAL_TIMER};
 use crate::sysreg::SgiRegister;
-use crate::vgic::{Access, CpuInterface, IntId, ListRegister, MAX_LIST_REGISTERS, Plan};
+use crate::vgic::{Access, CpuInterface, IntId};
 use crate::vm::Host;
 use crate::vm::recall::bit;
 
@@ -74,7 +74,8 @@ impl Devices {
         }
     }
 
-    /// The physical interrupt of a timer of `vcpu`, which this pCPU runs, was taken and left active for the guest to end.
+    /// The physical interrupt of a timer of `vcpu`, which this pCPU runs, was taken and left active for the guest to end: it
+    /// goes into a list register.
     pub fn timer_interrupt<H: Host>(
         &mut self,
         vcpu: usize,
@@ -82,10 +83,23 @@ impl Devices {
         physical: IntId,
         host: &mut H,
     ) {
-        self.fold_in(vcpu, host);
-        if !self.vgic.hardware_interrupt(vcpu, guest, physical) {
+        let (virt, physical_timer) = host.timer_lines();
+        let is_asserted = if guest == VIRTUAL_TIMER {
+            virt
+        } else {
+            physical_timer
+        };
+        if is_asserted
+            && let Some((n, register)) = self.vgic.comes_again(vcpu, guest, |n| host.list_state(n))
+        {
+            return host.set_list_register(n, register);
+        }
+        self.look(vcpu, host);
+        // A guest may have set its timer to later in the moment in which the interrupt was on its way.
+        if !is_asserted || !self.vgic.hardware_interrupt(vcpu, guest, physical) {
             host.deactivate(physical.raw());
         }
+        self.load_list(vcpu, host);
     }
 
     /// The timer of `vcpu`, which is on no pCPU, asserts its line from now on.
@@ -93,23 +107,28 @@ impl Devices {
         self.vgic.set_private_line(vcpu, guest, true);
     }
 
-    /// A maintenance interrupt was taken while `vcpu` ran: the list registers want looking at.
+    /// A maintenance interrupt was taken while `vcpu` ran. It is asserted until the list registers are written, so they are.
     pub fn maintenance<H: Host>(&mut self, vcpu: usize, host: &mut H) {
-        self.fold_in(vcpu, host);
+        self.look(vcpu, host);
+        self.load_list(vcpu, host);
     }
 
     /// What `vcpu`'s guest did to this pCPU's list registers, into the model; timers that have gone quiet, out of it.
     pub fn fold_in<H: Host>(&mut self, vcpu: usize, host: &mut H) {
+        self.look(vcpu, host);
+        self.deactivate_dropped(vcpu, host);
+    }
+
+    /// The same; what is to be deactivated by it is not yet.
+    #[inline]
+    fn look<H: Host>(&mut self, vcpu: usize, host: &mut H) {
         self.folded |= bit(vcpu);
-        let loaded = self.vgic.loaded(vcpu);
-        self.vgic
-            .sync_from(vcpu, (0..loaded).map(|n| host.list_register(n)));
+        self.vgic.sync_from(vcpu, |n| host.list_state(n));
         if self.vgic.has_active_outside(vcpu) {
             let ended = host.ended_outside();
             self.vgic.retire(vcpu, ended);
         }
         self.look_at_timers(vcpu, host);
-        self.deactivate_dropped(vcpu, host);
     }
 
     /// The guest sets its timers without an exit: what their lines say now counts, not what they said when the physical
@@ -182,21 +201,30 @@ impl Devices {
         self.told &= !bit(vcpu);
     }
 
-    /// What `vcpu`'s list registers shall hold, if anything changed since they were written last.
-    pub fn plan<H: Host>(
-        &mut self,
-        vcpu: usize,
-        registers: &mut [ListRegister; MAX_LIST_REGISTERS],
-        count: usize,
-        host: &mut H,
-    ) -> Option<Plan> {
+    /// Has `vcpu`'s list registers, which are this pCPU's, hold what they shall, if anything changed since they were written.
+    pub fn plan<H: Host>(&mut self, vcpu: usize, host: &mut H) {
         if !self.vgic.needs_plan(vcpu) {
-            return None;
+            return;
         }
-        self.fold_in(vcpu, host);
-        self.has_looked(vcpu);
-        let plan = self.vgic.plan(vcpu, registers, count);
+        if let Some((n, register)) = self.vgic.plan_again(vcpu, |n| host.list_state(n)) {
+            self.has_looked(vcpu);
+            return host.set_list_register(n, register);
+        }
+        self.look(vcpu, host);
+        self.load_list(vcpu, host);
+    }
+
+    /// The same, of a vCPU that was folded in.
+    #[inline]
+    fn load_list<H: Host>(&mut self, vcpu: usize, host: &mut H) {
+        if self.vgic.needs_plan(vcpu) {
+            self.has_looked(vcpu);
+            let count = host.list_registers();
+            let write = |n, register| host.set_list_register(n, register);
+            if let Some(plan) = self.vgic.plan(vcpu, count, write) {
+                host.set_list_control(plan);
+            }
+        }
         self.deactivate_dropped(vcpu, host);
-        Some(plan)
     }
 }

@@ -34,7 +34,7 @@ impl Run {
             | 5 << 5
             | field(3, 4) << 1;
         let next = self.exit(0x18 << 26 | 1 << 25 | iss, 0, 0);
-        assert_eq!(next, Next::Resume);
+        assert_eq!(next, Next::Look);
         let moved = self.vcpu.registers.pc - pc;
         assert!(moved == 0 || moved == 4);
         moved == 4

@@ -20,7 +20,7 @@ fn a_load_writes_its_register_and_moves_pc_once() {
         let mut run = Run::new();
         run.vcpu.registers.x = core::array::from_fn(|n| 0xaaaa_bbbb_0000_0000 | n as u64);
         let before = run.vcpu.registers.clone();
-        assert_eq!(run.access(PERIPH_ID, 4, register, None, 0), Next::Resume);
+        assert_eq!(run.access(PERIPH_ID, 4, register, None, 0), Next::Look);
         let mut expected = before.x;
         expected[register as usize] = 0x11;
         assert_eq!(run.vcpu.registers.x, expected, "x{register}");
@@ -240,7 +240,7 @@ fn every_access_to_every_device_leaves_the_other_registers_alone() {
                 run.vcpu.registers.write(register as u8, value);
             }
             let before = run.vcpu.registers.clone();
-            prop_assert_eq!(run.access(at, width, register, is_write.then_some(value), SF), Next::Resume);
+            prop_assert_eq!(run.access(at, width, register, is_write.then_some(value), SF), Next::Look);
             prop_assert_eq!(run.vcpu.registers.pc, before.pc + 4);
             for other in (0..31).filter(|other| is_write || *other != register as usize) {
                 prop_assert_eq!(run.vcpu.registers.x[other], before.x[other]);
@@ -258,7 +258,7 @@ fn a_pair_moves_both_registers_and_pc_once() {
     run.vcpu.registers.x[0] = PERIPH_ID;
     let mut expected = run.vcpu.registers.x;
     (expected[1], expected[0]) = (0x11, 0x10);
-    assert_eq!(not_described(&mut run, PERIPH_ID, 0), Next::Resume);
+    assert_eq!(not_described(&mut run, PERIPH_ID, 0), Next::Look);
     assert_eq!(run.vcpu.registers.x, expected);
     assert_eq!(run.vcpu.registers.pc, ENTRY + 4);
     assert_eq!(run.vcpu.counters.mmio[2], 2, "two accesses");

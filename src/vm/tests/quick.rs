@@ -6,6 +6,7 @@ use super::{GICD, GICR, RAM, RTC, Run, UART};
 use crate::exit::Syndrome;
 use crate::machine::El1;
 use crate::vgic::Version;
+use crate::vm::Next;
 use std::vec::Vec;
 
 const VIRTIO: u64 = 0x0a00_0000;
@@ -57,7 +58,13 @@ fn take(run: &mut Run, access: Access, may_be_quick: bool) -> bool {
     run.vcpu
         .registers
         .write((access.esr >> 16 & 0x1f) as u8, access.value);
-    if may_be_quick && run.vm.quick_access(&mut run.vcpu, &syndrome, &mut run.m) {
+    let before = run.to_look_at();
+    if may_be_quick && let Some(next) = run.vm.quick(&mut run.vcpu, &syndrome, &mut run.m) {
+        if next == Next::Resume {
+            assert_eq!(run.to_look_at(), before, "there is something to look at");
+        } else {
+            assert_eq!(next, Next::Look);
+        }
         run.m.enter_guest();
         return true;
     }

@@ -1,0 +1,110 @@
+//! An interrupt that comes again: most that come do.
+//!
+//! What is still thought to be pending in its list register was taken and ended there by the guest, without an exit, and is to
+//! be pending once more. Then that register is written as it was, the model hardly changes, and no other list register is
+//! looked at. Of private interrupts only, and only while nothing else is to be planned: whatever is unusual in any way is left
+//! to [`Vgic::sync_from`] and [`Vgic::plan`], which do the same.
+
+use super::news::Change;
+use super::{Group, IntId, ListRegister, State, VcpuInterface, Version, Vgic, bits};
+
+impl Vgic {
+    /// Does the work of [`Vgic::hardware_interrupt`] and [`Vgic::plan`], if the list register of `vcpu` that holds `intid`
+    /// with its physical interrupt turns out to be free: that one, and what goes into it. `state_of` is as for
+    /// [`Vgic::sync_from`].
+    #[inline]
+    pub fn comes_again(
+        &mut self,
+        vcpu: usize,
+        intid: IntId,
+        state_of: impl FnOnce(usize) -> State,
+    ) -> Option<(usize, ListRegister)> {
+        if self.needs_plan(vcpu) {
+            return None;
+        }
+        let interface = self.vcpus.get_mut(vcpu)?;
+        let index = interface.pending_in(intid)?;
+        let slot = interface.slots[index];
+        // Acknowledged, linked, ended, and linked again: the model says what it said.
+        (slot.is_linked && slot.carries_link && state_of(index) == State::Invalid).then(|| {
+            (
+                index,
+                interface.pending(intid, Some(interface.links.pintid(intid.raw())), 0),
+            )
+        })
+    }
+
+    /// Does the work of [`Vgic::plan`], if all that happened to `vcpu` is that an interrupt without a physical one was made
+    /// pending again: its list register, and what goes into it.
+    #[inline]
+    pub fn plan_again(
+        &mut self,
+        vcpu: usize,
+        state_of: impl FnOnce(usize) -> State,
+    ) -> Option<(usize, ListRegister)> {
+        let has_sources = self.version == Version::V2;
+        let interface = self.vcpus.get_mut(vcpu)?;
+        let Change::One(intid) = interface.change else {
+            return None;
+        };
+        let index = interface.pending_in(intid)?;
+        let (bit, bank) = (intid.raw(), &interface.bank);
+        let mask = 1u32.wrapping_shl(bit);
+        let is_only_latched = bank.latch
+            & bank.forwarded(self.groups)
+            & !bank.asserted()
+            & !bank.linked
+            & !bank.active
+            & mask
+            != 0;
+        if !is_only_latched || interface.slots[index].eoi_maintenance || interface.stale != 0 {
+            return None;
+        }
+        let mut source = 0;
+        match state_of(index) {
+            State::Invalid if has_sources => source = interface.sgi.take_next(bit)?,
+            State::Invalid => {}
+            State::Pending if !has_sources => {}
+            _ => return None,
+        }
+        let bank = &mut interface.bank;
+        bank.latch &= !mask;
+        bank.loaded_latch |= mask;
+        let register = interface.pending(intid, None, source);
+        self.note_planned(vcpu);
+        Some((index, register))
+    }
+}
+
+impl VcpuInterface {
+    /// The list register in which private interrupt `intid` is pending, for all that is known, and which the next plan would
+    /// leave alone.
+    #[inline]
+    fn pending_in(&self, intid: IntId) -> Option<usize> {
+        if !intid.is_private() || self.has_leftovers {
+            return None;
+        }
+        let holds = |index: &usize| self.slots[*index].intid == intid;
+        let index = bits(self.used).map(|index| index as usize).find(holds)?;
+        (self.slots[index].seen == State::Pending).then_some(index)
+    }
+
+    /// What its list register holds.
+    #[inline]
+    fn pending(&self, intid: IntId, pintid: Option<IntId>, source: u8) -> ListRegister {
+        let bit = intid.raw();
+        ListRegister {
+            vintid: intid,
+            pintid,
+            priority: self.bank.priority(bit),
+            group: if self.bank.group & 1u32.wrapping_shl(bit) != 0 {
+                Group::One
+            } else {
+                Group::Zero
+            },
+            state: State::Pending,
+            eoi_maintenance: false,
+            source,
+        }
+    }
+}
