@@ -242,7 +242,7 @@ fn translation_fault(session: &Session) {
         .says("invalid: nothing is mapped")
         .never("UNKNOWN");
     let after = session.step("mapped");
-    after.says("in enter_guest").says("R-X").says("owned");
+    after.says("in to_guest").says("R-X").says("owned");
     after.never("nothing is mapped");
 }
 

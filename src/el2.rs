@@ -21,6 +21,7 @@ mod driver;
 mod el3;
 mod exception;
 mod fp;
+mod guest;
 mod guest_state;
 mod heap;
 mod host;
@@ -73,6 +74,7 @@ global_asm!(
     STACK_BIT = const 16,
     OVERFLOW = const exception::OVERFLOW,
     exception = sym exception::exception,
+    quick_exit = sym guest::quick_exit,
 );
 
 global_asm!(include_str!("el2/copy.S"));

@@ -11,7 +11,7 @@ mod power;
 
 use arm_psci::{
     AffinityInfo, EntryPoint, ErrorCode, Function, FunctionId, MigrateInfoType, PsciFeature,
-    ResetType, Version,
+    ResetType,
 };
 
 pub use power::Power;
@@ -19,8 +19,8 @@ pub use power::Power;
 use crate::addr::{Ipa, IpaRange};
 use crate::smccc::{Action, low};
 
-/// What `PSCI_VERSION` answers.
-const PSCI_1_1: Version = Version { major: 1, minor: 1 };
+/// What `PSCI_VERSION` answers: 1.1, the major version in bits 31 to 16.
+const VERSION: u64 = 1 << 16 | 1;
 
 /// Bits of a `power_state` in the original format that must be zero: all but `StateID`, `StateType` and `PowerLevel`.
 const POWER_STATE_RESERVED: u32 = 0xfcfe_0000;
@@ -68,18 +68,16 @@ impl Call {
         Some(Self { function, x })
     }
 
-    /// What is to be done about it. A `CPU_ON` that succeeds is entered in [`Power`] already.
+    /// What `x0` gets, where that depends on nothing at all.
     #[must_use]
     #[inline]
-    pub fn action(self, caller: &Caller<'_>) -> Action {
-        if self.function == FunctionId::PsciVersion {
-            return Action::answer(u64::from(u32::from(PSCI_1_1)));
-        }
-        self.action_of_others(caller)
+    pub fn constant(&self) -> Option<u64> {
+        (self.function == FunctionId::PsciVersion).then_some(VERSION)
     }
 
-    #[inline(never)] // a large `Function` is taken apart
-    fn action_of_others(self, caller: &Caller<'_>) -> Action {
+    /// What is to be done about it. A `CPU_ON` that succeeds is entered in [`Power`] already.
+    #[must_use]
+    pub fn action(self, caller: &Caller<'_>) -> Action {
         if !is_implemented(self.function) {
             return error(ErrorCode::NotSupported);
         }
@@ -118,6 +116,7 @@ const fn is_implemented(function: FunctionId) -> bool {
 
 fn answer(function: Function, caller: &Caller<'_>) -> Action {
     match function {
+        Function::Version => Action::answer(VERSION),
         // Never DENIED: only a Trusted OS that lives on the CPU may do that.
         Function::CpuOff => Action::CpuOff,
         Function::CpuOn { target_cpu, entry } => cpu_on(u64::from(target_cpu), entry, caller),

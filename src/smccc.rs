@@ -203,9 +203,20 @@ impl Call {
         }
     }
 
-    /// What is to be done about it.
+    /// What `x0` gets (`x1` to `x3` are cleared), where that depends on nothing at all.
     #[must_use]
     #[inline]
+    pub fn constant(&self) -> Option<u64> {
+        match self {
+            Self::Unknown { .. } => Some(NOT_SUPPORTED),
+            Self::Version => Some(SMCCC_1_1),
+            Self::Psci(call) => call.constant(),
+            _ => None,
+        }
+    }
+
+    /// What is to be done about it.
+    #[must_use]
     pub fn action(self, context: &Context<'_>) -> Action {
         let mitigations = context.mitigations;
         match self {

@@ -89,7 +89,7 @@ pub fn answer(ids: &IdTable, gic_v3: bool, access: &SysRegAccess) -> Answer {
     match access.encoding {
         // First what is read most.
         id if access.is_read && is_identification(id) => {
-            ids.read(id).map_or(Answer::Undefined, Answer::Value)
+            identification(ids, access).map_or(Answer::Undefined, Answer::Value)
         }
         ICC_SGI1R_EL1 => sgi(SgiRegister::Sgi1r),
         ICC_ASGI1R_EL1 => sgi(SgiRegister::Asgi1r),
@@ -107,6 +107,17 @@ pub fn answer(ids: &IdTable, gic_v3: bool, access: &SysRegAccess) -> Answer {
             .map_or(Answer::Undefined, |(_, register)| {
                 Answer::MemoryRegister(*register)
             }),
+    }
+}
+
+/// What a read of an identification register answers; `None` for anything else.
+#[must_use]
+#[inline]
+pub fn identification(ids: &IdTable, access: &SysRegAccess) -> Option<u64> {
+    if access.is_read && is_identification(access.encoding) {
+        ids.read(access.encoding)
+    } else {
+        None
     }
 }
 

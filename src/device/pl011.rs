@@ -51,6 +51,8 @@ pub struct Pl011 {
     latched: u32,
     /// UARTFR, kept up to date: it is read for every byte that a console sends.
     flags: u32,
+    /// To send a byte changes nothing but [`Self::status_reads`]. Kept up to date.
+    sends_plainly: bool,
     /// A byte was lost in loopback; UARTDR.OE until the next byte fits, UARTRSR.OE until UARTECR.
     data_overrun: bool,
     status_overrun: bool,
@@ -79,6 +81,7 @@ impl Pl011 {
             interrupt_mask: 0,
             latched: 0,
             flags: flag::TXFE | flag::RXFE,
+            sends_plainly: false,
             data_overrun: false,
             status_overrun: false,
             status_reads: 0,
@@ -96,7 +99,7 @@ impl Pl011 {
             Width::Double => u64::from(self.read_word(offset.wrapping_add(4))),
             _ => 0,
         };
-        self.flags = self.flags_now();
+        self.settle();
         (high << 32 | low) & width.mask()
     }
 
@@ -109,7 +112,7 @@ impl Pl011 {
             Width::Double => low.or(self.write_word(offset.wrapping_add(4), (value >> 32) as u32)),
             _ => low,
         };
-        self.flags = self.flags_now();
+        self.settle();
         sent
     }
 
@@ -127,14 +130,10 @@ impl Pl011 {
     /// done, and false is the answer.
     #[inline]
     pub fn send(&mut self) -> bool {
-        let is_plain = self.interrupt_mask & interrupt::TX == 0
-            && !self.is_loopback()
-            && self.status_reads < POLLING_READS;
-        if is_plain {
-            self.latched |= interrupt::TX;
+        if self.sends_plainly {
             self.status_reads = 0;
         }
-        is_plain
+        self.sends_plainly
     }
 
     /// The level of UARTINTR, the combined interrupt.
@@ -176,7 +175,7 @@ impl Pl011 {
     /// overrun reported to the guest, as in silicon.
     pub fn receive(&mut self, byte: u8) {
         self.take_in(byte);
-        self.flags = self.flags_now();
+        self.settle();
     }
 
     fn take_in(&mut self, byte: u8) {
@@ -311,6 +310,15 @@ impl Pl011 {
             raw |= interrupt::RT;
         }
         raw
+    }
+
+    /// Brings what is kept up to date there.
+    const fn settle(&mut self) {
+        self.flags = self.flags_now();
+        self.sends_plainly = self.latched & interrupt::TX != 0
+            && self.interrupt_mask & interrupt::TX == 0
+            && !self.is_loopback()
+            && self.status_reads < POLLING_READS;
     }
 
     const fn flags_now(&self) -> u32 {

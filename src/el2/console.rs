@@ -39,6 +39,7 @@ impl Uart {
         }
     }
 
+    #[inline]
     pub(super) fn put(&self, byte: u8) {
         match self {
             Self::Pl011(uart) => uart.put(byte),
@@ -140,6 +141,7 @@ pub(super) fn print_in_panic(arguments: fmt::Arguments<'_>) {
 }
 
 /// A byte from the guest.
+#[inline(always)] // once, and all there is to do for a guest that prints
 pub(super) fn put_guest_byte(byte: u8) {
     let mut console = CONSOLE.lock();
     console.at_line_start = byte == b'\n';

@@ -14,6 +14,7 @@ use faultline::vm::{End, Next, PHYSICAL_TIMER, VIRTUAL_TIMER, Vm};
 use tock_registers::interfaces::Readable;
 
 use super::console::log;
+use super::guest::{self, Running};
 use super::guest_state;
 use super::interrupts::{self, Current};
 use super::machine::Cpu;
@@ -216,13 +217,16 @@ fn look(vm: &VmRun, run: &VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Option<Lef
 /// The heart: enter the guest, read the syndrome once, decode, let the library handle it.
 #[inline(always)] // a `Next` is large, and most are looked at once
 fn one_exit(vm: &Vm, run: &mut VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Next {
-    let (vector, syndrome) = cpu.block.enter(&mut run.vcpu.registers);
-    if vector == Vector::Synchronous as u64
-        && let Some(next) = vm.quick(&mut run.vcpu, &syndrome, cpu)
-    {
-        return next;
+    let (vector, syndrome) = guest::enter(&mut Running {
+        vm,
+        vcpu: &mut run.vcpu,
+        cpu,
+    });
+    let vector = guest::vector(vector);
+    if vector == Vector::Synchronous && vm.device_access(&mut run.vcpu, &syndrome, cpu) {
+        return Next::Look;
     }
-    let exit = Exit::decode(vector_of(vector), &syndrome);
+    let exit = Exit::decode(vector, &syndrome);
     if gives_lazily(&exit, run, cpu) {
         return Next::Resume;
     }
@@ -258,15 +262,6 @@ fn has_interrupt(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) -> bool {
         devices.fold_in(index, cpu);
         devices.is_pending(index)
     })
-}
-
-fn vector_of(number: u64) -> Vector {
-    match number {
-        0 => Vector::Synchronous,
-        1 => Vector::Irq,
-        2 => Vector::Fiq,
-        _ => Vector::SError,
-    }
 }
 
 /// Answers the hot key for a vCPU that runs here.

@@ -36,6 +36,7 @@ fn random_reseeded() -> Option<u64> {
 }
 
 impl Host for Cpu {
+    #[inline(always)]
     fn put_console(&mut self, byte: u8) {
         console::put_guest_byte(byte);
     }

@@ -1,26 +1,24 @@
-//! What a pCPU finds through TPIDR_EL2, and the way into a guest.
+//! What a pCPU finds through TPIDR_EL2.
 //!
-//! Blocks are static, one per pCPU: the exit path saves registers through them, and a debugger looks into them
-//! (docs/debugging.md).
+//! Blocks are static, one per pCPU, for what must be found without anything else: a debugger looks into them
+//! (docs/debugging.md), and so does a crash.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, TPIDR_EL2};
+use aarch64_cpu::registers::TPIDR_EL2;
 use faultline::exit::Syndrome;
 use faultline::machine::MAX_CPUS;
 use faultline::registers::Registers;
 use tock_registers::interfaces::{Readable, Writeable};
 
-use super::hpfar;
-
-/// A pCPU's block. Its first word is read by vectors.S, all of it by gdb/faultline/record.py.
+/// A pCPU's block, which gdb/faultline/record.py reads.
 #[repr(C, align(64))]
 pub(super) struct Block {
-    /// Where the exit path saves the current vCPU's registers (x0 to x30, PC, PSTATE); 0 when there is none.
+    /// Where the current vCPU's registers (x0 to x30, PC, PSTATE) are while it is out of its guest; 0 when there is none.
     registers: AtomicU64,
     /// The pCPU's number.
     number: AtomicU64,
-    /// Of the last exit: PC, `ESR_EL2`, `FAR_EL2`, `HPFAR_EL2`, vector (0 synchronous, 1 IRQ, 2 FIQ, 3 SError).
+    /// Of the last exit that the run loop saw: PC, `ESR_EL2`, `FAR_EL2`, `HPFAR_EL2`, vector (0 synchronous, 1 IRQ, 2 FIQ, 3 SError).
     last_exit: [AtomicU64; 5],
 }
 
@@ -31,11 +29,6 @@ static BLOCKS: [Block; MAX_CPUS] = [const {
         last_exit: [const { AtomicU64::new(0) }; 5],
     }
 }; MAX_CPUS];
-
-unsafe extern "C" {
-    /// vectors.S: runs the guest until it exits; answers the vector.
-    fn enter_guest(registers: *mut Registers) -> u64;
-}
 
 /// This CPU is pCPU `number`; answers its block. Before its first guest.
 pub(super) fn init(number: usize) -> &'static Block {
@@ -52,20 +45,14 @@ impl Block {
         put(&self.registers, address);
     }
 
-    /// Runs the guest, which has come to this pCPU with these registers, until it exits. Answers the number of the vector, and
-    /// the syndrome, read once.
+    /// Notes an exit that the run loop sees.
     #[inline]
-    pub(super) fn enter(&self, registers: &mut Registers) -> (u64, Syndrome) {
-        // SAFETY: stage 2, the traps and EL1's registers are set up for this vCPU (vcpu_run.rs), which is ours alone, and
-        // `set_registers` named these registers.
-        let vector = unsafe { enter_guest(registers) };
-        let esr = ESR_EL2.get();
-        let (far, hpfar) = (FAR_EL2.get(), hpfar::after(esr));
-        let values = [registers.pc, esr, far, hpfar, vector];
+    pub(super) fn note_exit(&self, pc: u64, syndrome: &Syndrome, vector: u64) {
+        let Syndrome { esr, far, hpfar } = *syndrome;
+        let values = [pc, esr, far, hpfar, vector];
         for (place, value) in self.last_exit.iter().zip(values) {
             put(place, value);
         }
-        (vector, Syndrome { esr, far, hpfar })
     }
 }
 

@@ -1,9 +1,10 @@
 // The sixteen vectors of EL2, and the way into a guest and back.
 //
-// enter_guest(registers) looks like a function that takes a while: it returns when the guest exits, with the vector that
-// was taken. Registers are saved and put back here, and nothing is decided.
+// enter_guest(registers, running) looks like a function that takes a while: it returns when the guest exits, with the vector
+// that was taken, unless quick_exit(running, ESR_EL2) has answered the exit. Registers are saved and put back here, and
+// nothing is decided.
 //
-// TPIDR_EL2 points to the pCPU's block, whose first word points to the current vCPU's Registers.
+// TPIDR_EL2 points to the pCPU's block, whose first word points to the current vCPU's Registers: for a debugger.
 
         .macro  from_guest vector
         .balign 0x80
@@ -48,16 +49,27 @@ vectors:
         from_guest 2
         from_guest 3
 
-// enter_guest(x0: Registers) -> vector
+// enter_guest(x0: Registers, x1: Running) -> vector
+//
+// The frame, from SP while the guest runs: x29 and x30, x19 to x28, and the two arguments at #96.
         .balign 64
         .global enter_guest
 enter_guest:
-        stp     x29, x30, [sp, #-96]!
+        stp     x29, x30, [sp, #-112]!
         stp     x19, x20, [sp, #16]
         stp     x21, x22, [sp, #32]
         stp     x23, x24, [sp, #48]
         stp     x25, x26, [sp, #64]
         stp     x27, x28, [sp, #80]
+        stp     x0, x1, [sp, #96]
+        ldr     x19, [x0, #152]
+        ldp     x20, x21, [x0, #160]
+        ldp     x22, x23, [x0, #176]
+        ldp     x24, x25, [x0, #192]
+        ldp     x26, x27, [x0, #208]
+        ldr     x28, [x0, #224]
+        .global to_guest
+to_guest:
         ldp     x2, x3, [x0, #{PC}]
         msr     elr_el2, x2
         msr     spsr_el2, x3
@@ -69,22 +81,18 @@ enter_guest:
         ldp     x12, x13, [x0, #96]
         ldp     x14, x15, [x0, #112]
         ldp     x16, x17, [x0, #128]
-        ldp     x18, x19, [x0, #144]
-        ldp     x20, x21, [x0, #160]
-        ldp     x22, x23, [x0, #176]
-        ldp     x24, x25, [x0, #192]
-        ldp     x26, x27, [x0, #208]
-        ldp     x28, x29, [x0, #224]
-        ldr     x30, [x0, #240]
+        ldr     x18, [x0, #144]
+        ldp     x29, x30, [x0, #232]
         ldp     x0, x1, [x0]
         eret
         dsb     nsh                     // nothing is executed speculatively past an ERET
         isb
 
+// What Rust may change is saved first. Most synchronous exits want no more than that, and go back from here: x19 to x28 are
+// still the guest's then.
         .balign 64
 guest_exit:
-        mrs     x0, tpidr_el2
-        ldr     x0, [x0]
+        ldr     x0, [sp, #(16 + 96)]
         stp     x2, x3, [x0, #16]
         stp     x4, x5, [x0, #32]
         stp     x6, x7, [x0, #48]
@@ -93,25 +101,35 @@ guest_exit:
         stp     x12, x13, [x0, #96]
         stp     x14, x15, [x0, #112]
         stp     x16, x17, [x0, #128]
-        stp     x18, x19, [x0, #144]
-        stp     x20, x21, [x0, #160]
-        stp     x22, x23, [x0, #176]
-        stp     x24, x25, [x0, #192]
-        stp     x26, x27, [x0, #208]
-        stp     x28, x29, [x0, #224]
-        str     x30, [x0, #240]
+        str     x18, [x0, #144]
+        stp     x29, x30, [x0, #232]
         ldp     x2, x3, [sp], #16       // the guest's x0 and x1
         stp     x2, x3, [x0]
         mrs     x2, elr_el2
         mrs     x3, spsr_el2
         stp     x2, x3, [x0, #{PC}]
+        cbnz    x1, 1f
+        mov     x29, sp
+        ldr     x0, [sp, #104]
+        mrs     x1, esr_el2
+        bl      {quick_exit}
+        mov     x2, x0
+        ldr     x0, [sp, #96]
+        cbnz    x2, to_guest
+        mov     x1, xzr
+1:      str     x19, [x0, #152]
+        stp     x20, x21, [x0, #160]
+        stp     x22, x23, [x0, #176]
+        stp     x24, x25, [x0, #192]
+        stp     x26, x27, [x0, #208]
+        str     x28, [x0, #224]
         mov     x0, x1
         ldp     x19, x20, [sp, #16]
         ldp     x21, x22, [sp, #32]
         ldp     x23, x24, [sp, #48]
         ldp     x25, x26, [sp, #64]
         ldp     x27, x28, [sp, #80]
-        ldp     x29, x30, [sp], #96
+        ldp     x29, x30, [sp], #112
         ret
 
 // An exception of EL2's own: fill a Frame on the stack and let Rust look. It comes back only from the places in its

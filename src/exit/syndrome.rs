@@ -109,7 +109,9 @@ impl SysRegAccess {
         self.encoding >> 14 == 2 && matches!(self.encoding >> 11 & 7, 0 | 3)
     }
 
-    pub(super) fn decode(iss: u64) -> Self {
+    /// From `ESR_EL2` of a trapped access.
+    #[inline]
+    pub(crate) fn decode(iss: u64) -> Self {
         let iss = LocalRegisterCopy::<u64, SYSREG::Register>::new(iss);
         let part = |field| iss.read(field) as u16;
         Self {

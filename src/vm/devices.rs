@@ -4,7 +4,8 @@ mod interrupts;
 
 use alloc::vec::Vec;
 
-use crate::device::pl011::{self, Pl011};
+use crate::addr::{Ipa, IpaRange};
+use crate::device::pl011::Pl011;
 use crate::device::pl031::Pl031;
 use crate::device::virtio;
 use crate::fault::Mmio;
@@ -223,24 +224,21 @@ impl Devices {
         }
     }
 
-    /// What a console that polls does for each byte: reads UARTFR, writes UARTDR, a word or a byte of either. Only if nothing
-    /// else changes by it; otherwise nothing is done, and `None` is the answer. Of a read: the register's value.
+    /// Sends a byte of the guest's console, if nothing else changes by it; false: nothing was done.
     #[inline]
-    pub(super) fn quick_uart<H: Host>(
-        &mut self,
-        offset: u64,
-        written: Option<u64>,
-        host: &mut H,
-    ) -> Option<u32> {
-        match (offset, written) {
-            (pl011::UARTFR, None) => self.uart.read_flags(),
-            (pl011::UARTDR, Some(value)) if self.uart.send() => {
-                self.spoke = true;
-                host.put_console(value as u8);
-                Some(0)
-            }
-            _ => None,
+    pub(super) fn quick_send<H: Host>(&mut self, byte: u8, host: &mut H) -> bool {
+        let is_sent = self.uart.send();
+        if is_sent {
+            self.spoke = true;
+            host.put_console(byte);
         }
+        is_sent
+    }
+
+    /// UARTFR, if nothing changes by its being read; `None`: nothing was done.
+    #[inline]
+    pub(super) fn quick_flags(&mut self) -> Option<u32> {
+        self.uart.read_flags()
     }
 
     /// Drives the clock's line, and has us called when it will rise by itself.
@@ -303,10 +301,12 @@ impl Devices {
     }
 }
 
-/// Whether a device has no state: what is written to it is lost.
+/// The device without state at `ipa`, and its window: what is written to it is lost.
 #[inline]
-pub(super) const fn is_stateless(device: u8) -> bool {
-    matches!(device, FLASH | VIRTIO)
+pub(super) fn stateless_at(ipa: Ipa) -> Option<(u8, IpaRange)> {
+    [(VIRTIO, platform::VIRTIO), (FLASH, platform::FLASH)]
+        .into_iter()
+        .find(|(_, window)| window.contains(ipa))
 }
 
 fn read_stateless(mmio: &Mmio) -> u64 {

@@ -1,19 +1,22 @@
-//! Plain loads and stores that hit a device, answered from the syndrome as it stands: most exits of a guest that prints or
-//! asks its interrupt controller.
+//! Exits whose answer is plain, given from the syndrome as it stands: most exits of a guest that prints, probes, or asks its
+//! interrupt controller.
 //!
-//! A shortcut and nothing else. What [`Vm::quick`] answers, it answers as [`Vm::handle_exit`] does; whatever is
-//! unusual in any way it leaves to that.
+//! Shortcuts and nothing else. What they answer, they answer as [`Vm::handle_exit`] does; whatever is unusual in any way they
+//! leave to that. After those that are called quick there is nothing to look at before the guest goes on: see
+//! [`Next::Resume`](super::Next::Resume).
 //!
 //! Source: DDI 0487 "ISS encoding for an exception from a Data Abort", "HPFAR_EL2".
 
 use super::devices::{self, UART, may_be_big_endian};
-use crate::addr::Ipa;
-use crate::device::Width;
-use crate::exit::{Syndrome, Transfer};
+use crate::addr::{Ipa, IpaRange};
+use crate::device::{Width, pl011};
+use crate::exit::{Syndrome, SysRegAccess, Transfer};
 use crate::fault::Mmio;
 use crate::platform;
 use crate::slot::{Kind, Slot};
-use crate::vm::{Host, Next, Vcpu, Vm};
+use crate::smccc::Call;
+use crate::sysreg;
+use crate::vm::{Host, Vcpu, Vm};
 
 /// What must be as in [`PLAIN`]: EC, ISV, AR, VNCR, LST, FnV, EA, CM, S1PTW and the fault's kind, its level aside.
 const DECISIVE: u64 = 0x3f << 26 | 1 << 24 | 0xff << 7 | 0x3c;
@@ -29,6 +32,8 @@ const SAS: u64 = 0b11 << 22;
 const BYTE: u64 = 0b00 << 22;
 const HALF: u64 = 0b01 << 22;
 const WORD: u64 = 0b10 << 22;
+/// `imm16` of an HVC.
+const IMMEDIATE: u64 = 0xffff;
 /// `HPFAR_EL2.FIPA`, which is IPA\[51:12\].
 const FIPA: u64 = 0xff_ffff_ffff << 4;
 
@@ -43,28 +48,87 @@ pub(super) const fn uart_page(has_console: bool, erratum_834220: bool) -> u64 {
 }
 
 impl Vm {
-    /// Answers the exit if it is of the plain and frequent kind; `None`: nothing was done.
+    /// Answers a data abort that is a plain access to a device, if nobody but the vCPU is concerned; false: nothing was done.
     #[inline]
-    pub fn quick<H: Host>(
+    pub fn quick_access<H: Host>(
         &self,
         vcpu: &mut Vcpu,
         syndrome: &Syndrome,
         host: &mut H,
-    ) -> Option<Next> {
-        let Syndrome { esr, far, hpfar } = *syndrome;
+    ) -> bool {
+        let esr = syndrome.esr;
         if esr & DECISIVE != PLAIN {
-            return None;
+            return false;
         }
-        let ipa = (hpfar & FIPA) << 8 | far & 0xfff;
-        let next = if ipa & !0xfff == self.quick_uart_page && self.quick_uart(vcpu, esr, ipa, host)
-        {
-            Next::Resume
+        let ipa = ipa(syndrome);
+        let is_answered = if ipa & !0xfff == self.quick_uart_page {
+            self.quick_uart(vcpu, esr, ipa, host)
         } else {
-            self.quick_device(vcpu, esr, ipa, host)?
+            self.quick_stateless(vcpu, esr, ipa, host)
         };
+        if is_answered {
+            vcpu.counters.exits.aborts.add(1);
+            vcpu.retire(esr & IL == 0);
+        }
+        is_answered
+    }
+
+    /// Answers a plain access to any device; false: nothing was done.
+    #[inline]
+    pub fn device_access<H: Host>(
+        &self,
+        vcpu: &mut Vcpu,
+        syndrome: &Syndrome,
+        host: &mut H,
+    ) -> bool {
+        let esr = syndrome.esr;
+        if esr & DECISIVE != PLAIN || self.guest.erratum_834220 {
+            return false;
+        }
+        let ipa = ipa(syndrome);
+        let Some(&Slot {
+            kind: Kind::Device(device),
+            range,
+        }) = self.guest.slots.find(Ipa::new(ipa))
+        else {
+            return false;
+        };
+        let Some(mmio) = plain_access(esr, ipa, device, range) else {
+            return false;
+        };
+        self.access(vcpu, &mmio, host);
         vcpu.counters.exits.aborts.add(1);
         vcpu.retire(esr & IL == 0);
-        Some(next)
+        true
+    }
+
+    /// Answers an HVC whose answer is always the same; false: nothing was done.
+    #[inline(never)] // apart from the console's, which are most
+    pub fn quick_call(&self, vcpu: &mut Vcpu, esr: u64) -> bool {
+        let [x0, x1, x2, x3, ..] = vcpu.registers.x;
+        if esr & IMMEDIATE != 0 {
+            return false;
+        }
+        let Some(answer) = Call::decode([x0, x1, x2, x3]).constant() else {
+            return false;
+        };
+        vcpu.registers.x[..4].copy_from_slice(&[answer, 0, 0, 0]);
+        vcpu.counters.exits.calls.add(1);
+        vcpu.progress.retired();
+        true
+    }
+
+    /// Answers a read of an identification register; false: nothing was done.
+    #[inline(never)]
+    pub fn quick_register(&self, vcpu: &mut Vcpu, esr: u64) -> bool {
+        let access = SysRegAccess::decode(esr);
+        let Some(value) = sysreg::identification(&self.ids, &access) else {
+            return false;
+        };
+        vcpu.registers.write(access.rt, value);
+        vcpu.counters.exits.sysreg.add(1);
+        vcpu.retire(false);
+        true
     }
 
     /// The PL011's flags read, or a byte sent.
@@ -82,58 +146,62 @@ impl Vm {
         if !moves_all {
             return false;
         }
-        let written = is_write.then(|| vcpu.registers.read(register));
-        let answer =
-            self.devices
-                .lock()
-                .quick_uart(ipa - platform::UART.start.raw(), written, host);
-        let Some(value) = answer else { return false };
-        if !is_write {
-            vcpu.registers.write(register, u64::from(value));
+        let is_answered = match (ipa & 0xfff, is_write) {
+            (pl011::UARTDR, true) => {
+                let value = vcpu.registers.read(register);
+                self.devices.lock().quick_send(value as u8, host)
+            }
+            (pl011::UARTFR, false) => {
+                let flags = self.devices.lock().quick_flags();
+                if let Some(flags) = flags {
+                    vcpu.registers.write(register, u64::from(flags));
+                }
+                flags.is_some()
+            }
+            _ => false,
+        };
+        if is_answered {
+            vcpu.counters.mmio[usize::from(UART)].add(1);
         }
-        vcpu.counters.mmio[usize::from(UART)].add(1);
-        true
+        is_answered
     }
 
-    /// Any device; answers what is to be done next.
-    fn quick_device<H: Host>(
-        &self,
-        vcpu: &mut Vcpu,
-        esr: u64,
-        ipa: u64,
-        host: &mut H,
-    ) -> Option<Next> {
-        let width = Width::from_sas(esr >> 22);
-        // Aligned, so it neither leaves its page nor reports another one than the one it hit.
-        if ipa & (width.bytes() - 1) != 0 || self.guest.erratum_834220 {
-            return None;
-        }
-        let &Slot {
-            kind: Kind::Device(device),
-            range,
-        } = self.guest.slots.find(Ipa::new(ipa))?
-        else {
-            return None;
+    /// A device without state, where every VM has one.
+    #[inline(never)]
+    fn quick_stateless<H: Host>(&self, vcpu: &mut Vcpu, esr: u64, ipa: u64, host: &mut H) -> bool {
+        let Some((device, window)) = devices::stateless_at(Ipa::new(ipa)) else {
+            return false;
         };
-        let mmio = Mmio {
-            device,
-            offset: ipa - range.start.raw(),
-            is_write: esr & WNR != 0,
-            transfer: Transfer {
-                width,
-                sign_extend: esr & SSE != 0,
-                register: register(esr),
-                is_64_bit: esr & SF != 0,
-                is_ordered: false,
-            },
+        let Some(mmio) = plain_access(esr, ipa, device, window) else {
+            return false;
         };
-        if devices::is_stateless(device) {
+        let is_answered = !self.guest.erratum_834220;
+        if is_answered {
             devices::access_stateless(vcpu, &mmio, host);
-            return Some(Next::Resume);
         }
-        self.access(vcpu, &mmio, host);
-        Some(Next::Look)
+        is_answered
     }
+}
+
+/// The access at `ipa`, which is in `window`. It is aligned, so it neither leaves its page nor reports another one than it hit.
+fn plain_access(esr: u64, ipa: u64, device: u8, window: IpaRange) -> Option<Mmio> {
+    let width = Width::from_sas(esr >> 22);
+    (ipa & (width.bytes() - 1) == 0).then(|| Mmio {
+        device,
+        offset: ipa - window.start.raw(),
+        is_write: esr & WNR != 0,
+        transfer: Transfer {
+            width,
+            sign_extend: esr & SSE != 0,
+            register: register(esr),
+            is_64_bit: esr & SF != 0,
+            is_ordered: false,
+        },
+    })
+}
+
+fn ipa(syndrome: &Syndrome) -> u64 {
+    (syndrome.hpfar & FIPA) << 8 | syndrome.far & 0xfff
 }
 
 /// `ISS.SRT`.

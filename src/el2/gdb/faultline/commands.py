@@ -158,7 +158,7 @@ def vcpu(given):
     """Show the vCPU that runs, its registers and its last exit: faultline vcpu
 
 Stopped in the guest, the registers are the CPU's; stopped at EL2, they are those that were saved when the guest was left
-last. On the guest's way in or out (enter_guest, guest_exit) the two may differ for a few instructions."""
+last. On the guest's way in or out (enter_guest, to_guest, guest_exit) the two may differ for a few instructions."""
     arguments(given, "vcpu", 0, 0)
     known = record.running()
     level = target.exception_level()

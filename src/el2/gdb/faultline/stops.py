@@ -15,7 +15,7 @@ KINDS = {
     "inject": ("faultline::vm::Vm::inject", "about to make the guest take an exception"),
     "stop": ("faultline::el2::dispatch::report_stop", "the hypervisor stopped the VM, and is about to say why"),
     "exit": ("guest_exit", "the guest was left; its registers are still in the CPU's"),
-    "enter": ("enter_guest", "about to enter the guest"),
+    "enter": ("to_guest", "about to enter the guest"),
 }
 # No syndrome of a fault goes with these.
 WITHOUT_IPA = ("stop", "enter")

@@ -1,0 +1,81 @@
+//! The way into a guest and back, and the exits that are answered on that way.
+//!
+//! Most exits of a guest that polls a console, asks for its CPU's features or tries a call have an answer that concerns nobody
+//! else. `vectors.S` asks [`quick_exit`] for it while half of the guest's registers are still in the CPU's, and goes back.
+
+use core::ffi::c_void;
+
+use aarch64_cpu::registers::{ESR_EL2, FAR_EL2};
+use faultline::exit::{Syndrome, Vector};
+use faultline::registers::Registers;
+use faultline::vm::{Vcpu, Vm};
+use tock_registers::interfaces::Readable;
+
+use super::hpfar;
+use super::machine::Cpu;
+
+/// Who runs here.
+pub(super) struct Running<'a> {
+    pub(super) vm: &'a Vm,
+    pub(super) vcpu: &'a mut Vcpu,
+    pub(super) cpu: &'a mut Cpu,
+}
+
+unsafe extern "C" {
+    /// vectors.S: runs the guest until it exits for something that `quick_exit` does not answer; answers the vector.
+    fn enter_guest(registers: *mut Registers, running: *mut c_void) -> u64;
+}
+
+/// Runs the guest of `running` until it exits. Answers the number of the vector, and the syndrome, read once.
+#[inline]
+pub(super) fn enter(running: &mut Running<'_>) -> (u64, Syndrome) {
+    let running: *mut Running<'_> = running;
+    // SAFETY: stage 2, the traps and EL1's registers are set up for this vCPU (vcpu_run.rs), which is ours alone, and so is
+    // all that `running` has: nobody but vectors.S and `quick_exit` touches it meanwhile, one after the other.
+    let (vector, running) = unsafe {
+        let registers = &raw mut (*running).vcpu.registers;
+        (enter_guest(registers, running.cast()), &mut *running)
+    };
+    let syndrome = syndrome(ESR_EL2.get());
+    let pc = running.vcpu.registers.pc;
+    running.cpu.block.note_exit(pc, &syndrome, vector);
+    (vector, syndrome)
+}
+
+fn syndrome(esr: u64) -> Syndrome {
+    Syndrome {
+        esr,
+        far: FAR_EL2.get(),
+        hpfar: hpfar::after(esr),
+    }
+}
+
+/// Called from vectors.S on a synchronous exit, when x19 to x28 are not saved yet: answers it, or does nothing.
+pub(super) extern "C" fn quick_exit(running: &mut Running<'_>, esr: u64) -> bool {
+    /// `ESR_EL2.EC`.
+    const HVC64: u64 = 0x16;
+    const SYSREG: u64 = 0x18;
+    const DATA_ABORT_LOWER: u64 = 0x24;
+    let Running { vm, vcpu, cpu } = running;
+    match esr >> 26 & 0x3f {
+        DATA_ABORT_LOWER if is_saved(esr >> 16) => vm.quick_access(vcpu, &syndrome(esr), *cpu),
+        HVC64 => vm.quick_call(vcpu, esr),
+        SYSREG if is_saved(esr >> 5) => vm.quick_register(vcpu, esr),
+        _ => false,
+    }
+}
+
+/// Whether the register that a syndrome names, in the lowest five bits, is in memory already.
+const fn is_saved(register: u64) -> bool {
+    !matches!(register & 0x1f, 19..=28)
+}
+
+/// The vector that is a number.
+pub(super) const fn vector(number: u64) -> Vector {
+    match number {
+        0 => Vector::Synchronous,
+        1 => Vector::Irq,
+        2 => Vector::Fiq,
+        _ => Vector::SError,
+    }
+}
