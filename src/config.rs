@@ -13,6 +13,7 @@ mod flat;
 mod module;
 #[cfg(test)]
 mod tests;
+mod vcpu;
 
 use alloc::format;
 use alloc::string::String;
@@ -20,10 +21,12 @@ use alloc::vec::Vec;
 use core::fmt;
 
 pub use module::Module;
+pub use vcpu::Placement;
 
 use crate::addr::{IpaRange, Size};
 use crate::board::tree::{self, Node, Tree};
 use crate::fault::{GranulePolicy, RightsPolicy};
+use crate::machine::MAX_CPUS;
 use crate::platform;
 use crate::slot::{Kind, Slots};
 use crate::stage2::Rights;
@@ -74,6 +77,8 @@ pub struct DomainConfig {
     pub memory: u64,
     /// Number of vCPUs.
     pub vcpus: u32,
+    /// The pCPUs that each vCPU may run on, bit n for pCPU n.
+    pub affinities: Vec<u64>,
     /// Whether it has an emulated PL011.
     pub console: bool,
     /// The kernel.
@@ -104,6 +109,11 @@ impl DomainConfig {
             start: platform::RAM_BASE,
             size: self.memory,
         }
+    }
+
+    /// The vCPUs that may not run on every CPU, on a machine of `cpus` CPUs.
+    pub fn placements(&self, cpus: usize) -> impl Iterator<Item = Placement> {
+        Placement::all(&self.affinities, cpus)
     }
 
     /// The pieces of its RAM that it cannot use in every way.
@@ -214,6 +224,15 @@ pub enum Problem {
     Unreadable(&'static str),
     /// No vCPU, or more than [`MAX_VCPUS`].
     Vcpus(u32),
+    /// An `xen,vcpu` node for a vCPU that the domain does not have.
+    NoSuchVcpu {
+        /// Its number.
+        id: u32,
+        /// How many there are.
+        count: u32,
+    },
+    /// A `hard-affinity` that is no list of CPUs.
+    CpuList(String),
     /// RAM that is no whole number of pages, none, or more than the platform has room for: bytes.
     Memory(u64),
     /// A part of RAM with fewer rights that is no whole pages in RAM.
@@ -267,6 +286,17 @@ impl fmt::Display for Problem {
             Self::Missing(property) => write!(f, "`{property}` is missing"),
             Self::Unreadable(property) => write!(f, "`{property}` cannot be read"),
             Self::Vcpus(count) => write!(f, "{count} vCPUs; a VM has 1 to {MAX_VCPUS}"),
+            Self::NoSuchVcpu { id, count } => {
+                write!(f, "vCPU {id} of {count}: they are counted from 0")
+            }
+            Self::CpuList(list) => {
+                let list = list.escape_debug();
+                write!(
+                    f,
+                    "`hard-affinity` is \"{list}\"; it can be CPUs from 0 to {}, as in \"0-2,5\"",
+                    MAX_CPUS - 1
+                )
+            }
             Self::Memory(bytes) => {
                 write!(
                     f,

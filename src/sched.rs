@@ -8,8 +8,8 @@
 //!
 //! Two promises, each a store followed by a look on both sides, so that one of the two sees the other:
 //!
-//! - A vCPU that goes to sleep is put into its [`Whereabouts`] first and looked at again after; who makes an interrupt pending
-//!   for it does so first and looks for the vCPU after.
+//! - A vCPU that goes to sleep is put into its [`Whereabouts`] first and looked at after, or both under the lock of what it is
+//!   looked at for; who makes an interrupt pending for it does so first and looks for the vCPU after.
 //! - A pCPU that goes idle looks at its queue with interrupts masked; who puts a vCPU there sends it an SGI after, and WFI
 //!   does not sleep on a pending interrupt.
 //!
@@ -19,7 +19,7 @@
 mod deadlines;
 mod whereabouts;
 
-pub use deadlines::Deadlines;
+pub use deadlines::{Deadlines, NEVER};
 pub use whereabouts::{Place, Wake, Whereabouts};
 
 use alloc::boxed::Box;
@@ -78,14 +78,17 @@ impl<T: Task> Scheduler<T> {
     }
 
     /// The next vCPU for `cpu`: its own queue's first, else the first that may run here of the queue of another.
+    #[inline]
     pub fn next(&self, cpu: usize) -> Option<T> {
-        let count = self.queues.len();
-        let others = (1..count).map(|step| (cpu + step) % count);
-        let found = core::iter::once(cpu)
-            .chain(others)
-            .find_map(|queue| self.take(queue, cpu));
+        let found = self.take(cpu, cpu).or_else(|| self.steal(cpu));
         self.note_idle(cpu, found.is_none());
         found
+    }
+
+    #[inline(never)] // a pCPU whose own queue has something does not come here
+    fn steal(&self, cpu: usize) -> Option<T> {
+        let count = self.queues.len();
+        (1..count).find_map(|step| self.take((cpu + step) % count, cpu))
     }
 
     /// Whether a vCPU waits that `cpu` should run soon. One load, for every way into a guest.
@@ -123,6 +126,7 @@ impl<T: Task> Scheduler<T> {
         self.note_idle(cpu, false);
     }
 
+    #[inline]
     fn take(&self, queue: usize, cpu: usize) -> Option<T> {
         let queue = self.queues.get(queue)?;
         if queue.count.load(Ordering::Relaxed) == 0 && !cfg!(loom) {
@@ -130,8 +134,12 @@ impl<T: Task> Scheduler<T> {
         }
         let mut waiting = queue.waiting.lock();
         let may_run = |task: &T| task.allowed() >> cpu & 1 == 1;
-        let index = waiting.iter().position(may_run)?;
-        let task = waiting.remove(index);
+        let task = if waiting.front().is_some_and(may_run) {
+            waiting.pop_front()
+        } else {
+            let index = waiting.iter().position(may_run)?;
+            waiting.remove(index)
+        };
         queue.count.store(waiting.len(), Ordering::Relaxed);
         task
     }

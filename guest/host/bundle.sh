@@ -97,6 +97,11 @@ EOF
             };
 EOF
     fi
+    number=0
+    for list in $PIN; do
+        echo "            vcpu@$number { compatible = \"xen,vcpu\"; id = <$number>; hard-affinity = \"$list\"; };"
+        number=$((number + 1))
+    done
     printf '        };\n    };\n};\n'
 } >"$folder/vms.dts"
 compile "$folder/vms.dts"

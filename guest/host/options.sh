@@ -90,9 +90,9 @@ virt_machine() {
 }
 
 check_guest() {
-    VCPUS=${VCPUS:-1} REBOOT=${REBOOT:-restart} SEED=${SEED:-} EPOCH=${EPOCH:-} initrd_file=
+    VCPUS=${VCPUS:-1} PIN=${PIN:-} REBOOT=${REBOOT:-restart} SEED=${SEED:-} EPOCH=${EPOCH:-} initrd_file=
     if [ -n "${VMS:-}" ]; then
-        for name in GUEST INITRD APPEND GUEST_MEM RIGHTS GRANULE; do
+        for name in GUEST INITRD APPEND GUEST_MEM PIN RIGHTS GRANULE; do
             eval "[ -z \"\${$name:-}\" ]" || refuse "VMS=$VMS describes the whole VM; leave $name= out"
         done
         check_file VMS "$VMS"
@@ -120,6 +120,12 @@ check_guest() {
     check_word REBOOT "$REBOOT" restart stop
     is_number "$VCPUS" && [ "$VCPUS" -gt 0 ] || refuse "VCPUS=$VCPUS: must be a number"
     [ "$VCPUS" -le 8 ] || refuse "VCPUS=$VCPUS: a VM has 1 to 8 vCPUs"
+    case $PIN in
+        *[!0-9,\ -]*) refuse "PIN=$PIN: must be lists of CPUs, such as 0 1-3 0,2" ;;
+    esac
+    # shellcheck disable=SC2086  # a list of words
+    set -- $PIN
+    [ $# -le "$VCPUS" ] || refuse "PIN=$PIN: has $# lists, and VCPUS=$VCPUS"
     guest_mib=$(mebibytes "$GUEST_MEM") || refuse "GUEST_MEM=$GUEST_MEM: must be a size such as 256M or 1G"
     [ "$guest_mib" -le 64512 ] || refuse "GUEST_MEM=$GUEST_MEM: a guest can have at most 63G"
     case $APPEND in

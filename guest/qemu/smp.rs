@@ -128,6 +128,7 @@ impl<'a> Planner<'a> {
         }
         self.strict_timers();
         self.stops();
+        self.pinned();
     }
 
     fn crowded_machines(&self) -> Vec<(Machine<'a>, Count)> {
@@ -173,6 +174,38 @@ impl<'a> Planner<'a> {
             .with("APPEND", "strict")
             .with("QEMU_ARGS", VIRTUAL_TIME);
         self.add(case.says("PASS timers"));
+    }
+
+    /// vCPUs that are told where to run. By itself the first one would run on CPU 0.
+    fn pinned(&mut self) {
+        const WHERE: &str = "\u{1d}";
+        let pinned = |planner: &Self, guest, verdict, vcpus, pin: &str| {
+            let mut case = planner.boot(guest, planner.any(), verdict);
+            case.name.push_str(&format!(" pinned {pin}"));
+            case.with("SMP", "4")
+                .with("QEMU_ARGS", ONE_THREAD)
+                .with("VCPUS", vcpus)
+                .with("PIN", pin)
+        };
+        let case = pinned(self, "uart_echo", code::OK, "2", "2")
+            .types("type a line", format!("{WHERE}hello, world\n"))
+            .types("and another", format!("{WHERE}a second line\n"))
+            .says("': vCPU 0 on CPU 2")
+            .says("vCPU 0 on CPU 2: PC")
+            .says("polled: hello, world");
+        self.add(case.never("on CPU 0").never("on CPU 1").never("on CPU 3"));
+        // Two that share a CPU though others are idle, one that may choose, one that is free.
+        let case = pinned(self, "smp_start", code::OK, "4", "3 3 0,2-3");
+        self.add(case.says("PASS smp_start"));
+        let case = pinned(self, "smp_start", code::OK, "2", "1,7-8");
+        self.add(
+            case.says("7-8 is not there: this machine has 0-3")
+                .says("PASS smp_start"),
+        );
+        let case = pinned(self, "smp_start", code::REFUSED, "2", "0 9");
+        self.add(
+            case.says("VM 'smp_start': vCPU 1 on CPU 9; 9 is not there: this machine has 0-3"),
+        );
     }
 
     /// Ends while others run, sleep, fault, call, are off.

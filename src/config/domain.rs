@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::module::{self, Module, ModuleKind};
+use super::vcpu;
 use super::{
     ConfigError, DomainConfig, GranulePolicy, MAX_VCPUS, Parser, Problem, RebootPolicy,
     RightsPolicy,
@@ -45,6 +46,8 @@ pub(super) fn domain(
         .filter(|name| !KNOWN.contains(&name.as_str()))
         .collect();
     let modules = modules(parser, node, &mut ignored)?;
+    let vcpus = vcpus(parser, node)?;
+    let affinities = vcpu::affinities(parser, node, vcpus, &mut ignored)?;
     let console = node.property("vpl011").is_some();
     if !console {
         parser.warn(node, "no `vpl011`: it has no console");
@@ -65,7 +68,8 @@ pub(super) fn domain(
         memory,
         rom: parts(parser, node, "faultline,rom", memory)?,
         xn: parts(parser, node, "faultline,xn", memory)?,
-        vcpus: vcpus(parser, node)?,
+        vcpus,
+        affinities,
         console,
         kernel: modules.kernel,
         ramdisk: modules.ramdisk,
@@ -128,6 +132,7 @@ fn modules(
                 bootargs = module::bootargs(parser, &child, "bootargs")?;
             }
             Some(ModuleKind::Ramdisk) => ramdisks.push(module::module(parser, &child, ignored)?),
+            None if vcpu::is_vcpu(&child) => {}
             None => ignored.push(String::from(child.name())),
         }
     }

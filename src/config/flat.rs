@@ -79,6 +79,7 @@ fn guest(
         name: String::from("guest"),
         memory: DEFAULT_MEMORY,
         vcpus: 1,
+        affinities: alloc::vec![u64::MAX],
         console: true,
         kernel,
         ramdisk: None,

@@ -8,11 +8,12 @@
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{
     AFSR0_EL1, AFSR1_EL1, AMAIR_EL1, CNTKCTL_EL1, CNTP_CTL_EL0, CNTP_CVAL_EL0, CNTV_CTL_EL0,
-    CNTV_CVAL_EL0, CNTVOFF_EL2, CONTEXTIDR_EL1, CPACR_EL1, CSSELR_EL1, ELR_EL1, ESR_EL1, FAR_EL1,
-    MAIR_EL1, MDSCR_EL1, OSLAR_EL1, PAR_EL1, SCTLR_EL1, SP_EL0, SP_EL1, SPSR_EL1, TCR_EL1,
-    TPIDR_EL0, TPIDR_EL1, TPIDRRO_EL0, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, VMPIDR_EL2,
+    CNTV_CVAL_EL0, CONTEXTIDR_EL1, CPACR_EL1, CSSELR_EL1, ELR_EL1, ESR_EL1, FAR_EL1, MAIR_EL1,
+    MDSCR_EL1, OSLAR_EL1, PAR_EL1, SCTLR_EL1, SP_EL0, SP_EL1, SPSR_EL1, TCR_EL1, TPIDR_EL0,
+    TPIDR_EL1, TPIDRRO_EL0, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, VMPIDR_EL2,
 };
 use faultline::features::Features;
+use faultline::sched::NEVER;
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::interrupts::asserts;
@@ -41,8 +42,11 @@ macro_rules! copied {
         }
 
         impl Copied {
+            /// All of them before the first is stored: two go into memory at a time.
             fn save(&mut self) {
-                $(self.$field = $register.get();)*
+                *self = Self {
+                    $($field: $register.get(),)*
+                };
             }
 
             fn load(&self) {
@@ -83,6 +87,16 @@ copied! {
 struct Timer {
     control: u64,
     compare: u64,
+}
+
+impl Timer {
+    const fn deadline(self, counter_offset: u64) -> u64 {
+        if self.control == TIMER_ARMED {
+            self.compare.wrapping_add(counter_offset)
+        } else {
+            NEVER
+        }
+    }
 }
 
 /// All of it.
@@ -141,7 +155,7 @@ impl Context {
 
     /// Into the hardware, where EL1's stage 1 is closed ([`close_stage1`]) and `VTTBR_EL2` is the VM's already: what says
     /// how to walk comes last.
-    pub(super) fn load(&self, counter_offset: u64) {
+    pub(super) fn load(&self) {
         VMPIDR_EL2.set(self.vmpidr);
         self.copied.load();
         OSLAR_EL1.set(self.os_lock >> 1 & 1);
@@ -149,7 +163,6 @@ impl Context {
         if let Some(keys) = &self.keys {
             write_keys(keys);
         }
-        CNTVOFF_EL2.set(counter_offset);
         CNTV_CVAL_EL0.set(self.virtual_timer.compare);
         CNTP_CVAL_EL0.set(self.physical_timer.compare);
         barrier::isb(barrier::SY);
@@ -157,19 +170,13 @@ impl Context {
         CNTP_CTL_EL0.set(self.physical_timer.control);
         TCR_EL1.set(self.tcr);
         SCTLR_EL1.set(self.sctlr);
-        barrier::isb(barrier::SY);
     }
 
     /// The moment at which one of its timers will interrupt, in ticks of the physical counter.
-    pub(super) fn deadline(&self, counter_offset: u64) -> Option<u64> {
-        let moment = |timer: Timer, offset: u64| {
-            (timer.control == TIMER_ARMED).then(|| timer.compare.wrapping_add(offset))
-        };
-        let moments = [
-            moment(self.virtual_timer, counter_offset),
-            moment(self.physical_timer, 0),
-        ];
-        moments.into_iter().flatten().min()
+    pub(super) const fn deadline(&self, counter_offset: u64) -> u64 {
+        let virt = self.virtual_timer.deadline(counter_offset);
+        let physical = self.physical_timer.deadline(0);
+        if virt < physical { virt } else { physical }
     }
 }
 
@@ -184,11 +191,14 @@ impl Context {
 }
 
 /// EL1's stage 1 on and walking nothing: whatever is translated speculatively while registers of two vCPUs are mixed ends in
-/// a fault that nobody sees (errata 1165522, 1319367, 1530923 and their like).
+/// a fault that nobody sees (errata 1165522, 1319367, 1530923 and their like). Other registers of the vCPU that was here may
+/// be replaced after that.
 pub(super) fn close_stage1() {
     TCR_EL1.set(TCR_NO_WALKS);
     SCTLR_EL1.set(SCTLR_EL1_RESET | SCTLR_MMU_ON);
     barrier::isb(barrier::SY);
+    // The walker may still be at work for the vCPU that was here.
+    barrier::dsb(barrier::NSH);
 }
 
 macro_rules! keys {

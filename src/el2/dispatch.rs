@@ -9,18 +9,19 @@ use alloc::sync::{Arc, Weak};
 use aarch64_cpu::registers::CNTFRQ_EL0;
 use faultline::exit::{Exit, Vector};
 use faultline::fault::Stop;
+use faultline::sched::{NEVER, Whereabouts};
 use faultline::stage2::clean;
-use faultline::vm::{End, Next, PHYSICAL_TIMER, VIRTUAL_TIMER, Vm};
+use faultline::vm::{End, Next, Vm};
 use tock_registers::interfaces::Readable;
 
 use super::console::log;
 use super::guest::{self, Running};
-use super::guest_state;
 use super::interrupts::{self, Current};
 use super::machine::Cpu;
 use super::shared::Shared;
 use super::vcpu_run::{VcpuRun, now};
 use super::vm_run::VmRun;
+use super::{guest_state, vcpu_run};
 
 /// Slices per second.
 const SLICES: u64 = 250;
@@ -28,27 +29,25 @@ const SLICES: u64 = 250;
 /// Pages that are zeroed ahead of time each time a vCPU waits.
 const PREPARED_PER_WAIT: usize = 4;
 
-/// What a pCPU is to be woken for.
+/// What a pCPU is to be woken for, besides the end of a slice.
 #[derive(Clone)]
-pub(super) enum Due {
-    /// The slice of its vCPU ends.
-    Slice,
-    /// A vCPU that waits has a timer.
-    Vcpu(Weak<VmRun>, usize),
-    /// A VM's clock.
-    Alarm(Weak<VmRun>),
+pub(super) struct Due {
+    pub(super) vm: Weak<VmRun>,
+    pub(super) what: Moment,
+}
+
+/// What has come when it is due.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// That of a timer of this vCPU, which waits.
+    Timer(usize),
+    /// The VM's alarm.
+    Alarm,
 }
 
 impl PartialEq for Due {
     fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Slice, Self::Slice) => true,
-            (Self::Vcpu(vm, index), Self::Vcpu(other, other_index)) => {
-                index == other_index && vm.ptr_eq(other)
-            }
-            (Self::Alarm(vm), Self::Alarm(other)) => vm.ptr_eq(other),
-            _ => false,
-        }
+        self.what == other.what && self.vm.ptr_eq(&other.vm)
     }
 }
 
@@ -66,47 +65,64 @@ enum Left {
 
 /// Runs what is ready until `is_done`.
 pub(super) fn dispatch(shared: &'static Shared, cpu: &mut Cpu, is_done: impl Fn() -> bool) {
+    // The VM whose stage 2 is in the hardware: it is not taken apart while it is here.
+    let mut here: Option<Arc<VmRun>> = None;
     while !is_done() {
-        match shared.scheduler.next(cpu.number) {
-            Some(run) => slice(run, shared, cpu),
-            None => {
-                // A fault after the wait finds its page prepared. A few at a time: an interrupt may be waiting.
-                for _ in 0..PREPARED_PER_WAIT {
-                    clean::prepare(cpu, &shared.pool, &shared.features.coherence);
-                }
-                cpu.wait();
-                interrupts::handle(None, shared, cpu);
+        let Some(run) = shared.scheduler.next(cpu.number) else {
+            vacate(&mut here, cpu);
+            // A fault after the wait finds its page prepared. A few at a time: an interrupt may be waiting.
+            for _ in 0..PREPARED_PER_WAIT {
+                clean::prepare(cpu, &shared.pool, &shared.features.coherence);
+            }
+            cpu.wait();
+            interrupts::handle(None, shared, cpu);
+            continue;
+        };
+        if !here.as_ref().is_some_and(|vm| run.is_of(vm)) {
+            vacate(&mut here, cpu);
+            here = run.vm();
+            if let Some(vm) = &here {
+                vcpu_run::occupy(vm, cpu);
             }
         }
+        if let Some(vm) = &here {
+            slice(run, vm, shared, cpu);
+        }
+    }
+    vacate(&mut here, cpu);
+}
+
+/// Takes the VM that is here, if one is, out of this pCPU.
+fn vacate(here: &mut Option<Arc<VmRun>>, cpu: &mut Cpu) {
+    if here.is_some() {
+        vcpu_run::vacate(cpu);
+        *here = None;
     }
 }
 
-/// One slice of a vCPU.
-fn slice(mut run: Box<VcpuRun>, shared: &'static Shared, cpu: &mut Cpu) {
+/// One slice of a vCPU of the VM that is here.
+fn slice(mut run: Box<VcpuRun>, vm: &Arc<VmRun>, shared: &'static Shared, cpu: &mut Cpu) {
     let index = run.vcpu.index;
-    let Some(vm) = run.vm() else { return };
     let Some(place) = vm.whereabouts(index) else {
         return;
     };
     place.note_running(cpu.number);
-    let left = if vm.ends() {
-        Left::Gone
-    } else {
-        run.load(&vm, cpu);
-        cpu.block.set_registers(Some(&mut run.vcpu.registers));
-        share(shared, cpu, true);
-        let left = run_on(&vm, &mut run, shared, cpu);
-        run.leave(&vm, cpu);
-        cpu.block.set_registers(None);
-        left
-    };
+    if vm.ends() {
+        return vm.note_gone(run, shared, cpu);
+    }
+    run.load(vm, cpu);
+    begin_slice(shared.scheduler.has_waiting(cpu.number), cpu);
+    let left = run_on(vm, &mut run, shared, cpu);
+    run.save(cpu);
     match left {
+        Left::Waits => wait(vm, place, run, shared, cpu),
         Left::Yielded => {
+            run.leave(vm, cpu);
             place.note_ready();
             shared.make_ready_again(run, cpu);
         }
-        Left::Waits => wait(&vm, run, shared, cpu),
         Left::Off => {
+            run.leave(vm, cpu);
             place.turn_off(run);
             // The VM may have ended meanwhile, and who ended it did not find the vCPU here.
             if vm.ends()
@@ -115,48 +131,57 @@ fn slice(mut run: Box<VcpuRun>, shared: &'static Shared, cpu: &mut Cpu) {
                 vm.note_gone(run, shared, cpu);
             }
         }
-        Left::Gone => vm.note_gone(run, shared, cpu),
+        Left::Gone => {
+            run.leave(vm, cpu);
+            vm.note_gone(run, shared, cpu);
+        }
     }
 }
 
-/// Lets a vCPU wait until there is something for it to do.
-fn wait(vm: &Arc<VmRun>, run: Box<VcpuRun>, shared: &'static Shared, cpu: &mut Cpu) {
+/// Lets a vCPU wait until there is something for it to do. Whoever makes an interrupt pending does so under the devices' lock
+/// and looks for the vCPU after: under that lock it is looked at, and put where it is found.
+fn wait(
+    vm: &VmRun,
+    place: &Whereabouts<Box<VcpuRun>>,
+    mut run: Box<VcpuRun>,
+    shared: &'static Shared,
+    cpu: &mut Cpu,
+) {
     let index = run.vcpu.index;
-    let Some(place) = vm.whereabouts(index) else {
-        return;
-    };
-    let (fired, interface) = (run.timers_fired(), run.interface);
-    cpu.due(&Due::Vcpu(Arc::downgrade(vm), index), run.deadline(vm));
-    let has_work = || {
-        let is_signalled = vm.vm.with_devices(|devices| {
-            // A timer may have fired after the vCPU's lines were looked at and before its timers were taken out.
-            for (timer, fired) in [(VIRTUAL_TIMER, fired.0), (PHYSICAL_TIMER, fired.1)] {
-                if fired {
-                    devices.timer_expired(index, timer);
-                }
-            }
-            devices.is_signalled(index, &interface)
-        });
-        is_signalled || vm.needs_attention(index)
-    };
-    if let Some(run) = place.wait(run, cpu.number, has_work) {
+    cpu.due(run.due(), run.deadline(vm));
+    let awake = vm.vm.on_devices(index, cpu, |devices, cpu| {
+        run.take_interrupts(devices, cpu);
+        if devices.is_signalled(index, &run.interface) {
+            return Some(run);
+        }
+        place.wait(run, || vm.needs_attention(index))
+    });
+    if let Some(run) = awake {
         place.note_ready();
         shared.make_ready_again(run, cpu);
     }
 }
 
 /// Whether others wait for this pCPU decides whether its vCPU's waits trap and its slice ends: looked at on every way into the
-/// guest, as its own vCPU may have made another ready. `is_new`: the slice begins now.
+/// guest, as its own vCPU may have made another ready.
 #[inline]
-pub(super) fn share(shared: &Shared, cpu: &mut Cpu, is_new: bool) {
+fn share(shared: &Shared, cpu: &mut Cpu) {
     let shares = shared.scheduler.has_waiting(cpu.number);
-    if is_new || shares != cpu.shares {
-        cpu.shares = shares;
-        cpu.slice_is_over = false;
-        guest_state::trap_waits(cpu, shares);
-        let end = shares.then(|| now() + CNTFRQ_EL0.get() / SLICES);
-        cpu.due(&Due::Slice, end);
+    if shares != cpu.shares {
+        begin_slice(shares, cpu);
     }
+}
+
+/// The slice of the vCPU that is here begins; it ends if others wait.
+pub(super) fn begin_slice(shares: bool, cpu: &mut Cpu) {
+    cpu.shares = shares;
+    cpu.slice_is_over = false;
+    guest_state::trap_waits(cpu, shares);
+    cpu.slice_ends(if shares {
+        now() + CNTFRQ_EL0.get() / SLICES
+    } else {
+        NEVER
+    });
 }
 
 /// Runs a vCPU on this pCPU until it leaves it.
@@ -176,12 +201,9 @@ fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut
                     }
                 }
                 Next::Interrupt => interrupts::handle(Some(Current { vm, run }), shared, cpu),
-                Next::Wait => {
-                    interrupts::handle(Some(Current { vm, run }), shared, cpu);
-                    if !has_interrupt(vm, run, cpu) {
-                        return Left::Waits;
-                    }
-                }
+                // What waits in the list registers is looked at on the way off.
+                Next::Wait if !vm.vm.needs_plan(index) => return Left::Waits,
+                Next::Wait => {}
                 Next::Yield if shared.scheduler.has_waiting(cpu.number) => return Left::Yielded,
                 Next::Yield => {}
                 Next::Off => return Left::Off,
@@ -204,12 +226,11 @@ fn look(vm: &VmRun, run: &VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Option<Lef
             tell_where(vm, run, cpu);
         }
     }
-    share(shared, cpu, false);
+    // Nobody kicks a pCPU that made a vCPU ready for itself.
+    share(shared, cpu);
     if cpu.slice_is_over {
         return Some(Left::Yielded);
     }
-    // Nobody kicks a pCPU that made a vCPU ready for itself.
-    share(shared, cpu, false);
     interrupts::write_list(&vm.vm, &run.vcpu, cpu);
     None
 }
@@ -253,15 +274,6 @@ fn gives_lazily(exit: &Exit, run: &mut VcpuRun, cpu: &mut Cpu) -> bool {
         Exit::SysReg(access) if access.is_debug() => run.breakpoints.open(),
         _ => false,
     }
-}
-
-/// Whether an interrupt waits for the vCPU that is here.
-fn has_interrupt(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) -> bool {
-    let index = run.vcpu.index;
-    vm.vm.on_devices(index, cpu, |devices, cpu| {
-        devices.fold_in(index, cpu);
-        devices.is_pending(index)
-    })
 }
 
 /// Answers the hot key for a vCPU that runs here.

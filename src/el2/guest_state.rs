@@ -1,7 +1,7 @@
 //! What traps, and the shape of stage 2: the control registers that are EL2's own. And the state of a pCPU without a vCPU.
 
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::{CNTHCTL_EL2, HCR_EL2, VTCR_EL2, VTTBR_EL2};
+use aarch64_cpu::registers::{CNTHCTL_EL2, CNTVOFF_EL2, HCR_EL2, VTCR_EL2, VTTBR_EL2};
 use faultline::features::Features;
 use faultline::stage2::Stage2;
 use faultline::traps;
@@ -51,15 +51,20 @@ pub(super) fn set_traps(all: &Features, cpu: &mut Cpu) {
     barrier::isb(barrier::SY);
 }
 
-/// The shape of a VM's stage 2. It may be cached in TLBs together with entries of the VM, so a VMID keeps one shape for life.
-pub(super) fn set_shape(tree: &Stage2) {
+/// What is the VM's: its stage 2, while EL1's stage 1 walks nothing, and its virtual time. The shape of stage 2 may be cached
+/// in TLBs together with entries of the VM, so a VMID keeps one for life.
+pub(super) fn set_vm(tree: &Stage2, counter_offset: u64) {
+    CNTVOFF_EL2.set(counter_offset);
     VTCR_EL2.set(tree.config().vtcr);
+    VTTBR_EL2.set(tree.vttbr());
+    barrier::isb(barrier::SY);
 }
+
+/// `HCR_EL2.TWI` and `TWE`.
+const TRAP_WAITS: u64 = 1 << 13 | 1 << 14;
 
 /// Has WFI and WFE trap, or not: they do only while another vCPU waits for this pCPU.
 pub(super) fn trap_waits(cpu: &mut Cpu, on: bool) {
-    /// `HCR_EL2.TWI` and `TWE`.
-    const TRAP_WAITS: u64 = 1 << 13 | 1 << 14;
     set_hcr(cpu, TRAP_WAITS, if on { TRAP_WAITS } else { 0 });
 }
 
@@ -84,11 +89,9 @@ struct EmptyRoot([u8; 65536]);
 #[unsafe(link_section = ".bss.empty_root")]
 static EMPTY_ROOT: EmptyRoot = EmptyRoot([0; 65536]);
 
-/// No vCPU: EL1's stage 1 walks nothing, and stage 2 is empty, so that no speculative walk reads what is no table.
+/// No VM: EL1's stage 1 walks nothing, and stage 2 is empty, so that no speculative walk reads what is no table.
 pub(super) fn park() {
     context::close_stage1();
-    // The walker may still be at work for the VM that was here.
-    barrier::dsb(barrier::NSH);
     VTTBR_EL2.set(EMPTY_ROOT.0.as_ptr() as u64);
     barrier::isb(barrier::SY);
 }

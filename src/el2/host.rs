@@ -4,6 +4,7 @@ use core::fmt;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
 use faultline::addr::{Ipa, Pa};
+use faultline::sched::NEVER;
 use faultline::vgic::{ListRegister, Plan, State};
 use faultline::vm::Host;
 use tock_registers::interfaces::Readable;
@@ -11,7 +12,7 @@ use tock_registers::interfaces::Readable;
 use alloc::sync::Arc;
 
 use super::console::{self, log};
-use super::dispatch::Due;
+use super::dispatch::{Due, Moment};
 use super::interrupts;
 use super::machine::{Cpu, identity};
 use super::shared::Shared;
@@ -79,8 +80,11 @@ impl Host for Cpu {
 
     fn set_alarm(&mut self, at: Option<u64>) {
         if let Some(vm) = &self.vm {
-            let alarm = Due::Alarm(Arc::downgrade(vm));
-            self.due(&alarm, at);
+            let alarm = Due {
+                vm: Arc::downgrade(vm),
+                what: Moment::Alarm,
+            };
+            self.due(&alarm, at.unwrap_or(NEVER));
         }
     }
 

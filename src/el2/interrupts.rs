@@ -5,13 +5,13 @@ use alloc::sync::Arc;
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTP_CTL_EL0, CNTV_CTL_EL0};
 use faultline::board::Board;
-use faultline::sched::Place;
+use faultline::sched::{NEVER, Place};
 use faultline::vgic::IntId;
 use faultline::vm::{Devices, PHYSICAL_TIMER, Typed, VIRTUAL_TIMER, Vcpu, Vm};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::console::{self, log};
-use super::dispatch::{self, Due};
+use super::dispatch::{self, Due, Moment};
 use super::driver::gic::{Gic, KICK};
 use super::machine::Cpu;
 use super::shared::Shared;
@@ -118,26 +118,20 @@ fn maintain(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) {
 
 /// The pCPU's timer has fired.
 fn moments_have_come(shared: &'static Shared, cpu: &mut Cpu) {
-    while let Some(due) = cpu.take_due(now()) {
-        match due {
-            Due::Slice => {
-                cpu.slice_is_over = shared.scheduler.has_waiting(cpu.number);
-                if !cpu.slice_is_over {
-                    dispatch::share(shared, cpu, true);
-                }
-            }
-            Due::Vcpu(vm, index) => {
-                if let Some(vm) = vm.upgrade() {
-                    vm.wake(1 << index, shared, cpu);
-                }
-            }
-            Due::Alarm(vm) => {
-                if let Some(vm) = vm.upgrade() {
-                    for_vm(&vm, cpu, |vm, cpu| {
-                        vm.on_devices(NOBODY, cpu, Devices::alarm)
-                    });
-                }
-            }
+    if cpu.take_slice_end(now()) {
+        if shared.scheduler.has_waiting(cpu.number) {
+            cpu.slice_is_over = true;
+        } else {
+            dispatch::begin_slice(false, cpu);
+        }
+    }
+    while let Some(Due { vm, what }) = cpu.take_due(now()) {
+        let Some(vm) = vm.upgrade() else { continue };
+        match what {
+            Moment::Timer(index) => vm.wake(1 << index, shared, cpu),
+            Moment::Alarm => for_vm(&vm, cpu, |vm, cpu| {
+                vm.on_devices(NOBODY, cpu, Devices::alarm);
+            }),
         }
     }
 }
@@ -221,13 +215,11 @@ fn plan_list(vm: &Vm, vcpu: &Vcpu, host: &mut Cpu) {
     vm.on_devices(index, host, |devices, host| devices.plan(index, host));
 }
 
-/// Has EL2's own timer interrupt when the counter reaches this; `None`: not at all.
-pub(super) fn set_hyp_timer(at: Option<u64>) {
+/// Has EL2's own timer interrupt when the counter reaches this.
+pub(super) fn set_hyp_timer(at: u64) {
     const ENABLE: u64 = 1;
-    if let Some(at) = at {
-        CNTHP_CVAL_EL2.set(at);
-    }
-    CNTHP_CTL_EL2.set(if at.is_some() { ENABLE } else { 0 });
+    CNTHP_CVAL_EL2.set(at);
+    CNTHP_CTL_EL2.set(if at == NEVER { 0 } else { ENABLE });
     barrier::isb(barrier::SY);
 }
 

@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use faultline::addr::{Gva, Ipa, Pa, PaRange};
 use faultline::features::Features;
 use faultline::machine::{AtAborted, Dc, Dsb, El1, Ic, Machine, Tlbi, Ttl};
-use faultline::sched::Deadlines;
+use faultline::sched::{Deadlines, NEVER};
 use tock_registers::interfaces::{Readable, Writeable};
 
 unsafe extern "C" {
@@ -28,8 +28,8 @@ unsafe extern "C" {
     fn translate_s1e1r(va: u64) -> u64;
 }
 
-/// Moments a pCPU keeps: each vCPU's timer, each VM's clock, its own slice.
-const DEADLINES: usize = 2 * shared::MAX_VCPUS + 1;
+/// Moments a pCPU keeps besides the end of a slice: each vCPU's timer, each VM's alarm.
+const DEADLINES: usize = 2 * shared::MAX_VCPUS;
 
 /// This pCPU.
 pub(super) struct Cpu {
@@ -42,7 +42,7 @@ pub(super) struct Cpu {
     zero_block: u64,
     /// Its number: 0 is the boot CPU.
     pub(super) number: usize,
-    /// The VM whose vCPU it has.
+    /// The VM whose stage 2 is in its registers.
     pub(super) vm: Option<Arc<VmRun>>,
     /// Whose floating-point registers it holds.
     pub(super) fp: FpOwner,
@@ -52,7 +52,10 @@ pub(super) struct Cpu {
     pub(super) shares: bool,
     /// And its vCPU has had its time.
     pub(super) slice_is_over: bool,
+    slice_end: u64,
     deadlines: Deadlines<Due>,
+    /// What EL2's own timer is set to.
+    alarm: u64,
     /// The guest has made room for console input.
     pub(super) guest_listens: bool,
 }
@@ -67,7 +70,9 @@ impl Cpu {
             hcr: 0,
             shares: false,
             slice_is_over: false,
+            slice_end: NEVER,
             deadlines: Deadlines::new(DEADLINES),
+            alarm: NEVER,
             gic,
             dcache_line: features.dcache_line,
             icache_line: features.icache_line,
@@ -76,21 +81,48 @@ impl Cpu {
         }
     }
 
-    /// Sets the moment at which `what` is due, or forgets it.
-    pub(super) fn due(&mut self, what: &Due, at: Option<u64>) {
-        let before = self.deadlines.earliest();
+    /// Sets the moment at which `what` is due; `NEVER` forgets it.
+    #[inline]
+    pub(super) fn due(&mut self, what: &Due, at: u64) {
         let is_kept = self.deadlines.set(what, at);
         assert!(is_kept, "there is room for every vCPU's timer");
-        if self.deadlines.earliest() != before {
-            interrupts::set_hyp_timer(self.deadlines.earliest());
+        self.set_timer();
+    }
+
+    /// Sets the moment at which the slice of the vCPU ends.
+    #[inline]
+    pub(super) fn slice_ends(&mut self, at: u64) {
+        if self.slice_end != at {
+            self.slice_end = at;
+            self.set_timer();
         }
     }
 
-    /// Takes what is due by `now`.
+    /// Whether the slice has ended by `now`; once.
+    pub(super) fn take_slice_end(&mut self, now: u64) -> bool {
+        let has_ended = self.slice_end <= now;
+        if has_ended {
+            self.slice_end = NEVER;
+        }
+        has_ended
+    }
+
+    /// Takes what is due by `now`. The last time, when there is nothing, the timer is set to what comes next.
     pub(super) fn take_due(&mut self, now: u64) -> Option<Due> {
         let due = self.deadlines.take_due(now);
-        interrupts::set_hyp_timer(self.deadlines.earliest());
+        if due.is_none() {
+            self.set_timer();
+        }
         due
+    }
+
+    #[inline]
+    fn set_timer(&mut self) {
+        let first = self.slice_end.min(self.deadlines.earliest());
+        if self.alarm != first {
+            self.alarm = first;
+            interrupts::set_hyp_timer(first);
+        }
     }
 
     /// Whether the guest has made room for console input since this was asked last.

@@ -39,7 +39,7 @@ pub(super) fn init(number: usize) -> &'static Block {
 }
 
 impl Block {
-    /// The guest with these registers comes to this pCPU, or none does.
+    /// The guest with these registers comes to this pCPU, or its VM leaves.
     pub(super) fn set_registers(&self, registers: Option<&mut Registers>) {
         let address = registers.map_or(0, |registers| &raw mut *registers as u64);
         put(&self.registers, address);

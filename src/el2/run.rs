@@ -40,6 +40,7 @@ pub(super) fn run(mut machine: Machine) -> ! {
     );
     let mut loaded = loaded
         .unwrap_or_else(|error| refuse(format_args!("VM '{}': {error}", machine.domain.name)));
+    place(&machine);
     vcpu_run::begin(&machine.shared.features, &mut machine.cpu);
     let before = machine.shared.pool.settled_account();
     let mut resets = Resets::default();
@@ -68,6 +69,20 @@ pub(super) fn run(mut machine: Machine) -> ! {
         }
     };
     power::end(verdict)
+}
+
+/// Says where vCPUs may not run everywhere; refuses where one could run nowhere.
+fn place(machine: &Machine) {
+    for placement in machine.domain.placements(machine.shared.cpus.len()) {
+        if !placement.is_possible() {
+            refuse(format_args!("VM '{}': {placement}", machine.domain.name));
+        }
+        if placement.misses_some() {
+            log!("warning", "'{}': {placement}", machine.domain.name);
+        } else {
+            log!("vm", "'{}': {placement}", machine.domain.name);
+        }
+    }
 }
 
 /// A VM's resets, watched for a loop that nobody would see.
@@ -127,8 +142,10 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
         .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error}")));
     debug::note_vm(&vm);
     let start = CNTPCT_EL0.get();
+    let affinities = &machine.domain.affinities;
+    let allowed = |index: usize| affinities.get(index).copied().unwrap_or(u64::MAX);
     let running = VmRun::new(vm, start, |vm, index| {
-        VcpuRun::new(vm.vcpu(index), &shared.features)
+        VcpuRun::new(vm.vcpu(index), allowed(index), &shared.features)
     });
     let end = to_its_end(&running, shared, &mut machine.cpu);
     let milliseconds = (CNTPCT_EL0.get() - start) * 1000 / CNTFRQ_EL0.get();

@@ -2,18 +2,20 @@
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
+use core::ptr;
 
 use aarch64_cpu::asm::barrier;
-use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, VTTBR_EL2};
+use aarch64_cpu::registers::CNTPCT_EL0;
 use faultline::features::Features;
 use faultline::machine::{Dsb, Ic, Machine as _, Tlbi};
 use faultline::platform;
 use faultline::vgic::CpuInterface;
-use faultline::vm::Vcpu;
-use tock_registers::interfaces::{Readable, Writeable};
+use faultline::vm::{Devices, Vcpu};
+use tock_registers::interfaces::Readable;
 
 use super::breakpoints::Breakpoints;
-use super::context::Context;
+use super::context::{self, Context};
+use super::dispatch::{Due, Moment};
 use super::fp::FpState;
 use super::guest_state;
 use super::machine::Cpu;
@@ -28,17 +30,21 @@ pub(super) struct VcpuRun {
     pub(super) interface: CpuInterface,
     /// When it became ready to run, in ticks.
     ready_since: u64,
-    /// Its VM. The VM has the box while the vCPU is off or waits, hence weak.
-    vm: Weak<VmRun>,
+    /// What wakes it when it waits. The VM has the box while the vCPU is off or waits, hence weak.
+    due: Due,
     pub(super) last_cpu: usize,
     /// The pCPUs it may run on, bit n for pCPU n.
     pub(super) allowed: u64,
 }
 
 impl VcpuRun {
-    /// As at reset, off, for a VM to come.
-    pub(super) fn new(vcpu: Vcpu, features: &Features) -> Box<Self> {
+    /// As at reset, off, for a VM to come. `allowed`: the pCPUs it may run on, bit n for pCPU n.
+    pub(super) fn new(vcpu: Vcpu, allowed: u64, features: &Features) -> Box<Self> {
         let affinity = platform::affinity(vcpu.index);
+        let due = Due {
+            vm: Weak::new(),
+            what: Moment::Timer(vcpu.index),
+        };
         Box::new(Self {
             // vCPU n begins on pCPU n, if there is one: see `Scheduler::ready`.
             last_cpu: vcpu.index,
@@ -48,8 +54,8 @@ impl VcpuRun {
             context: Context::at_reset(affinity, features),
             interface: CpuInterface::default(),
             ready_since: 0,
-            vm: Weak::new(),
-            allowed: u64::MAX,
+            due,
+            allowed,
         })
     }
 
@@ -64,21 +70,29 @@ impl VcpuRun {
 
     /// Says whose it is.
     pub(super) fn belongs_to(&mut self, vm: &Arc<VmRun>) {
-        self.vm = Arc::downgrade(vm);
+        self.due.vm = Arc::downgrade(vm);
     }
 
     /// Its VM, unless that is gone.
     pub(super) fn vm(&self) -> Option<Arc<VmRun>> {
-        self.vm.upgrade()
+        self.due.vm.upgrade()
     }
 
-    /// Comes to this pCPU, which has no vCPU: everything of it goes into the hardware.
-    pub(super) fn load(&mut self, vm: &Arc<VmRun>, cpu: &mut Cpu) {
-        let tree = vm.vm.stage2();
-        guest_state::set_shape(tree);
-        VTTBR_EL2.set(tree.vttbr());
-        barrier::isb(barrier::SY);
-        if vm.replaces_another(self.vcpu.index, cpu.number) {
+    /// Whether it is one of this VM's.
+    pub(super) fn is_of(&self, vm: &Arc<VmRun>) -> bool {
+        ptr::eq(self.due.vm.as_ptr(), Arc::as_ptr(vm))
+    }
+
+    /// It is ready to run: what passes until it does is stolen from it.
+    pub(super) fn note_ready(&mut self) {
+        self.ready_since = now();
+    }
+
+    /// Comes to this pCPU, which its VM occupies and no vCPU has: everything of it goes into the hardware.
+    pub(super) fn load(&mut self, vm: &VmRun, cpu: &mut Cpu) {
+        cpu.block.set_registers(Some(&mut self.vcpu.registers));
+        let index = self.vcpu.index;
+        if vm.replaces_another(index, cpu.number) {
             // Stage 1 of two vCPUs is tagged alike: same VMID, same ASIDs, other tables. And what one fetched with its MMU off
             // is no good for another.
             cpu.tlbi(Tlbi::Vmalle1);
@@ -87,56 +101,59 @@ impl VcpuRun {
             cpu.isb();
         }
         self.last_cpu = cpu.number;
-        self.context.load(vm.counter_offset);
+        self.context.load();
         self.breakpoints.load();
         cpu.fp.begin(&self.fp, cpu.number);
         cpu.gic.load_virtual(&self.interface);
         guest_state::set_own_traps(cpu, &self.vcpu);
-        cpu.vm = Some(vm.clone());
-        let waited = now().saturating_sub(self.ready_since);
-        vm.vm
-            .stolen()
-            .add(self.vcpu.index, nanoseconds(waited), cpu);
+        let waited = CNTPCT_EL0.get().saturating_sub(self.ready_since);
+        vm.vm.stolen().add(index, waited, cpu);
     }
 
-    /// It is ready to run: what passes until it does is stolen from it.
-    pub(super) fn note_ready(&mut self) {
-        self.ready_since = now();
-    }
-
-    /// Leaves this pCPU, which then has no vCPU: its stage 1 walks nothing and its stage 2 is empty, so that no walk, not
-    /// even a speculative one, reads this VM's tables.
-    pub(super) fn leave(&mut self, vm: &VmRun, cpu: &mut Cpu) {
-        let index = self.vcpu.index;
-        vm.vm
-            .on_devices(index, cpu, |devices, cpu| devices.leave(index, cpu));
-        self.interface = cpu.gic.unload_virtual();
+    /// Leaves this pCPU, but for its interrupts: its stage 1 walks nothing after that, and its timers are off.
+    pub(super) fn save(&mut self, cpu: &mut Cpu) {
         cpu.fp.end(&mut self.fp, cpu.number);
         self.breakpoints.save();
         self.context.save();
-        guest_state::park();
-        cpu.vm = None;
+        context::close_stage1();
+    }
+
+    /// And its interrupts leave, which takes the lock of its VM's devices.
+    pub(super) fn leave(&mut self, vm: &VmRun, cpu: &mut Cpu) {
+        vm.vm.on_devices(self.vcpu.index, cpu, |devices, cpu| {
+            self.take_interrupts(devices, cpu);
+        });
+    }
+
+    /// The same under the lock.
+    pub(super) fn take_interrupts(&mut self, devices: &mut Devices, cpu: &mut Cpu) {
+        devices.leave(self.vcpu.index, self.context.timers_fired(), cpu);
+        self.interface = cpu.gic.unload_virtual();
     }
 
     /// When it has to be woken by its timers, in ticks of the physical counter.
-    pub(super) fn deadline(&self, vm: &VmRun) -> Option<u64> {
+    pub(super) const fn deadline(&self, vm: &VmRun) -> u64 {
         self.context.deadline(vm.counter_offset)
     }
-}
 
-impl VcpuRun {
-    /// Which of its timers assert their lines: virtual, physical.
-    pub(super) const fn timers_fired(&self) -> (bool, bool) {
-        self.context.timers_fired()
+    /// And what is due then.
+    pub(super) const fn due(&self) -> &Due {
+        &self.due
     }
 }
 
-fn nanoseconds(ticks: u64) -> u64 {
-    const PER_SECOND: u64 = 1_000_000_000;
-    let hz = CNTFRQ_EL0.get().max(1);
-    (ticks / hz)
-        .saturating_mul(PER_SECOND)
-        .saturating_add((ticks % hz).saturating_mul(PER_SECOND) / hz)
+/// A VM comes to this pCPU, which has none.
+pub(super) fn occupy(vm: &Arc<VmRun>, cpu: &mut Cpu) {
+    guest_state::set_vm(vm.vm.stage2(), vm.counter_offset);
+    cpu.vm = Some(vm.clone());
+}
+
+/// It leaves, and no vCPU of it is here any more: stage 2 is empty after that, so that no walk, not even a speculative one,
+/// reads the VM's tables.
+pub(super) fn vacate(cpu: &mut Cpu) {
+    cpu.block.set_registers(None);
+    guest_state::park();
+    cpu.vm = None;
 }
 
 /// Now, in ticks of the physical counter.

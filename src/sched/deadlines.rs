@@ -2,10 +2,13 @@
 
 use alloc::vec::Vec;
 
+/// A moment that does not come.
+pub const NEVER: u64 = u64::MAX;
+
 /// Deadlines by key, in ticks of the physical counter.
 pub struct Deadlines<K> {
     entries: Vec<(K, u64)>,
-    earliest: Option<u64>,
+    earliest: u64,
 }
 
 impl<K: PartialEq + Clone> Deadlines<K> {
@@ -14,40 +17,55 @@ impl<K: PartialEq + Clone> Deadlines<K> {
     pub fn new(count: usize) -> Self {
         Self {
             entries: Vec::with_capacity(count),
-            earliest: None,
+            earliest: NEVER,
         }
     }
 
-    /// Sets the moment for `key`, or forgets it. Without room nothing is kept and the answer is `false`.
-    pub fn set(&mut self, key: &K, at: Option<u64>) -> bool {
+    /// Sets the moment for `key`; [`NEVER`] forgets it. Without room nothing is kept and the answer is `false`.
+    #[inline]
+    pub fn set(&mut self, key: &K, at: u64) -> bool {
         let known = self.entries.iter().position(|(other, _)| other == key);
-        match (known, at) {
-            (Some(index), Some(at)) => self.entries[index].1 = at,
-            (Some(index), None) => {
+        match known {
+            Some(index) if at == NEVER => {
                 self.entries.swap_remove(index);
+                self.look();
             }
-            (None, Some(at)) if self.entries.len() < self.entries.capacity() => {
+            Some(index) => {
+                self.entries[index].1 = at;
+                self.look();
+            }
+            None if at == NEVER => {}
+            None if self.entries.len() < self.entries.capacity() => {
                 self.entries.push((key.clone(), at));
+                self.earliest = self.earliest.min(at);
             }
-            (None, Some(_)) => return false,
-            (None, None) => return true,
+            None => return false,
         }
-        self.earliest = self.entries.iter().map(|(_, at)| *at).min();
         true
     }
 
     /// The first moment of all: what the hardware timer is set to.
     #[must_use]
-    pub const fn earliest(&self) -> Option<u64> {
+    pub const fn earliest(&self) -> u64 {
         self.earliest
     }
 
     /// Takes one key whose moment has come by `now`.
     pub fn take_due(&mut self, now: u64) -> Option<K> {
+        if now < self.earliest {
+            return None;
+        }
         let index = self.entries.iter().position(|(_, at)| *at <= now)?;
         let (key, _) = self.entries.swap_remove(index);
-        self.earliest = self.entries.iter().map(|(_, at)| *at).min();
+        self.look();
         Some(key)
+    }
+
+    fn look(&mut self) {
+        self.earliest = self
+            .entries
+            .iter()
+            .fold(NEVER, |first, (_, at)| first.min(*at));
     }
 }
 
@@ -59,8 +77,8 @@ mod tests {
     fn nothing_is_kept_beyond_the_room_there_is() {
         let mut deadlines = Deadlines::new(1);
         let room = deadlines.entries.capacity();
-        (0..room).for_each(|key| assert!(deadlines.set(&key, Some(1))));
-        assert!(!deadlines.set(&room, Some(1)));
+        (0..room).for_each(|key| assert!(deadlines.set(&key, 1)));
+        assert!(!deadlines.set(&room, 1));
         assert_eq!(deadlines.entries.capacity(), room);
     }
 }

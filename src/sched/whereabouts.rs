@@ -87,9 +87,11 @@ impl<T> Whereabouts<T> {
         (state.place, state.vcpu) = (Place::Off, Some(vcpu));
     }
 
-    /// Lets the running vCPU wait, unless there is something for it to do: `has_work` looks after it was put here, with no
-    /// lock of this held. If there is, and nobody else has taken it meanwhile, it is answered and runs on on `cpu`.
-    pub fn wait(&self, vcpu: T, cpu: usize, has_work: impl FnOnce() -> bool) -> Option<T> {
+    /// Lets the running vCPU wait, unless there is something for it to do: `has_work` looks after it was put here. If there is,
+    /// and nobody else has taken it meanwhile, it is answered, to be put into a queue.
+    ///
+    /// What those who wake it change under a lock, the caller looks at first, under that lock, and holds it during this.
+    pub fn wait(&self, vcpu: T, has_work: impl FnOnce() -> bool) -> Option<T> {
         {
             let mut state = self.0.lock();
             (state.place, state.vcpu) = (Place::Waiting, Some(vcpu));
@@ -99,7 +101,7 @@ impl<T> Whereabouts<T> {
         }
         let mut state = self.0.lock();
         let vcpu = state.vcpu.take()?;
-        state.place = Place::Running(cpu);
+        state.place = Place::Ready;
         Some(vcpu)
     }
 

@@ -25,7 +25,7 @@ const NO_PAGE: u64 = 0;
 
 /// What was stolen from each vCPU.
 pub struct StolenTime {
-    /// In ns.
+    /// In ticks of the counter.
     totals: Box<[AtomicU64]>,
     /// Where the page is.
     page: AtomicU64,
@@ -40,7 +40,7 @@ impl StolenTime {
         }
     }
 
-    /// So many ns in all.
+    /// So many ticks in all.
     #[must_use]
     pub fn total(&self, vcpu: usize) -> u64 {
         self.totals
@@ -48,12 +48,12 @@ impl StolenTime {
             .map_or(0, |total| total.load(Ordering::Relaxed))
     }
 
-    /// Another `ns` were stolen from `vcpu`, says its owner.
-    pub fn add<H: Host>(&self, vcpu: usize, ns: u64, host: &mut H) {
+    /// Another `ticks` of the counter were stolen from `vcpu`, says its owner.
+    pub fn add<H: Host>(&self, vcpu: usize, ticks: u64, host: &mut H) {
         let Some(total) = self.totals.get(vcpu) else {
             return;
         };
-        let sum = total.load(Ordering::Relaxed).wrapping_add(ns);
+        let sum = total.load(Ordering::Relaxed).wrapping_add(ticks);
         total.store(sum, Ordering::Relaxed);
         self.show(vcpu, host);
     }
@@ -81,7 +81,8 @@ impl StolenTime {
         if page != NO_PAGE
             && let Some(offset) = self.offset(vcpu)
         {
-            host.store(Pa::new(page + offset + TOTAL_OFFSET), self.total(vcpu));
+            let total = nanoseconds(self.total(vcpu), host.counter_hz());
+            host.store(Pa::new(page + offset + TOTAL_OFFSET), total);
         }
     }
 
@@ -90,6 +91,14 @@ impl StolenTime {
         let offset = vcpu as u64 * STRUCTURE;
         (vcpu < self.totals.len() && offset < platform::STOLEN_TIME.size).then_some(offset)
     }
+}
+
+/// So many ticks of a counter of `hz`, in ns.
+fn nanoseconds(ticks: u64, hz: u64) -> u64 {
+    const PER_SECOND: u64 = 1_000_000_000;
+    let hz = hz.max(1);
+    let of_rest = (ticks % hz).saturating_mul(PER_SECOND) / hz;
+    (ticks / hz).wrapping_mul(PER_SECOND).wrapping_add(of_rest)
 }
 
 /// The page behind [`platform::STOLEN_TIME`]: mapped now, if the guest has not touched it yet. It stays for the VM's life.

@@ -141,6 +141,7 @@ impl Run {
             name: "test".into(),
             memory: 64 << 20,
             vcpus,
+            affinities: vec![u64::MAX; vcpus as usize],
             console: true,
             kernel: Module::Inside(0..0),
             ramdisk: None,

@@ -102,11 +102,6 @@ impl Devices {
         self.load_list(vcpu, host);
     }
 
-    /// The timer of `vcpu`, which is on no pCPU, asserts its line from now on.
-    pub fn timer_expired(&mut self, vcpu: usize, guest: IntId) {
-        self.vgic.set_private_line(vcpu, guest, true);
-    }
-
     /// A maintenance interrupt was taken while `vcpu` ran. It is asserted until the list registers are written, so they are.
     pub fn maintenance<H: Host>(&mut self, vcpu: usize, host: &mut H) {
         self.look(vcpu, host);
@@ -122,13 +117,18 @@ impl Devices {
     /// The same; what is to be deactivated by it is not yet.
     #[inline]
     fn look<H: Host>(&mut self, vcpu: usize, host: &mut H) {
+        self.read_list(vcpu, host);
+        self.look_at_timers(vcpu, host);
+    }
+
+    #[inline]
+    fn read_list<H: Host>(&mut self, vcpu: usize, host: &mut H) {
         self.folded |= bit(vcpu);
         self.vgic.sync_from(vcpu, |n| host.list_state(n));
         if self.vgic.has_active_outside(vcpu) {
             let ended = host.ended_outside();
             self.vgic.retire(vcpu, ended);
         }
-        self.look_at_timers(vcpu, host);
     }
 
     /// The guest sets its timers without an exit: what their lines say now counts, not what they said when the physical
@@ -152,14 +152,13 @@ impl Devices {
         }
     }
 
-    /// `vcpu` leaves this pCPU, or ends: all that its list registers hold returns into the model, its timers' lines stay as
-    /// they are, and nothing of it stays active here. Its timers must still be in the pCPU's registers. The list registers
-    /// are then to be freed; what else belongs to its CPU interface is in [`CpuInterface`].
-    pub fn leave<H: Host>(&mut self, vcpu: usize, host: &mut H) {
-        self.fold_in(vcpu, host);
+    /// `vcpu` leaves this pCPU, or ends: all that its list registers hold returns into the model, and nothing of it stays active
+    /// here. Its timers are off already; `lines` is what they asserted, virtual and physical. The list registers are then to be
+    /// freed; what else belongs to its CPU interface is in [`CpuInterface`].
+    pub fn leave<H: Host>(&mut self, vcpu: usize, lines: (bool, bool), host: &mut H) {
+        self.read_list(vcpu, host);
         self.vgic.unload(vcpu);
-        let (virt, physical) = host.timer_lines();
-        for (intid, line) in [(VIRTUAL_TIMER, virt), (PHYSICAL_TIMER, physical)] {
+        for (intid, line) in [(VIRTUAL_TIMER, lines.0), (PHYSICAL_TIMER, lines.1)] {
             self.vgic.set_private_line(vcpu, intid, line);
         }
         self.deactivate_dropped(vcpu, host);

@@ -6,6 +6,7 @@ use crate::addr::{Ipa, Pa};
 use crate::stage2::{Leaf, Rights};
 use crate::vgic::Version;
 use crate::vm::Next;
+use crate::vm::stolen::nanoseconds;
 use crate::vm::tests::Run;
 
 const PV_TIME_ST: u64 = 0xc500_0021;
@@ -54,18 +55,42 @@ fn each_vcpu_has_a_structure_of_its_own_in_one_page_that_is_read_only() {
     assert_eq!(run.vm.stage2().page_count(), 1);
 }
 
+/// Of the counter of these tests, 1 kHz.
+const NS_PER_TICK: u64 = 1_000_000;
+
 #[test]
 fn what_was_stolen_is_seen_by_its_vcpu_and_by_no_other() {
     let mut run = Run::with_vcpus(Version::V3, 2);
     run.vm.stolen().add(1, 500, &mut run.m);
     assert_eq!(page(&mut run), None, "nobody looks yet");
     ask(&mut run, 1);
-    assert_eq!(structure(&mut run, 1).1, 500, "from before it asked");
+    assert_eq!(
+        structure(&mut run, 1).1,
+        500 * NS_PER_TICK,
+        "from before it asked"
+    );
     run.vm.stolen().add(1, 70, &mut run.m);
     run.vm.stolen().add(0, 3, &mut run.m);
-    assert_eq!(structure(&mut run, 1), (0, 570, vec![0; 6]));
-    assert_eq!(structure(&mut run, 0).1, 3);
+    assert_eq!(structure(&mut run, 1), (0, 570 * NS_PER_TICK, vec![0; 6]));
+    assert_eq!(structure(&mut run, 0).1, 3 * NS_PER_TICK);
     assert_eq!(run.vm.stolen().total(1), 570);
+}
+
+/// However long, and with a counter whose tick is no whole number of ns.
+#[test]
+fn ticks_become_ns_by_the_frequency_of_the_counter() {
+    let day_of_a_pi = 86_400 * 54_000_000;
+    assert_eq!(
+        nanoseconds(day_of_a_pi + 27, 54_000_000),
+        86_400_000_000_500
+    );
+    assert_eq!(nanoseconds(1, 54_000_000), 18);
+    assert_eq!(nanoseconds(u64::MAX, 1_000_000_000), u64::MAX);
+    assert_eq!(
+        nanoseconds(5, 0),
+        5_000_000_000,
+        "a broken counter is no reason to stop"
+    );
 }
 
 #[test]
@@ -93,7 +118,7 @@ fn a_page_that_was_touched_first_is_the_one() {
     let touched = page(&mut run).unwrap().0;
     assert_eq!(ask(&mut run, 0), PAGE);
     assert_eq!(page(&mut run).unwrap().0, touched);
-    assert_eq!(structure(&mut run, 0).1, 9);
+    assert_eq!(structure(&mut run, 0).1, 9 * NS_PER_TICK);
 }
 
 #[test]

@@ -427,7 +427,7 @@ fn a_vcpu_that_leaves_its_pcpu_takes_all_with_it() {
     let mut run = with_timer();
     plan(&mut run);
     run.m.host.list[0].state = State::new(false, true);
-    run.vm.devices().leave(0, &mut run.m);
+    run.vm.devices().leave(0, (true, false), &mut run.m);
     assert_eq!(run.m.host.deactivated, [PHYSICAL.raw()]);
     let list = plan(&mut run).expect("it starts from nothing");
     assert_eq!(
