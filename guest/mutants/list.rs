@@ -216,6 +216,27 @@ pub(crate) const LINES: &[Line] = &[
         tests: TREE,
     },
     Line {
+        name: "no-tlbi-between-vcpus",
+        file: "src/stage2/maintenance.rs",
+        old: "forget_stage1(m);",
+        new: "m.dsb(Dsb::Nsh);",
+        tests: MODEL,
+    },
+    Line {
+        name: "no-icache-between-vcpus",
+        file: "src/stage2/maintenance.rs",
+        old: "m.ic(Ic::AllLocal);",
+        new: "",
+        tests: TREE,
+    },
+    Line {
+        name: "vmid-used-again-at-once",
+        file: "src/stage2/vmid.rs",
+        old: "self.next += 1;",
+        new: "if !self.live.contains(&candidate) { return Some(candidate) } self.next += 1;",
+        tests: TREE,
+    },
+    Line {
         name: "raced-page-lost",
         file: "src/fault/translation.rs",
         old: "page.give_back(m, fault.memory.pool, coherence);",
