@@ -179,7 +179,7 @@ impl Vm {
     ) -> bool {
         let offset = ipa - platform::GICD.start.raw();
         if esr & (SAS | SSE | WNR) != WORD
-            || self.erratum_834220
+            || self.guest.erratum_834220
             || may_be_big_endian(vcpu.registers.pstate, host)
         {
             return false;
