@@ -38,7 +38,7 @@ use crate::machine::{Machine, Ttl};
 use crate::page_pool::PagePool;
 use crate::registers::Registers;
 use crate::slot::{Kind, Slot, Slots};
-use crate::stage2::{Descriptor, Leaf, Present, Rights, Stage2, maintenance};
+use crate::stage2::{Descriptor, Leaf, Present, Rights, Stage2, Translation, maintenance};
 use crate::stats::Counters;
 use inject::Exception;
 use progress::{Attempt, Escalation, Progress};
@@ -143,7 +143,19 @@ struct Fault<'a> {
     need: Need,
 }
 
-impl Fault<'_> {
+impl<'a> Fault<'a> {
+    /// An abort about a leaf, which comes with a valid `FAR_EL2`, on `page`.
+    #[inline(always)]
+    fn at(page: Ipa, abort: &'a Abort) -> Self {
+        let far = abort.far_as_is();
+        Self {
+            abort,
+            far,
+            ipa: Ipa::new(page.raw() | far.page_offset()),
+            need: abort.need(),
+        }
+    }
+
     /// A load or store itself: no fetch, no walk for one, no maintenance.
     fn is_plain_data(&self) -> bool {
         !self.abort.is_fetch() && !self.may_be_less()
@@ -152,6 +164,11 @@ impl Fault<'_> {
     /// A walk or cache maintenance: the syndrome does not say whether R or W was wanting.
     fn may_be_less(&self) -> bool {
         self.abort.s1ptw() || self.abort.is_maintenance()
+    }
+
+    /// Whether it wants what the slot's RAM allows.
+    fn is_allowed_in(&self, slot: Option<&Slot>) -> bool {
+        slot.is_some_and(|slot| slot.rights().allows(self.need.rights()))
     }
 
     /// What the progress detector is told of it.
@@ -169,42 +186,90 @@ impl Fault<'_> {
 }
 
 /// Decides what to do about `abort`, and does it where it is stage 2's to do.
-#[inline(never)] // `faultline break` of gdb stops here
 pub fn resolve<M: Machine>(
     memory: GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
     abort: &Abort,
     m: &mut M,
 ) -> Resolution {
+    if let Some(answer) = resolve_in_ram(memory, vcpu, abort, m) {
+        return answer;
+    }
     if !status::is_about_leaf(abort) {
         return status::resolve(memory, vcpu, abort, m);
     }
-    // Every status that is left comes with a valid FAR_EL2.
-    let far = abort.far_as_is();
-    let Some(page) = ipa::locate(abort, far, memory.erratum_834220, vcpu.counters, m) else {
-        return unlocated(vcpu, abort, far, m);
-    };
-    if abort.s1ptw() {
-        vcpu.counters.stage1_walk.add(1);
+    match locate(memory, vcpu, abort, m) {
+        Some((fault, slot)) if !fault.is_allowed_in(slot) => {
+            elsewhere(memory, vcpu, &fault, slot, m)
+        }
+        // Or it says something else now than a moment ago.
+        _ => unlocated(vcpu, abort, abort.far_as_is(), m),
     }
-    let mut fault = Fault {
-        abort,
-        far,
-        ipa: Ipa::new(page.raw() | far.page_offset()),
-        need: abort.need(),
+}
+
+/// The same for what most aborts are, a fault on RAM that the guest may use in this way, or on nothing that the guest's stage 1
+/// knows; `None`, and nothing was done, if it is another. Nothing of the vCPU's registers is looked at but PC.
+#[inline(never)] // `faultline break` of gdb stops here
+pub fn resolve_in_ram<M: Machine>(
+    memory: GuestMemory<'_>,
+    vcpu: &mut FaultingVcpu<'_>,
+    abort: &Abort,
+    m: &mut M,
+) -> Option<Resolution> {
+    if !status::is_about_leaf(abort) {
+        return None;
+    }
+    let far = abort.far_as_is();
+    let Some((page, by_at)) = ipa::locate(abort, far, memory.erratum_834220, m) else {
+        return Some(unlocated(vcpu, abort, far, m));
     };
-    let Some(slot) = memory.slots.find(fault.ipa) else {
-        return in_nothing(memory, vcpu, fault, m);
-    };
+    let mut fault = Fault::at(page, abort);
+    let slot = memory.vm.slots.find(fault.ipa)?;
     let most = slot.rights();
     if !most.allows(fault.need.rights()) {
-        if let Some(answer) = elsewhere(memory, vcpu, fault, slot, m) {
-            return answer;
+        if !is_about_reading(memory, &fault, most, m) {
+            return None;
         }
         fault.need = Need::Read;
     }
+    vcpu.counters.note_place(by_at, abort.s1ptw());
     let ram = RamFault::new(memory, vcpu.counters, &fault, slot.range, most);
-    by_leaf(memory, vcpu, &fault, &Backing::Ram(ram), m)
+    match by_leaf(memory, vcpu, &fault, &Backing::Ram(ram), m) {
+        // Apart, so that no more than this is copied.
+        Resolution::Retry => Some(Resolution::Retry),
+        other => Some(other),
+    }
+}
+
+/// Whether a walk or cache maintenance, which met RAM that is not for writing, wanted to read: where there is no R, that is
+/// what was wanting.
+#[cold]
+fn is_about_reading<M: Machine>(
+    memory: GuestMemory<'_>,
+    fault: &Fault<'_>,
+    most: Rights,
+    m: &mut M,
+) -> bool {
+    let is_readable = |leaf: Translation| leaf.rights.allows(Rights::READ);
+    most.allows(Rights::READ)
+        && fault.may_be_less()
+        && !memory
+            .stage2
+            .translate(m, fault.ipa)
+            .is_some_and(is_readable)
+}
+
+/// Where `abort` hit; `None` if the guest's stage 1 does not say.
+fn locate<'a, M: Machine>(
+    memory: GuestMemory<'a>,
+    vcpu: &FaultingVcpu<'_>,
+    abort: &'a Abort,
+    m: &mut M,
+) -> Option<(Fault<'a>, Option<&'a Slot>)> {
+    let (page, by_at) = ipa::locate(abort, abort.far_as_is(), memory.erratum_834220, m)?;
+    vcpu.counters.note_place(by_at, abort.s1ptw());
+    let fault = Fault::at(page, abort);
+    Some((fault, memory.vm.slots.find(fault.ipa)))
 }
 
 /// The guest's stage 1 does not say where the access went: it was changed meanwhile. This PE forgets what it holds of it
@@ -303,19 +368,20 @@ fn is_about_age(abort: &Abort, present: &Present<'_>) -> bool {
     abort.is_access_flag() && !present.is_young()
 }
 
-/// A fault on anything but RAM that the guest may use in this way. `None`: it was about reading RAM after all.
-#[inline(never)]
+/// A fault on anything but RAM that the guest may use in this way.
 fn elsewhere<M: Machine>(
     memory: GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
-    fault: Fault<'_>,
-    slot: &Slot,
+    fault: &Fault<'_>,
+    slot: Option<&Slot>,
     m: &mut M,
-) -> Option<Resolution> {
-    let fault = &fault;
-    Some(match slot.kind {
+) -> Resolution {
+    let Some(slot) = slot else {
+        return in_nothing(memory, vcpu, fault, m);
+    };
+    match slot.kind {
         Kind::Ram(most) if most.allows(Rights::READ) && fault.may_be_less() => {
-            return walk_of_ram(memory, vcpu, fault, m);
+            walk_of_ram(memory, vcpu, fault, m)
         }
         // RAM that is read-only, or execute-never: what the guest tried fails as on a bus that refuses.
         Kind::Ram(_) => external(memory, vcpu, fault, m),
@@ -329,7 +395,7 @@ fn elsewhere<M: Machine>(
                 range: slot.range,
             };
             let Some(transfer) = fault.abort.transfer() else {
-                return Some(emulate::by_instruction(memory, vcpu, fault, window, m));
+                return emulate::by_instruction(memory, vcpu, fault, window, m);
             };
             match window.mmio(fault, transfer, 0) {
                 Some(mmio) => Resolution::Mmio(mmio),
@@ -337,35 +403,38 @@ fn elsewhere<M: Machine>(
             }
         }
         Kind::Window(_) | Kind::Device(_) => not_memory(memory, vcpu, fault, m),
-    })
+    }
 }
 
 /// A fault in no slot.
-#[inline(never)]
 fn in_nothing<M: Machine>(
     memory: GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
-    fault: Fault<'_>,
+    fault: &Fault<'_>,
     m: &mut M,
 ) -> Resolution {
     if fault.ipa.raw() >= memory.stage2.config().limit() {
         // More bits than the guest's PARange says that there are.
         return Resolution::Inject(Exception::address_size(fault.abort, fault.far, fault.ipa));
     }
-    not_memory(memory, vcpu, &fault, m)
+    not_memory(memory, vcpu, fault, m)
 }
 
-/// A walk or cache maintenance met RAM that may be read and not written. Where there is no R, that is what was wanting
-/// (`None`); and where there is, the CPU may have gone by an entry from before: it tries once without that entry.
+/// A walk or cache maintenance met RAM that has R and cannot have W. The CPU may have gone by an entry from before it had R:
+/// it tries once without that entry.
 fn walk_of_ram<M: Machine>(
     memory: GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
     fault: &Fault<'_>,
     m: &mut M,
-) -> Option<Resolution> {
+) -> Resolution {
     let found = match memory.vm.stage2.walk().leaf(m, fault.ipa) {
         Leaf::Present(present) if present.rights().allows(Rights::READ) => present.descriptor(),
-        Leaf::Present(_) | Leaf::Absent(_) => return None,
+        // Taken away since the last look.
+        Leaf::Present(_) | Leaf::Absent(_) => {
+            vcpu.counters.raced.add(1);
+            return Resolution::Retry;
+        }
     };
     if vcpu
         .progress
@@ -373,9 +442,9 @@ fn walk_of_ram<M: Machine>(
     {
         vcpu.counters.tlbi.add(1);
         maintenance::after_relax(m, fault.ipa, Ttl::ANY);
-        return Some(Resolution::Retry);
+        return Resolution::Retry;
     }
-    Some(external(memory, vcpu, fault, m))
+    external(memory, vcpu, fault, m)
 }
 
 /// Nothing there that the access could mean.

@@ -152,6 +152,17 @@ impl Counters {
         self.translation[need as usize].add(1);
     }
 
+    /// Notes how the place of a fault was found, and whether it is on a stage-1 walk.
+    #[inline]
+    pub fn note_place(&self, by_at: bool, on_walk: bool) {
+        if by_at {
+            self.translated_by_at.add(1);
+        }
+        if on_walk {
+            self.stage1_walk.add(1);
+        }
+    }
+
     /// Notes a permission fault answered by relaxing.
     pub fn note_permission(&self, need: Need) {
         self.permission[need as usize].add(1);

@@ -57,14 +57,14 @@ pub(crate) const LINES: &[Line] = &[
     Line {
         name: "map-on-permission",
         file: "src/fault/permission.rs",
-        old: "if present.rights().allows(fault.need.rights()) && !reaches_out {",
-        new: "if !present.rights().allows(fault.need.rights()) { return Resolution::Retry; } else {",
+        old: "if present.level().is_last() {",
+        new: "if !present.rights().allows(fault.need.rights()) { return Resolution::Retry; } else if present.level().is_last() {",
         tests: FAULTS,
     },
     Line {
         name: "block-of-two-slots-relaxed",
         file: "src/fault/permission.rs",
-        old: "let reaches_out = is_block && !fault.holds(present.range());",
+        old: "let reaches_out = !fault.holds(present.range());",
         new: "let reaches_out = false;",
         tests: FAULTS,
     },

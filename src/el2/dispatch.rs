@@ -242,6 +242,7 @@ fn one_exit(vm: &Vm, run: &mut VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Next 
         vm,
         vcpu: &mut run.vcpu,
         cpu,
+        pool: &shared.pool,
     });
     let vector = guest::vector(vector);
     if vector == Vector::Synchronous && vm.device_access(&mut run.vcpu, &syndrome, cpu) {

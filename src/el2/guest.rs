@@ -7,6 +7,7 @@ use core::ffi::c_void;
 
 use aarch64_cpu::registers::{ESR_EL2, FAR_EL2};
 use faultline::exit::{Syndrome, Vector};
+use faultline::page_pool::PagePool;
 use faultline::registers::Registers;
 use faultline::vm::{Vcpu, Vm};
 use tock_registers::interfaces::Readable;
@@ -19,6 +20,8 @@ pub(super) struct Running<'a> {
     pub(super) vm: &'a Vm,
     pub(super) vcpu: &'a mut Vcpu,
     pub(super) cpu: &'a mut Cpu,
+    /// Where the VM's pages come from.
+    pub(super) pool: &'a PagePool,
 }
 
 unsafe extern "C" {
@@ -55,14 +58,32 @@ pub(super) extern "C" fn quick_exit(running: &mut Running<'_>, esr: u64) -> bool
     /// `ESR_EL2.EC`.
     const HVC64: u64 = 0x16;
     const SYSREG: u64 = 0x18;
+    const INSTRUCTION_ABORT_LOWER: u64 = 0x20;
     const DATA_ABORT_LOWER: u64 = 0x24;
-    let Running { vm, vcpu, cpu } = running;
     match esr >> 26 & 0x3f {
-        DATA_ABORT_LOWER if is_saved(esr >> 16) => vm.quick_access(vcpu, &syndrome(esr), *cpu),
-        HVC64 => vm.quick_call(vcpu, esr),
-        SYSREG if is_saved(esr >> 5) => vm.quick_register(vcpu, esr),
+        DATA_ABORT_LOWER => quick_data_abort(running, esr),
+        INSTRUCTION_ABORT_LOWER => quick_fault(running, &syndrome(esr)),
+        HVC64 => running.vm.quick_call(running.vcpu, esr),
+        SYSREG if is_saved(esr >> 5) => running.vm.quick_register(running.vcpu, esr),
         _ => false,
     }
+}
+
+#[inline(never)] // apart from what takes a few instructions
+fn quick_data_abort(running: &mut Running<'_>, esr: u64) -> bool {
+    let syndrome = syndrome(esr);
+    let Running { vm, vcpu, cpu, .. } = running;
+    is_saved(esr >> 16) && vm.quick_access(vcpu, &syndrome, *cpu) || quick_fault(running, &syndrome)
+}
+
+fn quick_fault(running: &mut Running<'_>, syndrome: &Syndrome) -> bool {
+    let Running {
+        vm,
+        vcpu,
+        cpu,
+        pool,
+    } = running;
+    vm.quick_fault(vcpu, syndrome, pool, *cpu)
 }
 
 /// Whether the register that a syndrome names, in the lowest five bits, is in memory already.

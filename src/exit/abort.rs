@@ -136,7 +136,9 @@ pub struct Abort {
 }
 
 impl Abort {
-    pub(super) const fn of(syndrome: &Syndrome) -> Self {
+    /// The abort that this syndrome tells of.
+    #[must_use]
+    pub const fn of(syndrome: &Syndrome) -> Self {
         Self {
             syndrome: *syndrome,
         }

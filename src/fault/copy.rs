@@ -92,7 +92,7 @@ fn grant<M: Machine>(
     m: &mut M,
 ) -> Grant {
     if original.rights().allows(Rights::EXECUTE) {
-        fault.and_execute(fault.data_grant(), make_executable, m)
+        fault.and_execute(fault.data_grant(), make_executable(m))
     } else {
         fault.first_grant(Need::Write, make_executable, m)
     }

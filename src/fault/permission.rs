@@ -25,16 +25,25 @@ pub(super) fn resolve<M: Machine>(
     if let Some(answer) = map_on_permission(&present) {
         return answer;
     }
-    let is_block = !present.level().is_last();
+    if present.level().is_last() {
+        one_leaf(fault, present, m)
+    } else {
+        block(*fault, present.handed_on(), m)
+    }
+}
+
+/// A block: relaxed as a whole, unless pages of it need to be alone.
+#[inline(never)]
+fn block<M: Machine>(fault: RamFault<'_>, present: Present<'_>, m: &mut M) -> Resolution {
     // What it gets would be given to another slot's memory as well, which may be read-only.
-    let reaches_out = is_block && !fault.holds(present.range());
+    let reaches_out = !fault.holds(present.range());
     if present.rights().allows(fault.need.rights()) && !reaches_out {
-        return relax(fault, present, m);
+        return relax(&fault, present, m);
     }
-    if reaches_out || (fault.is_logged && is_block) {
-        return page_of_block(*fault, m);
+    if reaches_out || fault.is_logged {
+        return page_of_block(fault, m);
     }
-    one_leaf(fault, present, m)
+    one_leaf(&fault, present, m)
 }
 
 /// Splits the block, and gives the page alone what it lacks.
@@ -54,7 +63,7 @@ fn page_of_block<M: Machine>(fault: RamFault<'_>, m: &mut M) -> Resolution {
 #[inline(always)]
 fn one_leaf<M: Machine>(fault: &RamFault<'_>, present: Present<'_>, m: &mut M) -> Resolution {
     if fault.need == Need::Write && present.is_lent() {
-        copy::resolve(*fault, present, m)
+        copy::resolve(*fault, present.handed_on(), m)
     } else {
         relax(fault, present, m)
     }
@@ -80,9 +89,8 @@ fn relax<M: Machine>(fault: &RamFault<'_>, present: Present<'_>, m: &mut M) -> R
         grant = Grant::data(grant.rights().without(Rights::WRITE));
     }
     if fault.need == Need::Execute && !before.allows(Rights::EXECUTE) {
-        let (memory, coherence) = (present.output(), fault.stage2().coherence());
-        let make_executable = |m: &mut M| maintenance::make_executable(m, memory, coherence);
-        grant = fault.and_execute(grant, make_executable, m);
+        let ready = maintenance::make_executable(m, present.output(), fault.stage2().coherence());
+        grant = fault.and_execute(grant, ready);
     }
     let added = grant.rights().without(before);
     fault.counters.tlbi.add(1);

@@ -159,7 +159,7 @@ impl<'a> RamFault<'a> {
         let at_once = rights == RightsPolicy::Eager && self.stage2().coherence().dic;
         // With DIC = 0 memory starts without X, so that the first fetch is the hook for I-cache maintenance.
         if self.most.allows(Rights::EXECUTE) && (need == Need::Execute || at_once) {
-            self.and_execute(grant, make_executable, m)
+            self.and_execute(grant, make_executable(m))
         } else {
             grant
         }
@@ -167,14 +167,10 @@ impl<'a> RamFault<'a> {
 
     /// `grant` and X.
     #[inline(always)]
-    pub(super) fn and_execute<M: Machine>(
-        &self,
-        grant: Grant,
-        make_executable: impl FnOnce(&mut M) -> ExecReady,
-        m: &mut M,
-    ) -> Grant {
-        let ready = make_executable(m);
-        self.counters.icache.add(u64::from(ready.was_maintained()));
+    pub(super) fn and_execute(&self, grant: Grant, ready: ExecReady) -> Grant {
+        if ready.was_maintained() {
+            self.counters.icache.add(1);
+        }
         grant.and_execute(ready)
     }
 

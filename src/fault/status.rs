@@ -70,12 +70,10 @@ fn address_size<M: Machine>(
     m: &mut M,
 ) -> Resolution {
     let far = abort.far().unwrap_or_default();
-    let Some(ipa) = ipa::locate(abort, far, memory.erratum_834220, vcpu.counters, m) else {
+    let Some((ipa, by_at)) = ipa::locate(abort, far, memory.erratum_834220, m) else {
         return unlocated(vcpu, abort, far, m);
     };
-    if abort.s1ptw() {
-        vcpu.counters.stage1_walk.add(1);
-    }
+    vcpu.counters.note_place(by_at, abort.s1ptw());
     if ipa.raw() >= memory.stage2.config().limit() {
         let ipa = Ipa::new(ipa.raw() | far.page_offset());
         return Resolution::Inject(Exception::address_size(abort, far, ipa));

@@ -137,6 +137,7 @@ impl CleanPage {
 
     /// Makes instruction fetches from it coherent. Where it was cleaned to the point of coherency just now, it is clean to
     /// the point of unification as well.
+    #[inline(never)]
     pub fn make_executable<M: Machine>(&self, m: &mut M, coherence: &Coherence) -> ExecReady {
         maintenance::make_executable(m, page_at(self.pa()), &after_cleaning(coherence))
     }
@@ -187,6 +188,7 @@ impl CleanBlock {
     }
 
     /// Makes instruction fetches from it coherent, as [`CleanPage::make_executable`].
+    #[inline(never)]
     pub fn make_executable<M: Machine>(&self, m: &mut M, coherence: &Coherence) -> ExecReady {
         maintenance::make_executable(m, self.range(), &after_cleaning(coherence))
     }
@@ -216,6 +218,7 @@ impl Lent {
     }
 
     /// Makes instruction fetches from it coherent, as [`CleanPage::make_executable`].
+    #[inline(never)]
     pub fn make_executable<M: Machine>(&self, m: &mut M, coherence: &Coherence) -> ExecReady {
         maintenance::make_executable(m, self.0, &after_cleaning(coherence))
     }

@@ -279,7 +279,7 @@ impl Descriptor {
     /// # Panics
     /// At a level without leaves, or for an address that is not aligned to the leaf's size.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn leaf(level: Level, oa: Pa, rights: Rights, memory: Memory, owned: bool) -> Self {
         assert!(
             level.has_leaves() && oa.is_aligned(level.size()),

@@ -74,7 +74,7 @@ impl Gate {
     ///
     /// # Panics
     /// If the gate has no such pCPU. In debug builds, if this one is inside already: it would wait for itself.
-    #[inline]
+    #[inline(always)]
     pub fn enter(&self, cpu: usize) -> Walking<'_> {
         let slot = &self.slots[cpu];
         debug_assert!(
@@ -116,7 +116,7 @@ impl Gate {
         self.generation.load(Ordering::Relaxed)
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_enter(&self, slot: &Slot) -> bool {
         slot.0.store(WALKING, Ordering::SeqCst);
         seq_cst_accesses_are_ordered();

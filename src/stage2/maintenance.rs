@@ -43,6 +43,7 @@ const LINE_BY_LINE: u64 = 16 * PAGE_SIZE;
 
 /// Makes instruction fetches from `range` coherent with its data. To be done before X is published: a fetch that gets
 /// through earlier may execute a stale line.
+#[inline(always)]
 pub fn make_executable<M: Machine>(m: &mut M, range: PaRange, coherence: &Coherence) -> ExecReady {
     if !coherence.idc {
         m.dc(Dc::CleanToPou, range);

@@ -6,6 +6,7 @@ use crate::machine::{Machine, Ttl};
 use crate::page_pool::OwnedPage;
 use crate::stage2::absent::unlock;
 use crate::stage2::descriptor::{Descriptor, Level, Rights, View};
+use crate::stage2::gate::Walking;
 use crate::stage2::maintenance;
 use crate::stage2::walk::{Leaf, Seen};
 use crate::stage2::{CleanBlock, CleanPage, Grant};
@@ -143,16 +144,11 @@ impl<'t> Present<'t> {
             true => self.add_rights(m, grant.rights()),
             false => None,
         };
-        let outcome = match as_seen {
-            Some(outcome) => outcome,
-            None => Self::of(self.seen).relax_anew(m, grant.rights()),
+        let Some(outcome) = as_seen else {
+            return Self::of(self.seen.copied()).relax_anew(walking, m, grant.rights());
         };
         drop(walking);
-        // Where the walk did not end at the leaf that faulted, its level is not known: a wrong hint may invalidate nothing.
-        let ttl = match outcome {
-            Relaxed::Relaxed | Relaxed::Sufficient => tree.ttl(place.level),
-            Relaxed::Raced { .. } => Ttl::ANY,
-        };
+        let ttl = tree.ttl(place.level);
         maintenance::after_relax(m, ipa, ttl);
         outcome
     }
@@ -171,22 +167,37 @@ impl<'t> Present<'t> {
         Some(Relaxed::Relaxed)
     }
 
-    /// The same with the leaf as it is now. The hardware may set access flag and dirty state at any moment; that is no race.
+    /// Relaxes the leaf as it is now. The hardware may set access flag and dirty state at any moment; that is no race.
     #[cold]
-    fn relax_anew<M: Machine>(self, m: &mut M, rights: Rights) -> Relaxed<'t> {
+    fn relax_anew<M: Machine>(
+        self,
+        walking: Walking<'_>,
+        m: &mut M,
+        rights: Rights,
+    ) -> Relaxed<'t> {
         let Seen { tree, ipa, .. } = self.seen;
-        loop {
+        let outcome = loop {
             let seen = tree.see(m, ipa);
             // Another output means another page: the proof that X asks for is not for it.
             if !self.is_same_leaf(&seen) {
-                return Relaxed::Raced {
+                break Relaxed::Raced {
                     now: Leaf::of(seen),
                 };
             }
             if let Some(outcome) = Self::of(seen).add_rights(m, rights) {
-                return outcome;
+                break outcome;
             }
-        }
+        };
+        drop(walking);
+        // Where the walk did not end at the leaf that faulted, its level is not known: a wrong hint may invalidate nothing.
+        maintenance::after_relax(m, ipa, Ttl::ANY);
+        outcome
+    }
+
+    /// The same observation for a function that is kept out of line: see [`Absent::handed_on`](crate::stage2::Absent::handed_on).
+    #[inline(always)]
+    pub fn handed_on(self) -> Self {
+        Self::of(self.seen.copied())
     }
 
     fn is_same_leaf(&self, seen: &Seen<'_>) -> bool {

@@ -10,8 +10,9 @@
 use super::devices::{self, GICD, UART, may_be_big_endian};
 use crate::addr::{Ipa, IpaRange};
 use crate::device::{Width, pl011};
-use crate::exit::{Syndrome, SysRegAccess, Transfer};
-use crate::fault::Mmio;
+use crate::exit::{Abort, Syndrome, SysRegAccess, Transfer};
+use crate::fault::{self, FaultingVcpu, GuestMemory, Mmio, Resolution};
+use crate::page_pool::PagePool;
 use crate::platform;
 use crate::slot::{Kind, Slot};
 use crate::smccc::Call;
@@ -22,6 +23,10 @@ use crate::vm::{Host, Vcpu, Vm};
 const DECISIVE: u64 = 0x3f << 26 | 1 << 24 | 0xff << 7 | 0x3c;
 /// A data abort from below EL2, a translation fault, by an unordered load or store of one register that ISV describes.
 const PLAIN: u64 = 0x24 << 26 | 1 << 24 | 0x04;
+
+/// The fault's kind, its level aside.
+const FSC_CLASS: u64 = 0x3c;
+const TRANSLATION: u64 = 0x04;
 
 const IL: u64 = 1 << 25;
 const SSE: u64 = 1 << 21;
@@ -63,6 +68,8 @@ impl Vm {
         let ipa = ipa(syndrome);
         let is_answered = if ipa & !0xfff == self.quick_uart_page {
             self.quick_uart(vcpu, esr, ipa, host)
+        } else if ipa >= platform::RAM_BASE.raw() {
+            false
         } else if ipa.wrapping_sub(platform::GICD.start.raw()) < platform::GICD.size {
             self.quick_distributor(vcpu, esr, ipa, host)
         } else {
@@ -102,6 +109,37 @@ impl Vm {
         vcpu.counters.exits.aborts.add(1);
         vcpu.retire(esr & IL == 0);
         true
+    }
+
+    /// Answers a fault on RAM by what is mapped there, if that is all there is to it; false: it must be looked at.
+    #[inline]
+    pub fn quick_fault<H: Host>(
+        &self,
+        vcpu: &mut Vcpu,
+        syndrome: &Syndrome,
+        pool: &PagePool,
+        host: &mut H,
+    ) -> bool {
+        // Where nothing is mapped, HPFAR_EL2 says whether it is RAM.
+        if syndrome.esr & FSC_CLASS == TRANSLATION && ipa(syndrome) < platform::RAM_BASE.raw() {
+            return false;
+        }
+        let memory = GuestMemory {
+            vm: &self.guest,
+            pool,
+        };
+        let mut faulting = FaultingVcpu {
+            registers: &vcpu.registers,
+            progress: &mut vcpu.progress,
+            counters: &vcpu.counters,
+        };
+        let abort = Abort::of(syndrome);
+        let answer = fault::resolve_in_ram(memory, &mut faulting, &abort, host);
+        let is_answered = matches!(answer, Some(Resolution::Retry));
+        if is_answered {
+            vcpu.counters.exits.aborts.add(1);
+        }
+        is_answered
     }
 
     /// Answers an HVC whose answer is always the same; false: nothing was done.

@@ -8,8 +8,8 @@ import gdb
 from . import record, stage1, stage2, syndrome, target
 
 KINDS = {
-    "translation": ("faultline::fault::resolve", "about to map a page where the walk found none"),
-    "permission": ("faultline::fault::resolve", "about to relax a leaf that has too few rights"),
+    "translation": ("faultline::fault::resolve_in_ram", "about to map a page where the walk found none"),
+    "permission": ("faultline::fault::resolve_in_ram", "about to relax a leaf that has too few rights"),
     "window": ("faultline::fault::translation::map_window", "about to map a page of a hardware window"),
     "mmio": ("guest_exit", "the guest was left at an access that a device answers; its registers are still in the CPU's"),
     "inject": ("faultline::vm::Vm::inject", "about to make the guest take an exception"),
