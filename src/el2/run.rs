@@ -14,7 +14,7 @@ use faultline::stage2::maintenance;
 use faultline::sysreg::id::index;
 use faultline::vgic::Version;
 use faultline::vm::{Devices, End, Ground, Loaded, Summary, Vm};
-use faultline::{platform, vm};
+use faultline::{platform, sync, vm};
 use tock_registers::interfaces::Readable;
 
 use super::boot::Machine;
@@ -185,7 +185,7 @@ fn alone(mut running: Arc<VmRun>) -> VmRun {
             Ok(alone) => return alone,
             Err(shared) => running = shared,
         }
-        core::hint::spin_loop();
+        sync::spin_loop();
     }
 }
 

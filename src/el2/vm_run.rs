@@ -11,9 +11,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use faultline::machine::MAX_CPUS;
 use faultline::sched::{Place, Task, Wake, Whereabouts};
+use faultline::sync::{self, SpinMutex};
 use faultline::vm::{End, Input, Vcpu, Vm};
 use spin::Once;
-use spin::mutex::SpinMutex;
 
 use super::machine::Cpu;
 use super::shared::Shared;
@@ -91,7 +91,7 @@ impl VmRun {
                 shared.make_ready(run, cpu);
                 return;
             }
-            core::hint::spin_loop();
+            sync::spin_loop();
         }
     }
 

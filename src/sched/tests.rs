@@ -182,7 +182,7 @@ mod orders {
             let place = Arc::new(Whereabouts::off(1));
             let _ = place.turn_on(|_| ());
             place.note_running(0);
-            let devices = Arc::new(Lock::new(false));
+            let devices = Arc::new(SpinMutex::new(false));
             let device = {
                 let (place, devices) = (place.clone(), devices.clone());
                 loom::thread::spawn(move || {

@@ -1,6 +1,6 @@
 //! Where one vCPU is, and how it is fetched from there.
 
-use crate::sync::Lock;
+use crate::sync::SpinMutex;
 
 /// Where a vCPU is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,7 +30,7 @@ pub enum Wake<T> {
 }
 
 /// Where a vCPU is, shared by all who may want it.
-pub struct Whereabouts<T>(Lock<State<T>>);
+pub struct Whereabouts<T>(SpinMutex<State<T>>);
 
 struct State<T> {
     place: Place,
@@ -42,7 +42,7 @@ impl<T> Whereabouts<T> {
     /// A vCPU that is off.
     #[must_use]
     pub fn off(vcpu: T) -> Self {
-        Self(Lock::new(State {
+        Self(SpinMutex::new(State {
             place: Place::Off,
             vcpu: Some(vcpu),
         }))
