@@ -54,6 +54,17 @@ impl<T> Whereabouts<T> {
         self.0.lock().place
     }
 
+    /// Whether it does not run again unless somebody wakes it: it is off, or waits and `has_moment` knows of none at which it
+    /// is woken.
+    pub fn sleeps(&self, has_moment: impl FnOnce(&T) -> bool) -> bool {
+        let state = self.0.lock();
+        match state.place {
+            Place::Off => true,
+            Place::Waiting => state.vcpu.as_ref().is_some_and(|vcpu| !has_moment(vcpu)),
+            Place::Ready | Place::Running(_) | Place::Gone => false,
+        }
+    }
+
     /// Notes that pCPU `cpu` has taken it from a queue.
     pub fn note_running(&self, cpu: usize) {
         self.0.lock().place = Place::Running(cpu);
