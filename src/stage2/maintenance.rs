@@ -94,6 +94,14 @@ pub fn forget_stage1<M: Machine>(m: &mut M) {
     m.isb();
 }
 
+/// Between two vCPUs of the VM in `VTTBR_EL2` on this PE: it drops what it holds of the first one's stage 1. The two are
+/// tagged alike, with the same VMID and perhaps the same ASIDs, and have other tables; and what one fetched with its MMU
+/// off is no good for another. Stage 1 walks nothing meanwhile.
+pub fn change_vcpu<M: Machine>(m: &mut M) {
+    m.ic(Ic::AllLocal);
+    forget_stage1(m);
+}
+
 /// After a TLB conflict: this PE drops everything of the VMID in `VTTBR_EL2`, whichever of two entries it is.
 pub fn forget_vmid<M: Machine>(m: &mut M) {
     m.dsb(Dsb::NshSt);

@@ -108,6 +108,21 @@ fn relax_ends_with_stage_2_dropped_and_complete_before_stage_1() {
     );
 }
 
+/// Handbook 9 (23): vCPUs of one VM on one pCPU.
+#[test]
+fn between_two_vcpus_stage_1_and_the_instruction_cache_are_dropped_here() {
+    assert_eq!(
+        done_by(mt::change_vcpu),
+        [
+            Op::Ic(Ic::AllLocal),
+            Op::Dsb(Dsb::NshSt),
+            Op::Tlbi(Tlbi::Vmalle1),
+            Op::Dsb(Dsb::Nsh),
+            Op::Isb,
+        ]
+    );
+}
+
 /// Handbook 4.1: "Revoke one leaf (broadcast)", with the repeat of CVE-2025-10263.
 #[test]
 fn a_break_is_broadcast_and_repeated() {

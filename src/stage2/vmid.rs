@@ -44,7 +44,7 @@ impl Vmids {
         Self::with_bits(features.vmid_bits)
     }
 
-    fn with_bits(bits: u32) -> Self {
+    pub(crate) fn with_bits(bits: u32) -> Self {
         Self {
             count: 1 << bits,
             state: SpinMutex::new(State {

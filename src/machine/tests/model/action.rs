@@ -2,7 +2,7 @@
 
 use super::guest::Access;
 use super::rng::Rng;
-use super::setup::{RAM_PAGES, Setup};
+use super::setup::{RAM_PAGES, Setup, WINDOW_PAGES};
 use super::world::VMS;
 
 /// One thing to do: for a VM, on a page or on pages `first` to `first + count - 1` of its RAM.
@@ -14,6 +14,10 @@ pub(super) enum Action {
     WriteAndRun(usize, u64),
     /// The guest turns its caches off, or on again.
     Caches(usize),
+    /// The CPU's other vCPU of the VM takes its place.
+    Switch(usize),
+    /// A guest's access to the device behind its window.
+    Window(usize, u64, Access),
     Unmap(usize, u64, u64),
     /// With at most these rights left: R, W, X as bits 0 to 2.
     Protect(usize, u64, u64, u8),
@@ -38,8 +42,9 @@ pub(super) enum Action {
     Recreate(usize),
 }
 
-/// Pages that are touched: neighbours, both sides of a table's end, and the last.
-const PAGES: [u64; 8] = [0, 1, 2, 16, 511, 512, 513, 1023];
+/// Pages that are touched: neighbours, those at the same virtual address of two vCPUs, both sides of a table's end, and the
+/// last.
+const PAGES: [u64; 9] = [0, 1, 2, 3, 16, 511, 512, 513, 1023];
 const RANGES: [(u64, u64); 7] = [
     (0, 1),
     (0, 3),
@@ -59,7 +64,7 @@ impl Action {
             rng.pick(&PAGES)
         };
         let (first, count) = rng.pick(&RANGES);
-        match rng.below(64) {
+        match rng.below(68) {
             0..=8 => Self::Guest(vm, page, Access::Read),
             9..=18 => Self::Guest(vm, page, Access::Write),
             19..=28 => Self::Guest(vm, page, Access::Fetch),
@@ -81,7 +86,13 @@ impl Action {
             60 => Self::StopLog(vm),
             61 => Self::Starve(rng.below(5)),
             62 => Self::Feed,
-            _ => Self::Recreate(vm),
+            63 => Self::Recreate(vm),
+            64..=66 => Self::Switch(vm),
+            _ => Self::Window(
+                vm,
+                rng.next() % WINDOW_PAGES,
+                rng.pick(&[Access::Read, Access::Write, Access::Fetch]),
+            ),
         }
     }
 }

@@ -45,6 +45,11 @@ pub(super) const fn rights(leaf: u64) -> [bool; 3] {
     [leaf & READ != 0, leaf & WRITE != 0, leaf & XN == 0]
 }
 
+/// MemAttr: Device-nGnRE, with FWB and without.
+pub(super) const fn is_device(leaf: u64) -> bool {
+    leaf >> 2 & 0xf == 0b0001
+}
+
 /// What of a leaf must not change while a TLB may hold it.
 pub(super) const fn fixed(leaf: u64) -> u64 {
     leaf & !IN_PLACE

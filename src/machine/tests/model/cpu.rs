@@ -3,13 +3,14 @@
 use std::sync::{Arc, MutexGuard};
 
 use super::baton::Lab;
-use super::hardware::{Hardware, Work, is_local};
+use super::hardware::Hardware;
+use super::maintenance::{Work, is_local};
 use super::memory::LINES;
 use super::weak::Weak;
 use crate::addr::{Gva, PAGE_SIZE, Pa, PaRange};
 use crate::machine::{AtAborted, Dc, Dsb, El1, Ic, Machine, TlbRange, Tlbi, Ttl};
 
-/// Guest virtual addresses are the IPA with these bits set.
+/// Guest virtual addresses are the IPA with these bits set, and those changed in which its vCPU's stage 1 differs.
 pub(super) const VA_BASE: u64 = 0xffff_0000_0000_0000;
 
 /// One CPU.
@@ -308,10 +309,11 @@ impl Machine for Cpu {
         cpu.stage1_changed |= fails;
         cpu.par = 0xbad;
         // The guest's stage 1 is an offset; now and then it was changed since the access.
+        let stage1 = cpu.stage1.expect("AT wants a vCPU's stage 1");
         cpu.par_answer = Some(if fails {
             0x809
         } else {
-            (va.raw() & !VA_BASE & !0xfff) | 1 << 11
+            ((va.raw() & !VA_BASE & !0xfff) ^ stage1) | 1 << 11
         });
         Ok(())
     }

@@ -2,11 +2,12 @@
 
 use super::bits;
 use super::cpu::{Cpu, VA_BASE};
-use super::hardware::{Hardware, Late};
+use super::hardware::Hardware;
 use super::memory::Owner;
-use super::setup::{RAM_START, ROM_PAGE};
+use super::setup::{RAM_START, ROM_PAGE, WINDOW_MEMORY, WINDOW_START};
+use super::stores::Late;
 use super::walk::Fault;
-use super::world::{Vcpu, Vm, World};
+use super::world::{Seat, Vm, World};
 use crate::addr::PAGE_SIZE;
 use crate::exit::Abort;
 use crate::fault::{Resolution, Stop};
@@ -26,15 +27,18 @@ pub(super) enum Access {
 
 /// Faults in a row that changed nothing, while nobody else changed anything: one too many.
 const FAULTS: u32 = 4;
+/// Faults on a window, which nobody takes away: misses of stores among them.
+const WINDOW_FAULTS: u32 = 32;
 
 impl World {
     /// The guest's access, until it is done: I2 and I3.
-    pub(super) fn access(&self, vm: &Vm, vcpu: &mut Vcpu, page: u64, access: Access, m: &mut Cpu) {
+    pub(super) fn access(&self, vm: &Vm, seat: &mut Seat, page: u64, access: Access, m: &mut Cpu) {
         let ipa = RAM_START + page * PAGE_SIZE;
         let is_denied = page >= ROM_PAGE && access == Access::Write;
+        self.run_on(vm, seat, m);
+        let vcpu = seat.vcpu();
         vcpu.registers.pc = VA_BASE + ipa;
         let is_cached = self.setup.fwb || !(self.setup.caches_off == 1 || vcpu.caches_off);
-        self.run_on(vm, m);
         let (mut fruitless, mut by_others) = (0, self.lab.hardware().noise(m.index, vm.tree));
         while let Err(abort) = m.guest_access(vm, ipa, access, is_cached) {
             let par = self.lab.hardware().pes[m.index].par;
@@ -76,6 +80,28 @@ impl World {
         assert!(!is_denied, "I4, {ipa:#x} is read-only and was written");
         vcpu.progress.retired();
     }
+
+    /// The guest's access to the device behind its window.
+    pub(super) fn window(&self, vm: &Vm, seat: &mut Seat, page: u64, access: Access, m: &mut Cpu) {
+        let ipa = WINDOW_START + page * PAGE_SIZE;
+        self.run_on(vm, seat, m);
+        let vcpu = seat.vcpu();
+        vcpu.registers.pc = VA_BASE + RAM_START;
+        for _ in 0..WINDOW_FAULTS {
+            let Err(abort) = m.window_access(vm, ipa, access) else {
+                return vcpu.progress.retired();
+            };
+            match self.resolve(vm, vcpu, &abort, m) {
+                Resolution::Retry => {}
+                Resolution::Inject(_) if access == Access::Fetch => return,
+                Resolution::Stop(Stop::OutOfPages { .. }) if self.is_short_of_pages() => return,
+                other => {
+                    panic!("I2, {access:?} of the window at {ipa:#x} is answered with {other:?}")
+                }
+            }
+        }
+        panic!("I2, no progress: {access:?} of the window at {ipa:#x}");
+    }
 }
 
 impl Cpu {
@@ -98,20 +124,21 @@ impl Cpu {
             Access::Fetch => &[2],
             Access::WalkUpdate => &[0, 1],
         };
+        let va = hardware.va_of(me, ipa);
         let mut entry = None;
         for need in needs {
             let found = hardware
-                .translate(me, vm.tree, ipa, *need)
-                .map_err(|fault| abort_of(access, fault, ipa));
+                .translate(me, vm.tree, (va, ipa), *need)
+                .map_err(|fault| abort_of(access, fault, (va, ipa)));
             if let Err(abort) = &found {
                 hardware.note(|| {
-                    std::format!("CPU {me} {access:?} of {ipa:#x} takes {:?}", abort.status)
+                    std::format!("CPU {me} {access:?} of {ipa:#x} takes {:?}", abort.status())
                 });
             }
             entry = Some(found?);
         }
         let Some(entry) = entry else { return Ok(()) };
-        let pa = entry.output(ipa);
+        let pa = entry.output(entry.ipa);
         hardware.note(|| std::format!("CPU {me} {access:?} of {ipa:#x} at {pa:#x}"));
         hardware.perform(me, vm, ipa, pa, access, is_cached);
         let live = hardware.live_leaf(vm.tree, ipa);
@@ -124,7 +151,38 @@ impl Cpu {
     }
 }
 
+impl Cpu {
+    /// The same for the window: it leads to the device, is a device's, and executes nothing.
+    fn window_access(&self, vm: &Vm, ipa: u64, access: Access) -> Result<(), Abort> {
+        let mut hardware = self.operation();
+        let me = self.index;
+        hardware.check_entry(me, vm);
+        hardware.warm(vm.tree, ipa);
+        let va = hardware.va_of(me, ipa);
+        let need = usize::from(access == Access::Write) + 2 * usize::from(access == Access::Fetch);
+        let entry = hardware
+            .translate(me, vm.tree, (va, ipa), need)
+            .map_err(|fault| abort_of(access, fault, (va, ipa)))?;
+        let pa = entry.output(entry.ipa);
+        hardware.note(|| std::format!("CPU {me} {access:?} of the window {ipa:#x} at {pa:#x}"));
+        assert_eq!(
+            pa,
+            WINDOW_MEMORY + (ipa - WINDOW_START),
+            "I14, the window at {ipa:#x} leads elsewhere"
+        );
+        assert!(access != Access::Fetch, "I20, code from a device");
+        Ok(())
+    }
+}
+
 impl Hardware {
+    /// What the vCPU on PE `pe` calls this IPA.
+    fn va_of(&self, pe: usize, ipa: u64) -> u64 {
+        ipa ^ self.pes[pe]
+            .stage1
+            .expect("a guest that runs has a stage 1")
+    }
+
     /// What others did that may have made a fault come back.
     fn noise(&self, pe: usize, tree: usize) -> (u64, u64) {
         let changes: u64 = self.changes.iter().sum();
@@ -243,16 +301,16 @@ impl Hardware {
 }
 
 /// The abort as the hardware reports it, `HPFAR_EL2` a lie wherever it is UNKNOWN.
-fn abort_of(access: Access, fault: Fault, ipa: u64) -> Abort {
+fn abort_of(access: Access, fault: Fault, (va, ipa): (u64, u64)) -> Abort {
     const S1PTW: u64 = 1 << 7;
     const CM: u64 = 1 << 8;
     const WNR: u64 = 1 << 6;
     let status = fault.class | u64::from(fault.level);
     let (class, flags, far) = match access {
-        Access::Read => (0x24, 0, ipa),
-        Access::Write => (0x24, WNR, ipa),
-        Access::Fetch => (0x20, 0, ipa),
-        Access::Maintain => (0x24, CM | WNR, ipa),
+        Access::Read => (0x24, 0, va),
+        Access::Write => (0x24, WNR, va),
+        Access::Fetch => (0x20, 0, va),
+        Access::Maintain => (0x24, CM | WNR, va),
         // The syndrome tells of the load, not of the walk.
         Access::WalkUpdate => (0x24, S1PTW, RAM_START + 0x123),
     };

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::vec::Vec;
 
 use super::bits::{self, Kind};
-use super::memory::{Owner, Ram};
+use super::maintenance::Pending;
+use super::memory::Ram;
 use super::rng::Rng;
 use super::setup::Setup;
+use super::stores::{Late, Unseen};
 use super::tlb::Tlb;
 use super::weak::Weak;
 use crate::addr::{PAGE_SIZE, Pa, PaRange};
-use crate::machine::{Dc, Dsb, Ic, Tlbi};
 use crate::page_pool::PagePool;
 
 /// Where the pool's RAM lies.
@@ -22,61 +23,6 @@ pub(super) const POOL_PAGES: u64 = 3 * 512 + 64;
 /// Where a module lies that is lent to guests, and its pages.
 pub(super) const MODULE_START: u64 = POOL_START + 4 * 512 * PAGE_SIZE;
 pub(super) const MODULE_PAGES: u64 = 512;
-
-/// Maintenance that was issued and is not known to be complete: each PE carries it out when it likes.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Work {
-    Tlbi(Tlbi, u16),
-    Ic(Ic),
-    Dc(Dc, PaRange),
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pending {
-    pub(super) work: Work,
-    /// PEs that have not carried it out, as bits.
-    pub(super) left: u32,
-}
-
-/// A store to a descriptor that walks may still miss.
-#[derive(Clone, Copy)]
-pub(super) struct Unseen {
-    by: usize,
-    table: u64,
-    index: usize,
-    old: u64,
-    /// The storing PE's own walks see it.
-    is_seen_here: bool,
-    /// How often it was missed: in the end every store is seen.
-    missed: u32,
-}
-
-/// A guest's store that has left the CPU and not reached memory.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Late {
-    pub(super) tree: usize,
-    pub(super) ipa: u64,
-    pub(super) pa: u64,
-    pub(super) line: usize,
-    pub(super) value: u64,
-    pub(super) is_cached: bool,
-    /// A broadcast of stage 1 was complete since (with CVE-2025-10263, that is not enough).
-    was_waited_for: bool,
-}
-
-impl Late {
-    pub(super) const fn new(tree: usize, ipa: u64, pa: u64, line: usize, is_cached: bool) -> Self {
-        Self {
-            tree,
-            ipa,
-            pa,
-            line,
-            value: 0,
-            is_cached,
-            was_waited_for: false,
-        }
-    }
-}
 
 /// A line in an I-cache: whose it was when it was fetched.
 #[derive(Clone, Copy)]
@@ -108,6 +54,8 @@ pub(super) struct Pe {
     pub(super) walks_ended: bool,
     /// The guest that ran here last runs with its caches off: so are its instruction fetches.
     pub(super) caches_off: bool,
+    /// The stage 1 of the vCPU that is here: what its virtual addresses differ in from IPAs. None: it walks nothing.
+    pub(super) stage1: Option<u64>,
     /// AT found no translation since this was looked at last.
     pub(super) stage1_changed: bool,
 }
@@ -140,9 +88,9 @@ pub(super) struct Hardware {
     pub(super) ram: Ram,
     pub(super) pool: Arc<PagePool>,
     pub(super) pes: Vec<Pe>,
-    unseen: Vec<Unseen>,
+    pub(super) unseen: Vec<Unseen>,
     /// How often a walk missed a store.
-    misses: u64,
+    pub(super) misses: u64,
     pub(super) trees: Vec<TreeView>,
     /// Pages and tables that were taken out of a tree and are not known to be free.
     pub(super) leaving: Vec<u64>,
@@ -271,8 +219,11 @@ impl Hardware {
         let Some(entry) = entry.or_else(|| self.walk(pe, tree, ipa).ok()) else {
             return;
         };
-        if self.pes[pe].tlb.combined(vmid, ipa).is_none() && self.rng.one_in(2) {
-            self.pes[pe].tlb.combine(entry, ipa);
+        if let Some(stage1) = self.pes[pe].stage1
+            && self.pes[pe].tlb.combined(vmid, ipa ^ stage1).is_none()
+            && self.rng.one_in(2)
+        {
+            self.pes[pe].tlb.combine(entry, ipa ^ stage1, ipa);
         }
         let pa = entry.output(ipa);
         if bits::rights(entry.leaf)[2] && self.ram.holds(pa) && self.rng.one_in(2) {
@@ -316,229 +267,6 @@ impl Hardware {
         self.pes[pe].icache.entry(key).or_insert(fresh).value
     }
 
-    /// A guest's store reaches memory.
-    pub(super) fn land(&mut self, late: Late) {
-        let Late {
-            tree,
-            ipa,
-            pa,
-            line,
-            value,
-            is_cached,
-            ..
-        } = late;
-        let page = ipa & !(PAGE_SIZE - 1);
-        let frame = self.ram.frame_mut(pa);
-        let is_still_its = matches!(frame.owner,
-            Owner::Guest { tree: now, ipa: at } | Owner::Leaving { tree: now, ipa: at } if (now, at) == (tree, page));
-        assert!(
-            is_still_its,
-            "I8, a guest's store through a dead translation lands in {pa:#x}, which is {:x?}",
-            frame.owner
-        );
-        if is_cached {
-            frame.lines[line].store(value);
-        } else {
-            frame.lines[line].store_uncached(value);
-        }
-        frame.histories[line].wrote(value);
-    }
-
-    pub(super) fn drain(&mut self, pe: usize) {
-        for late in std::mem::take(&mut self.pes[pe].late) {
-            self.land(late);
-        }
-    }
-
-    pub(super) fn issue(&mut self, pe: usize, work: Work, is_local: bool) {
-        let left = if is_local {
-            1 << pe
-        } else {
-            (1u32 << self.pes.len()) - 1
-        };
-        self.pes[pe].pending.push(Pending { work, left });
-        // It may be carried out at once, which is too early where something has to come before it.
-        for target in 0..self.pes.len() {
-            if self.rng.one_in(3) {
-                let last = self.pes[pe].pending.len() - 1;
-                self.carry_out(pe, last, target);
-            }
-        }
-    }
-
-    /// PE `target` carries out the `n`th operation outstanding of PE `by`.
-    fn carry_out(&mut self, by: usize, n: usize, target: usize) {
-        let pending = &mut self.pes[by].pending[n];
-        if pending.left >> target & 1 == 0 {
-            return;
-        }
-        pending.left &= !(1 << target);
-        match pending.work {
-            Work::Tlbi(op, vmid) => self.pes[target].tlb.invalidate(op, vmid),
-            Work::Ic(op) => self.invalidate_icache(op, target),
-            Work::Dc(op, range) => {
-                for (page, line) in Ram::lines_of(range.start.raw(), range.size) {
-                    let line = &mut self.ram.frame_mut(page).lines[line];
-                    match op {
-                        Dc::CleanToPou => line.clean_to_unification(),
-                        Dc::CleanInvalidateToPoc => line.clean_and_invalidate(),
-                    }
-                }
-            }
-        }
-    }
-
-    fn invalidate_icache(&mut self, op: Ic, target: usize) {
-        let icache = &mut self.pes[target].icache;
-        match op {
-            Ic::AllLocal | Ic::AllInnerShareable => icache.clear(),
-            Ic::Range(range) => {
-                let reached: Vec<_> = Ram::lines_of(range.start.raw(), range.size).collect();
-                icache.retain(|(page, line, colour), _| {
-                    *colour != 0 || !reached.contains(&(*page, *line))
-                });
-            }
-        }
-    }
-
-    /// A DSB of `kind` by `pe`: what it waits for is complete when it returns.
-    pub(super) fn complete(&mut self, pe: usize, kind: Dsb) {
-        let waits = |work: &Work| match (work, kind) {
-            (_, Dsb::IshSt | Dsb::NshSt) => false,
-            (Work::Tlbi(op, _), Dsb::Nsh) => is_local(*op),
-            (Work::Ic(op), Dsb::Nsh) => *op == Ic::AllLocal,
-            (Work::Dc(Dc::CleanInvalidateToPoc, _), kind) => kind == Dsb::Sy,
-            (Work::Dc(Dc::CleanToPou, _), Dsb::Nsh) => false,
-            (_, Dsb::Ish | Dsb::Sy) => true,
-        };
-        // In the order that hurts: the I-cache before the data it is filled from, stage 1 before stage 2, and in between
-        // whatever is fetched then.
-        for round in 0..4 {
-            for n in 0..self.pes[pe].pending.len() {
-                let work = self.pes[pe].pending[n].work;
-                if !waits(&work) || rank(&work) != round {
-                    continue;
-                }
-                for target in 0..self.pes.len() {
-                    self.carry_out(pe, n, target);
-                    self.speculate(target);
-                }
-            }
-        }
-        let done = self.pes[pe]
-            .pending
-            .extract_if(.., |pending| waits(&pending.work));
-        let done: Vec<Work> = done.map(|pending| pending.work).collect();
-        self.wait_for_stores(&done);
-        match kind {
-            Dsb::NshSt | Dsb::Nsh => {
-                for store in self.unseen.iter_mut().filter(|store| store.by == pe) {
-                    store.is_seen_here = true;
-                }
-            }
-            Dsb::IshSt | Dsb::Ish | Dsb::Sy => self.show_stores(pe),
-        }
-    }
-
-    /// All PEs see the stores of PE `pe`, and with each those that it replaced.
-    fn show_stores(&mut self, pe: usize) {
-        let mut shown = Vec::new();
-        for store in std::mem::take(&mut self.unseen).into_iter().rev() {
-            let place = (store.table, store.index);
-            if store.by == pe || shown.contains(&place) {
-                shown.push(place);
-            } else {
-                self.unseen.insert(0, store);
-            }
-        }
-    }
-
-    /// Stores through entries that a complete TLBI removed have reached memory; with CVE-2025-10263, only when one more
-    /// broadcast is complete.
-    fn wait_for_stores(&mut self, done: &[Work]) {
-        let is_broadcast = |work: &Work| matches!(work, Work::Tlbi(op, _) if !is_local(*op));
-        let is_stage1 = |work: &Work| {
-            matches!(
-                work,
-                Work::Tlbi(Tlbi::Vmalle1Is | Tlbi::Vmalls12e1Is | Tlbi::Alle1Is, _)
-            )
-        };
-        let (any, stage1) = (done.iter().any(is_broadcast), done.iter().any(is_stage1));
-        for pe in 0..self.pes.len() {
-            for mut late in std::mem::take(&mut self.pes[pe].late) {
-                let is_over = if self.setup.stores_linger {
-                    any && late.was_waited_for
-                } else {
-                    stage1
-                };
-                late.was_waited_for |= stage1;
-                if is_over {
-                    self.land(late);
-                } else {
-                    self.pes[pe].late.push(late);
-                }
-            }
-        }
-    }
-
-    /// Stores `new`; walks may miss it until the right DSB.
-    pub(super) fn store(&mut self, pe: usize, table: u64, index: usize, new: u64) {
-        let old = self.ram.frame(table).descriptor(index);
-        self.ram.frame_mut(table).set_descriptor(index, new);
-        self.changes[pe] += 1;
-        self.unseen.push(Unseen {
-            by: pe,
-            table,
-            index,
-            old,
-            is_seen_here: false,
-            missed: 0,
-        });
-    }
-
-    /// A descriptor as a walk of PE `pe` reads it.
-    pub(super) fn read_by_walk(&mut self, pe: usize, table: u64, index: usize) -> u64 {
-        // In the order in which they were stored. From the last one that this PE sees for certain it sees all that follow, or
-        // misses all from some store on.
-        let is_it = |store: &Unseen| (store.table, store.index) == (table, index);
-        let is_seen = |store: &Unseen| is_it(store) && store.by == pe && store.is_seen_here;
-        let from = self.unseen.iter().rposition(is_seen).map_or(0, |n| n + 1);
-        for n in from..self.unseen.len() {
-            let store = self.unseen[n];
-            if is_it(&store) && store.missed < 4 && self.rng.one_in(2) {
-                self.unseen[n].missed += 1;
-                self.misses += 1;
-                return store.old;
-            }
-        }
-        self.ram.frame(table).descriptor(index)
-    }
-
-    /// A change by the hardware itself: seen at once, lost never.
-    pub(super) fn update(&mut self, table: u64, index: usize, old: u64, new: u64) -> bool {
-        let frame = self.ram.frame_mut(table);
-        if frame.descriptor(index) != old {
-            return false;
-        }
-        frame.set_descriptor(index, new);
-        true
-    }
-
-    /// The hardware changed the descriptor: whoever reads it sees that.
-    pub(super) fn forget_unseen(&mut self, table: u64, index: usize) {
-        self.unseen
-            .retain(|store| (store.table, store.index) != (table, index));
-    }
-
-    pub(super) const fn misses(&self) -> u64 {
-        self.misses
-    }
-
-    pub(super) fn has_unseen(&self, pe: usize) -> bool {
-        let is_open = |store: &Unseen| store.by == pe && !store.is_seen_here;
-        self.unseen.iter().any(is_open)
-    }
-
     /// The leaf at `ipa` as memory has it now, and its level.
     pub(super) fn live_leaf(&self, tree: usize, ipa: u64) -> Option<(u64, u8)> {
         let (table, index, level) = self.live_place(tree, ipa);
@@ -558,18 +286,5 @@ impl Hardware {
                 Kind::Invalid | Kind::Leaf => return (table, index, level),
             }
         }
-    }
-}
-
-pub(super) const fn is_local(op: Tlbi) -> bool {
-    matches!(op, Tlbi::Ipas2e1(..) | Tlbi::Vmalle1 | Tlbi::Vmalls12e1)
-}
-
-const fn rank(work: &Work) -> u32 {
-    match work {
-        Work::Ic(_) => 0,
-        Work::Tlbi(Tlbi::Vmalle1 | Tlbi::Vmalle1Is, _) => 1,
-        Work::Tlbi(..) => 2,
-        Work::Dc(..) => 3,
     }
 }

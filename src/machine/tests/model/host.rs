@@ -8,7 +8,7 @@ use super::cpu::Cpu;
 use super::guest::Access;
 use super::hardware::MODULE_START;
 use super::setup::{RAM_PAGES, RAM_START, ROM_PAGE};
-use super::world::{Mapping, Vcpu, Vm, World};
+use super::world::{Mapping, Seat, Vm, World};
 use crate::addr::{Ipa, IpaRange, PAGE_SIZE};
 use crate::stage2::{Grant, Leaf, Level, OutOfPages, Replaced, Rights, Tables, clean};
 
@@ -96,7 +96,7 @@ impl Seen {
 
 impl World {
     /// Does `action` on CPU `m`.
-    pub(super) fn act(&self, action: Action, vcpus: &mut [Vcpu], m: &mut Cpu) {
+    pub(super) fn act(&self, action: Action, seats: &mut [Seat], m: &mut Cpu) {
         match action {
             Action::Starve(left) => return self.starve(left as u64),
             Action::Feed => return self.feed(),
@@ -111,7 +111,7 @@ impl World {
                 if self.destroy(n, m) {
                     self.feed();
                     self.create(n, m);
-                    vcpus[n] = Vcpu::default();
+                    seats[n] = Seat::default();
                 }
                 return;
             }
@@ -120,6 +120,8 @@ impl World {
         let (Action::Guest(n, ..)
         | Action::WriteAndRun(n, _)
         | Action::Caches(n)
+        | Action::Switch(n)
+        | Action::Window(n, ..)
         | Action::Unmap(n, ..)
         | Action::Protect(n, ..)
         | Action::WriteProtect(n, ..)
@@ -135,22 +137,24 @@ impl World {
             return;
         };
         let Some(vm) = self.vm(n) else { return };
-        let vcpu = &mut vcpus[n];
+        let seat = &mut seats[n];
         match action {
             // A walk that cannot set its flag in a ROM is told to the guest by its own tables, of which there are none here.
             Action::Guest(_, page, Access::WalkUpdate) if page >= ROM_PAGE => {
-                self.access(&vm, vcpu, page, Access::Read, m);
+                self.access(&vm, seat, page, Access::Read, m);
             }
-            Action::Guest(_, page, access) => self.access(&vm, vcpu, page, access, m),
+            Action::Guest(_, page, access) => self.access(&vm, seat, page, access, m),
+            Action::Window(_, page, access) => self.window(&vm, seat, page, access, m),
+            Action::Switch(_) => self.switch(&vm, seat, m),
             Action::WriteAndRun(_, page) if page < ROM_PAGE => {
                 for access in [Access::Write, Access::Maintain, Access::Fetch] {
-                    self.access(&vm, vcpu, page, access, m);
+                    self.access(&vm, seat, page, access, m);
                 }
             }
             Action::WriteAndRun(..) => {}
             // What was fetched with other attributes is the guest's own to forget.
             Action::Caches(_) => {
-                vcpu.caches_off = !vcpu.caches_off;
+                seat.vcpu().caches_off ^= true;
                 self.lab.hardware().pes[m.index].icache.clear();
             }
             Action::MapBlock(_, page, executes) => self.map_block(&vm, page, executes, m),

@@ -84,7 +84,11 @@ impl Hardware {
         self.check_nothing_else_is_cached(&entry);
         let memory = bits::address(leaf);
         if !self.ram.holds(memory) {
-            return assert!(!bits::rights(leaf)[2], "I20, a window that executes");
+            assert!(!bits::rights(leaf)[2], "I20, a window that executes");
+            return assert!(
+                bits::is_device(leaf),
+                "I20, a window that is not a device's: {leaf:#x}"
+            );
         }
         for offset in (0..bits::span(level)).step_by(PAGE_SIZE as usize) {
             self.take_over(tree, start + offset, memory + offset);
@@ -339,7 +343,7 @@ impl Hardware {
         let vmid = self.trees[tree].vmid();
         for (n, pe) in self.pes.iter().enumerate() {
             let stage2 = pe.tlb.stage2.iter().map(|entry| (entry, true));
-            let combined = pe.tlb.combined.iter().map(|entry| (entry, false));
+            let combined = pe.tlb.combined.iter().map(|one| (&one.entry, false));
             for (entry, is_stage2) in stage2
                 .chain(combined)
                 .filter(|(entry, _)| entry.vmid == vmid)

@@ -11,7 +11,7 @@ use super::hardware::Hardware;
 use super::rng::Rng;
 use super::setup::Setup;
 use super::weak::Weak;
-use super::world::{VMS, Vcpu, World};
+use super::world::{Seat, VMS, World};
 
 /// What each CPU does, in order: (CPU, action).
 pub(super) type History = Vec<(usize, Action)>;
@@ -47,12 +47,12 @@ pub(super) fn run(
         if m.index == 0 {
             (0..VMS).for_each(|n| world.create(n, m));
         }
-        let mut vcpus: Vec<Vcpu> = (0..VMS).map(|_| Vcpu::default()).collect();
+        let mut seats: Vec<Seat> = (0..VMS).map(|_| Seat::default()).collect();
         let index = m.index;
         for (_, action) in history.iter().filter(|(cpu, _)| *cpu == index) {
             lab.hardware()
                 .note(|| std::format!("CPU {index} -- {action:?}"));
-            world.act(*action, &mut vcpus, m);
+            world.act(*action, &mut seats, m);
         }
     });
     let done = done.and_then(|()| lab.run_alone(|m| end(&world, m)));

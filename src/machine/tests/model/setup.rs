@@ -13,6 +13,11 @@ pub(super) const MODULE_PAGE: u64 = 512;
 /// From here on guest RAM is read-only, as a ROM is.
 pub(super) const ROM_PAGE: u64 = 1016;
 
+/// Where guests see a device of the hardware's, its pages, and where it is.
+pub(super) const WINDOW_START: u64 = 0x0801_0000;
+pub(super) const WINDOW_PAGES: u64 = 2;
+pub(super) const WINDOW_MEMORY: u64 = 0x0804_0000;
+
 /// A machine, as it is printed with a failure.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setup {
@@ -31,7 +36,8 @@ pub(super) struct Setup {
     pub(super) stores_linger: bool,
     /// The guests run with their stage-1 MMU and caches off: 0 never, 1 always, 2 at times.
     pub(super) caches_off: u8,
-    /// What a fault brings: 0 a page, 1 its neighbours too, 2 a block, 3 whatever the pool allows.
+    /// What a fault brings: 0 a page, 1 its neighbours too, 2 a block, 3 whatever the pool allows, 4 a block of 1 GiB, for
+    /// which nobody has the memory.
     pub(super) granule: u8,
     /// Rights are given one by one.
     pub(super) lazy: bool,
@@ -53,7 +59,7 @@ impl Setup {
             ranges: rng.one_in(2),
             stores_linger: rng.one_in(2),
             caches_off: rng.pick(&[0, 0, 1, 2]),
-            granule: rng.pick(&[0, 0, 1, 2, 3]),
+            granule: rng.pick(&[0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4]),
             lazy: rng.one_in(2),
             patience: rng.pick(&[3, 8, 24]),
         }
@@ -81,6 +87,7 @@ impl Setup {
             0 => GranulePolicy::Page,
             1 => GranulePolicy::Neighbours,
             2 => GranulePolicy::Block2M,
+            4 => GranulePolicy::Block1G,
             _ => GranulePolicy::Auto,
         }
     }

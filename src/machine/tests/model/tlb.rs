@@ -19,6 +19,14 @@ pub(super) struct Entry {
     pub(super) leaf: u64,
 }
 
+/// Stage 1 and stage 2 together, for a page: no trace is left of the tables that stage 1 was read from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Combined {
+    /// The virtual page.
+    va: u64,
+    pub(super) entry: Entry,
+}
+
 /// The way to a table: that of the next level, for what starts at `ipa`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Way {
@@ -58,14 +66,15 @@ const MOST: usize = 48;
 #[derive(Default)]
 pub(super) struct Tlb {
     pub(super) stage2: Vec<Entry>,
-    pub(super) combined: Vec<Entry>,
+    pub(super) combined: Vec<Combined>,
     pub(super) ways: Vec<Way>,
 }
 
 impl Tlb {
-    pub(super) fn combined(&self, vmid: u16, ipa: u64) -> Option<Entry> {
-        let mut entries = self.combined.iter();
-        entries.find(|entry| entry.covers(vmid, ipa)).copied()
+    pub(super) fn combined(&self, vmid: u16, va: u64) -> Option<Entry> {
+        let mut all = self.combined.iter();
+        let found = all.find(|one| one.entry.vmid == vmid && one.va == va & !(PAGE_SIZE - 1));
+        found.map(|one| one.entry)
     }
 
     pub(super) fn stage2(&self, vmid: u16, ipa: u64) -> Option<Entry> {
@@ -96,15 +105,19 @@ impl Tlb {
         self.stage2.push(entry);
     }
 
-    pub(super) fn combine(&mut self, entry: Entry, ipa: u64) {
+    /// Keeps that `va` is `ipa`, which `entry` takes further; answers what it kept.
+    pub(super) fn combine(&mut self, entry: Entry, va: u64, ipa: u64) -> Entry {
         if self.combined.len() == MOST {
             self.combined.remove(0);
         }
-        self.combined.push(Entry {
+        let entry = Entry {
             ipa: ipa & !(PAGE_SIZE - 1),
             size: PAGE_SIZE,
             ..entry
-        });
+        };
+        let va = va & !(PAGE_SIZE - 1);
+        self.combined.push(Combined { va, entry });
+        entry
     }
 
     pub(super) fn remember(&mut self, way: Way) {
@@ -116,11 +129,12 @@ impl Tlb {
 
     pub(super) fn forget(&mut self, vmid: u16, ipa: u64) {
         self.stage2.retain(|entry| !entry.covers(vmid, ipa));
-        self.combined.retain(|entry| !entry.covers(vmid, ipa));
+        self.combined.retain(|one| !one.entry.covers(vmid, ipa));
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.stage2.iter().chain(&self.combined)
+        let combined = self.combined.iter().map(|one| &one.entry);
+        self.stage2.iter().chain(combined)
     }
 
     pub(super) fn evict(&mut self, choice: usize) {
@@ -149,10 +163,10 @@ impl Tlb {
                 let size = range.pages() * PAGE_SIZE;
                 self.by_ipa(vmid, range.start.raw(), size, range.ttl.only());
             }
-            Tlbi::Vmalle1 | Tlbi::Vmalle1Is => self.combined.retain(|entry| entry.vmid != vmid),
+            Tlbi::Vmalle1 | Tlbi::Vmalle1Is => self.combined.retain(|one| one.entry.vmid != vmid),
             Tlbi::Vmalls12e1 | Tlbi::Vmalls12e1Is => {
                 self.stage2.retain(|entry| entry.vmid != vmid);
-                self.combined.retain(|entry| entry.vmid != vmid);
+                self.combined.retain(|one| one.entry.vmid != vmid);
                 self.ways.retain(|way| way.vmid != vmid);
             }
             Tlbi::Alle1Is => *self = Self::default(),

@@ -110,28 +110,25 @@ impl Hardware {
         entry
     }
 
-    /// Translates the guest's access on PE `pe`: by what is cached, else by a walk.
+    /// Where the guest's access on PE `pe` goes: by what is cached of `va`, else by a walk for `ipa`, which is what the vCPU's
+    /// own stage 1 makes of it.
     pub(super) fn translate(
         &mut self,
         pe: usize,
         tree: usize,
-        ipa: u64,
+        (va, ipa): (u64, u64),
         need: usize,
     ) -> Result<Entry, Fault> {
         let vmid = self.trees[tree].vmid();
         for _ in 0..8 {
             let tlb = &self.pes[pe].tlb;
-            let (combined, stage2) = (tlb.combined(vmid, ipa), tlb.stage2(vmid, ipa));
+            let (combined, stage2) = (tlb.combined(vmid, va), tlb.stage2(vmid, ipa));
             let entry = match (combined, stage2) {
                 (Some(entry), _) => entry,
-                (None, Some(entry)) => {
-                    self.pes[pe].tlb.combine(entry, ipa);
-                    entry
-                }
+                (None, Some(entry)) => self.pes[pe].tlb.combine(entry, va, ipa),
                 (None, None) => {
                     let entry = self.walk(pe, tree, ipa)?;
-                    self.pes[pe].tlb.combine(entry, ipa);
-                    entry
+                    self.pes[pe].tlb.combine(entry, va, ipa)
                 }
             };
             if bits::rights(entry.leaf)[need] {
@@ -155,8 +152,7 @@ impl Hardware {
                 );
                 self.forget_unseen(table, index);
                 let entry = self.keep(pe, tree, ipa, level, now | WRITE);
-                self.pes[pe].tlb.combine(entry, ipa);
-                return Ok(entry);
+                return Ok(self.pes[pe].tlb.combine(entry, va, ipa));
             }
         }
         Err(Fault {

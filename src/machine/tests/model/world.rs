@@ -1,6 +1,7 @@
 //! VMs on the model's hardware, as a hypervisor keeps them.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use std::vec::Vec;
 
@@ -9,17 +10,19 @@ use super::bits::{self, Kind};
 use super::cpu::Cpu;
 use super::hardware::{Hardware, MODULE_PAGES, MODULE_START, TreeView};
 use super::memory::Owner;
-use super::setup::{MODULE_PAGE, RAM_PAGES, RAM_START, ROM_PAGE, Setup};
+use super::setup::{
+    MODULE_PAGE, RAM_PAGES, RAM_START, ROM_PAGE, Setup, WINDOW_MEMORY, WINDOW_PAGES, WINDOW_START,
+};
 use crate::addr::{Ipa, IpaRange, PAGE_SIZE, Pa};
 use crate::content::{Content, Source};
 use crate::exit::Abort;
 use crate::fault::progress::Progress;
-use crate::fault::{FaultingVcpu, GuestMemory, Resolution, resolve};
+use crate::fault::{FaultingVcpu, GuestMemory, Resolution, VmMemory, resolve};
 use crate::machine::{Dsb, Machine};
 use crate::page_pool::{PagePool, RawPage};
 use crate::registers::Registers;
 use crate::slot::{Kind as SlotKind, Slot, Slots};
-use crate::stage2::{Rights, Stage2, Vmid};
+use crate::stage2::{Rights, Stage2, Vmid, Vmids, maintenance};
 use crate::stats::Counters;
 
 /// VMs in a world.
@@ -30,11 +33,17 @@ pub(super) struct Vm {
     /// Its number for the hardware.
     pub(super) tree: usize,
     pub(super) vmid: u16,
-    pub(super) stage2: Stage2,
-    slots: Slots,
-    contents: Vec<Content>,
+    memory: VmMemory,
     /// What the dirty log has to tell.
     pub(super) truth: Mutex<Truth>,
+}
+
+impl Deref for Vm {
+    type Target = VmMemory;
+
+    fn deref(&self) -> &VmMemory {
+        &self.memory
+    }
 }
 
 /// Which pages were written since the last harvest, and when.
@@ -47,13 +56,34 @@ pub(super) struct Truth {
     pub(super) written: BTreeMap<u64, u64>,
 }
 
-/// A vCPU: each CPU has one of each VM.
+/// A vCPU: each CPU has two of each VM.
 #[derive(Default)]
 pub(super) struct Vcpu {
     pub(super) registers: Registers,
     pub(super) progress: Progress,
     pub(super) counters: Counters,
     pub(super) caches_off: bool,
+}
+
+/// What the stage 1 of a CPU's second vCPU changes in addresses: the page is another, its colour in a cache is the same.
+const OTHER_STAGE1: u64 = 2 * PAGE_SIZE;
+
+/// A CPU's place for a VM: one of two vCPUs has it, and the stage 1 of each is its own.
+#[derive(Default)]
+pub(super) struct Seat {
+    vcpus: [Vcpu; 2],
+    taken_by: usize,
+}
+
+impl Seat {
+    /// Who has it.
+    pub(super) const fn vcpu(&mut self) -> &mut Vcpu {
+        &mut self.vcpus[self.taken_by]
+    }
+
+    const fn stage1(&self) -> u64 {
+        self.taken_by as u64 * OTHER_STAGE1
+    }
 }
 
 /// Where a VM is kept.
@@ -70,6 +100,8 @@ pub(super) struct World {
     pub(super) lab: Arc<Lab>,
     pub(super) setup: Setup,
     pub(super) pool: Arc<PagePool>,
+    /// So few that they are used up again and again.
+    vmids: Vmids,
     pub(super) vms: [Mutex<Place>; VMS],
     /// Pages that somebody else has: the pool is dry.
     pub(super) starved: Mutex<Vec<RawPage>>,
@@ -92,6 +124,7 @@ impl World {
             lab,
             setup,
             pool,
+            vmids: Vmids::with_bits(2),
             vms: [const { Mutex::new(Place::Busy) }; VMS],
             starved: Mutex::default(),
             parked,
@@ -104,12 +137,12 @@ impl World {
 
     /// Makes VM `number`, whose place the caller has.
     pub(super) fn create(&self, number: usize, m: &mut Cpu) {
-        let made = self.made(number, m);
+        let made = self.made(m);
         *self.vms[number].lock().unwrap() =
             made.map_or(Place::Empty, |vm| Place::Runs(Arc::new(vm)));
     }
 
-    fn made(&self, number: usize, m: &mut Cpu) -> Option<Vm> {
+    fn made(&self, m: &mut Cpu) -> Option<Vm> {
         let mut slots = Slots::default();
         let rom = Rights::READ.with(Rights::EXECUTE);
         for (first, end, most) in [(0, ROM_PAGE, Rights::ALL), (ROM_PAGE, RAM_PAGES, rom)] {
@@ -123,10 +156,21 @@ impl World {
             MODULE_PAGES * PAGE_SIZE,
         )
         .unwrap();
-        let vmid = 1 + number as u16;
+        let window = IpaRange::new(Ipa::new(WINDOW_START), WINDOW_PAGES * PAGE_SIZE).unwrap();
+        slots
+            .add(Slot {
+                range: window,
+                kind: SlotKind::Window(Pa::new(WINDOW_MEMORY)),
+            })
+            .unwrap();
+        let vmid = self.vmids.take(m).expect("there are more VMIDs than VMs");
         let (config, coherence) = (self.setup.config(), self.setup.coherence());
-        let stage2 = Stage2::new(m, &self.pool, config, Vmid(vmid), coherence).ok()?;
+        let Ok(stage2) = Stage2::new(m, &self.pool, config, vmid, coherence) else {
+            self.vmids.give(vmid);
+            return None;
+        };
         let mut hardware = self.lab.hardware();
+        hardware.check_unused(vmid.0);
         let tree = hardware.trees.len();
         for n in 0..config.root_tables as u64 {
             let root = stage2.root().add(n * PAGE_SIZE).raw();
@@ -144,10 +188,16 @@ impl World {
         drop(hardware);
         Some(Vm {
             tree,
-            vmid,
-            stage2,
-            slots,
-            contents: std::vec![Content::new(module, Source::Memory(Pa::new(MODULE_START)))],
+            vmid: vmid.0,
+            memory: VmMemory {
+                stage2,
+                slots,
+                contents: std::vec![Content::new(module, Source::Memory(Pa::new(MODULE_START)))],
+                rights: self.setup.rights(),
+                granule: self.setup.granule(),
+                erratum_834220: false,
+                guest_errors_trap: true,
+            },
             truth: Mutex::default(),
         })
     }
@@ -188,7 +238,7 @@ impl World {
             }
         }
         m.dsb(Dsb::Nsh);
-        taken.stage2.destroy(m, &self.pool);
+        taken.memory.stage2.destroy(m, &self.pool);
         let hardware = self.lab.hardware();
         for (n, pe) in hardware.pes.iter().enumerate() {
             let left = pe.tlb.entries().find(|entry| entry.vmid == taken.vmid);
@@ -202,15 +252,26 @@ impl World {
                 "I18, CPU {n} holds {way:x?} of a VM that is gone"
             );
         }
+        drop(hardware);
+        self.vmids.give(Vmid(taken.vmid));
         true
     }
 
     /// Puts CPU `m` on the VM's tables, as the run loop does before it enters a vCPU.
-    pub(super) fn run_on(&self, vm: &Vm, m: &Cpu) {
+    pub(super) fn run_on(&self, vm: &Vm, seat: &Seat, m: &Cpu) {
         let mut hardware = self.lab.hardware();
         let pe = &mut hardware.pes[m.index];
         (pe.vttbr, pe.effective_vttbr) = (vm.stage2.vttbr(), vm.stage2.vttbr());
+        pe.stage1 = Some(seat.stage1());
         pe.walks_ended = false;
+    }
+
+    /// The other vCPU takes the place of the one that has it, as the run loop has it do.
+    pub(super) fn switch(&self, vm: &Vm, seat: &mut Seat, m: &mut Cpu) {
+        self.run_on(vm, seat, m);
+        self.lab.hardware().pes[m.index].stage1 = None;
+        maintenance::change_vcpu(m);
+        seat.taken_by ^= 1;
     }
 
     /// One exit of a vCPU, through the real fault handler.
@@ -222,21 +283,15 @@ impl World {
         m: &mut Cpu,
     ) -> Resolution {
         let memory = GuestMemory {
-            slots: &vm.slots,
-            stage2: &vm.stage2,
+            vm: &vm.memory,
             pool: &self.pool,
-            contents: &vm.contents,
-            rights: self.setup.rights(),
-            granule: self.setup.granule(),
-            erratum_834220: false,
-            guest_errors_trap: true,
         };
         let mut faulting = FaultingVcpu {
             registers: &vcpu.registers,
             progress: &mut vcpu.progress,
             counters: &vcpu.counters,
         };
-        resolve(&memory, &mut faulting, abort, m)
+        resolve(memory, &mut faulting, abort, m)
     }
 
     /// Whether so few pages are left that a verb may have to say so.
@@ -288,6 +343,22 @@ impl World {
 pub(super) type Mapping = (u64, [bool; 3], u8);
 
 impl Hardware {
+    /// I18: nobody lives under this VMID, and nobody's entries are left.
+    fn check_unused(&self, vmid: u16) {
+        let mut living = self.trees.iter().filter(|tree| !tree.is_dying);
+        assert!(
+            living.all(|tree| tree.vmid() != vmid),
+            "I18, VMID {vmid} is given to two VMs"
+        );
+        for (n, pe) in self.pes.iter().enumerate() {
+            let left = pe.tlb.entries().find(|entry| entry.vmid == vmid);
+            assert!(
+                left.is_none(),
+                "I18, CPU {n} holds {left:x?} of whoever had VMID {vmid}"
+            );
+        }
+    }
+
     /// All of guest RAM as an independent walk sees it.
     pub(super) fn translation(&self, tree: usize) -> BTreeMap<u64, Mapping> {
         let end = RAM_START + RAM_PAGES * PAGE_SIZE;
