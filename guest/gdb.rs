@@ -236,7 +236,7 @@ fn translation_fault(session: &Session) {
     before
         .says("in faultline::fault::resolve_in_ram")
         .says("src/fault.rs:")
-        .says("src/el2/dispatch.rs:")
+        .says("src/el2/guest.rs:")
         .says("translation fault, level 2: a fetch at VA 0x40080000")
         .says("  valid:")
         .says("invalid: nothing is mapped")

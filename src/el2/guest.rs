@@ -83,6 +83,8 @@ fn quick_fault(running: &mut Running<'_>, syndrome: &Syndrome) -> bool {
         cpu,
         pool,
     } = running;
+    // A guest that gets nowhere does so by faults: what is told of it begins here.
+    cpu.block.note_exit(vcpu.registers.pc, syndrome, 0);
     vm.quick_fault(vcpu, syndrome, pool, *cpu)
 }
 
