@@ -7,7 +7,7 @@
 
 use super::bank::BANK;
 use super::distributor::{CONFIGURED, View};
-use super::register::{GICC_DEACTIVATE, GICD_V2, GICD_V3, GICR, Kind, find};
+use super::register::{Frame, Kind, find};
 use super::{BankId, IntId, REDISTRIBUTOR_STRIDE, Version, Vgic, bits};
 use crate::device::Width;
 
@@ -25,11 +25,11 @@ impl Vgic {
     /// The register `vcpu` finds at `offset` of the distributor; `None`: the access reads as zero and ignores writes.
     #[must_use]
     pub fn distributor(&self, vcpu: usize, offset: u64, width: Width) -> Option<Access> {
-        let (map, has_private) = match self.version {
-            Version::V2 => (GICD_V2, true),
-            Version::V3 => (GICD_V3, false),
+        let (frame, has_private) = match self.version {
+            Version::V2 => (Frame::DistributorV2, true),
+            Version::V3 => (Frame::DistributorV3, false),
         };
-        let (kind, index) = find(map, offset, width)?;
+        let (kind, index) = find(frame, offset, width)?;
         let view = View { vcpu, has_private };
         self.access(view, kind, index, width)
     }
@@ -38,7 +38,7 @@ impl Vgic {
     /// vCPU may access any of them.
     #[must_use]
     pub fn redistributor(&self, offset: u64, width: Width) -> Option<Access> {
-        let (kind, index) = find(GICR, offset % REDISTRIBUTOR_STRIDE, width)?;
+        let (kind, index) = find(Frame::Redistributor, offset % REDISTRIBUTOR_STRIDE, width)?;
         let view = View {
             vcpu: usize::try_from(offset / REDISTRIBUTOR_STRIDE).ok()?,
             has_private: true,
@@ -52,7 +52,7 @@ impl Vgic {
     /// [`Vgic::deactivation`].
     #[must_use]
     pub fn deactivation_page(&self, vcpu: usize, offset: u64, width: Width) -> Option<Access> {
-        let (kind, index) = find(GICC_DEACTIVATE, offset, width)?;
+        let (kind, index) = find(Frame::Deactivation, offset, width)?;
         let view = View {
             vcpu,
             has_private: true,
@@ -109,7 +109,17 @@ impl Vgic {
         set
     }
 
-    /// The vCPUs, a bit each, that have interrupts in list registers which a write of `value` changes.
+    /// Whether a write may change what the distributor forwards.
+    #[must_use]
+    pub const fn may_change_forwarding(access: Access) -> bool {
+        matches!(
+            access.kind,
+            Kind::Control | Kind::Group | Kind::EnableSet | Kind::EnableClear
+        )
+    }
+
+    /// The vCPUs, a bit each, that have interrupts in list registers which a write of `value` changes; the same before and
+    /// after it.
     #[must_use]
     pub fn holders(&self, access: Access, value: u64) -> u64 {
         match access.kind {

@@ -25,13 +25,13 @@ impl Vgic {
         let interface = self.vcpus.get_mut(vcpu)?;
         let index = interface.pending_in(intid)?;
         let slot = interface.slots[index];
-        // Acknowledged, linked, ended, and linked again: the model says what it said.
-        (slot.is_linked && slot.carries_link && state_of(index) == State::Invalid).then(|| {
-            (
-                index,
-                interface.pending(intid, Some(interface.links.pintid(intid.raw())), 0),
-            )
-        })
+        if !slot.is_linked || !slot.carries_link || state_of(index) != State::Invalid {
+            return None;
+        }
+        // Acknowledged, linked, ended, and linked again: the model says what it said, but that software pended it too.
+        interface.bank.loaded_latch &= !1u32.wrapping_shl(intid.raw());
+        let pintid = interface.links.pintid(intid.raw());
+        Some((index, interface.pending(intid, Some(pintid), 0)))
     }
 
     /// Does the work of [`Vgic::plan`], if all that happened to `vcpu` is that an interrupt without a physical one was made

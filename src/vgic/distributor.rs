@@ -48,6 +48,27 @@ pub(super) struct View {
 }
 
 impl Vgic {
+    /// Reads a register, unless it shows what guests may have changed in their list registers ([`Vgic::depends_on`]).
+    #[must_use]
+    #[inline]
+    pub fn read_settled(&self, access: Access) -> Option<u64> {
+        let is_settled = matches!(
+            access.kind,
+            Kind::Control
+                | Kind::Type
+                | Kind::Implementer
+                | Kind::Group
+                | Kind::EnableSet
+                | Kind::EnableClear
+                | Kind::Priority
+                | Kind::Configuration
+                | Kind::RedistributorType
+                | Kind::Waker
+                | Kind::Identification(_)
+        );
+        is_settled.then(|| self.read(access))
+    }
+
     /// Reads a register.
     #[must_use]
     pub fn read(&self, access: Access) -> u64 {
@@ -79,7 +100,7 @@ impl Vgic {
                 return self.read_redistributor_type(view.vcpu, index, width);
             }
             Kind::Waker => self.read_waker(view.vcpu),
-            Kind::Identification(words) => words.get((index / 4) as usize).copied().unwrap_or(0),
+            Kind::Identification(frame) => frame.identification(index / 4),
             Kind::SgiGenerate | Kind::Deactivate => 0,
         };
         u64::from(word)
@@ -109,7 +130,8 @@ impl Vgic {
                 }
             }
             Kind::Configuration => self.write_configuration(view, index / 4, word),
-            Kind::Priority | Kind::Target | Kind::SgiPendingSet | Kind::SgiPendingClear => {
+            Kind::Priority => self.write_priorities(view, index, width, value),
+            Kind::Target | Kind::SgiPendingSet | Kind::SgiPendingClear => {
                 self.write_bytes(view, kind, index, width, value);
             }
             Kind::Route => self.write_route(view, index, width, value),
@@ -248,6 +270,27 @@ impl Vgic {
         }
     }
 
+    /// Those that stay as they are concern nobody.
+    fn write_priorities(&mut self, view: View, index: u64, width: Width, value: u64) {
+        let Some(id) = self.bank_at(view, index / u64::from(BANK)) else {
+            return;
+        };
+        let first = (index % u64::from(BANK)) as u32;
+        let bank = self.bank_mut(id);
+        let mut changed = 0;
+        let written = width.bytes() as usize;
+        for (bit, byte) in (first..BANK).zip(value.to_le_bytes()).take(written) {
+            let priority = byte & PRIORITY_MASK;
+            if bank.valid >> bit & 1 != 0 && bank.priority(bit) != priority {
+                bank.priority[bit as usize] = priority;
+                changed |= 1 << bit;
+            }
+        }
+        if changed != 0 {
+            self.reconsider(id, changed);
+        }
+    }
+
     fn read_byte(&self, view: View, kind: Kind, number: u64) -> u8 {
         if let Kind::SgiPendingSet | Kind::SgiPendingClear = kind {
             return if number < SGI_COUNT as u64 {
@@ -293,18 +336,9 @@ impl Vgic {
         let Some(place) = self.place_at(view, number) else {
             return;
         };
-        match kind {
-            Kind::Priority => {
-                self.bank_mut(place.bank).priority[place.bit as usize] = value & PRIORITY_MASK;
-                self.reconsider(place.bank, place.mask());
-            }
-            Kind::Target => {
-                if let BankId::Shared(row) = place.bank {
-                    self.shared[row].targets[place.bit as usize] = value & self.every_vcpu();
-                    self.reconsider(place.bank, place.mask());
-                }
-            }
-            _ => {}
+        if let (Kind::Target, BankId::Shared(row)) = (kind, place.bank) {
+            self.shared[row].targets[place.bit as usize] = value & self.every_vcpu();
+            self.reconsider(place.bank, place.mask());
         }
     }
 

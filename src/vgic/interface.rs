@@ -1,7 +1,8 @@
 //! A vCPU's CPU interface, besides its list registers: what belongs to the vCPU and lives in the hardware while it runs.
 //!
 //! Whoever takes a vCPU off its physical CPU saves the registers named here, and restores them where it goes on; the list
-//! registers are no part of it ([`Vgic::unload`] and [`Vgic::plan`]), nor is GICH_HCR or ICH_HCR_EL2, which the plan gives.
+//! registers are no part of it ([`Vgic::unload`] and [`Vgic::plan`]), nor what GICH_HCR or ICH_HCR_EL2 asks for, which a plan gives:
+//! nothing is asked for while nothing is loaded.
 //!
 //! Source: IHI 0048B "Virtual Machine Control Register, GICH_VMCR", "Active Priorities Register, GICH_APR"; IHI 0069
 //! "ICH_VMCR_EL2", "`ICH_AP0R<n>_EL2`", "`ICH_AP1R<n>_EL2`", "Interrupt prioritization".
@@ -20,6 +21,9 @@ pub struct CpuInterface {
     pub group_0: [u32; ACTIVE_PRIORITIES],
     /// `ICH_AP1R<n>_EL2`: active priorities of Group 1.
     pub group_1: [u32; ACTIVE_PRIORITIES],
+    /// A GICv3's ICC_DIR_EL1 need not trap, as the last plan has it ([`Plan::traps_deactivation`](super::Plan)). That it does
+    /// is never wrong.
+    pub may_deactivate: bool,
     /// The active priorities count in steps of this many priorities: 8 with five preemption bits, as a GICv2 has (and
     /// ICH_VTR_EL2.PREbits says of a GICv3), 4 with six, 2 with seven. 0 is taken for 8.
     pub step: u8,
@@ -87,6 +91,7 @@ mod tests {
         vmcr: 0xf000_0003,
         group_0: [0; 4],
         group_1: [0; 4],
+        may_deactivate: false,
         step: 8,
     };
 

@@ -196,20 +196,25 @@ impl Vgic {
     }
 
     /// `vcpu` leaves its physical CPU, or ends: after [`Vgic::sync_from`] and [`Vgic::retire`] what its list registers hold
-    /// returns into the model, and no physical interrupt stays linked ([`Vgic::unlink`]). Where it goes on it needs a plan,
-    /// for list registers that are free and an EOIcount of zero.
-    pub fn unload(&mut self, vcpu: usize) {
-        if vcpu >= self.vcpus.len() {
+    /// returns into the model, and no physical interrupt stays linked ([`Vgic::take_deactivation`]). `free` clears list
+    /// registers: after that they all are. Where the vCPU goes on, it needs a plan for what came back and what it left out.
+    pub fn unload(&mut self, vcpu: usize, free: impl FnMut(usize)) {
+        let Some(interface) = self.vcpus.get_mut(vcpu) else {
             return;
-        }
-        self.unlink(vcpu);
+        };
+        interface.give_up_links(u32::MAX);
+        let loaded = interface.used | interface.stale;
+        let has_leftovers = interface.has_leftovers;
         self.take_back(vcpu);
+        bits(loaded).map(|n| n as usize).for_each(free);
+        if has_leftovers {
+            self.mark(vcpu);
+        }
         let interface = &mut self.vcpus[vcpu];
         interface.stale = 0;
         interface.has_leftovers = false;
         interface.left_active = false;
         interface.retired = 0;
-        self.mark(vcpu);
     }
 
     /// The list registers' content returns into the model, as if none were in use.

@@ -51,122 +51,144 @@ pub(super) enum Kind {
     /// GICC_DIR, ICC_DIR_EL1.
     Deactivate,
     /// PIDR and CIDR, by word.
-    Identification(&'static [u32; 12]),
+    Identification(Frame),
 }
 
-/// Widths a register may be accessed in: the sum of their bytes.
-#[derive(Clone, Copy)]
-struct Widths(u64);
-
-const WORD: Widths = Widths(4);
-const BYTE_OR_WORD: Widths = Widths(1 | 4);
-const WORD_OR_DOUBLE: Widths = Widths(4 | 8);
-
-/// One row of a register map: `start` to before `end`.
-pub(super) struct Row {
-    start: u64,
-    end: u64,
-    widths: Widths,
-    kind: Kind,
-}
-
-const fn row(start: u64, end: u64, widths: Widths, kind: Kind) -> Row {
-    Row {
-        start,
-        end,
-        widths,
-        kind,
+impl Kind {
+    /// Widths it may be accessed in: the sum of their bytes.
+    const fn widths(self) -> u64 {
+        match self {
+            Self::Priority | Self::Target | Self::SgiPendingClear | Self::SgiPendingSet => 1 | 4,
+            Self::Route | Self::RedistributorType => 4 | 8,
+            _ => 4,
+        }
     }
 }
 
-/// GICv2's PIDR4-7, PIDR0-3, CIDR0-3: ArchRev 2, as a GIC-400 or QEMU's `virt` has them.
-const GICV2_IDENTIFICATION: [u32; 12] =
-    [0x04, 0, 0, 0, 0x90, 0xb4, 0x2b, 0, 0x0d, 0xf0, 0x05, 0xb1];
-/// GICv3's for the distributor: ArchRev 3, 64 KiB.
-const GICD_IDENTIFICATION: [u32; 12] = [0x44, 0, 0, 0, 0x92, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
-/// GICv3's for a redistributor.
-const GICR_IDENTIFICATION: [u32; 12] = [0x44, 0, 0, 0, 0x93, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
+/// Where registers are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Frame {
+    /// A GICv2's distributor, 4 KiB.
+    DistributorV2,
+    /// A GICv3's, 64 KiB.
+    DistributorV3,
+    /// A GICv3's redistributor: RD_base and SGI_base, 64 KiB each.
+    Redistributor,
+    /// The second page of a GICv2's CPU interface.
+    Deactivation,
+}
 
-/// GICv2 distributor, 4 KiB.
-pub(super) const GICD_V2: &[Row] = &[
-    row(0x000, 0x004, WORD, Kind::Control),
-    row(0x004, 0x008, WORD, Kind::Type),
-    row(0x008, 0x00c, WORD, Kind::Implementer),
-    row(0x080, 0x100, WORD, Kind::Group),
-    row(0x100, 0x180, WORD, Kind::EnableSet),
-    row(0x180, 0x200, WORD, Kind::EnableClear),
-    row(0x200, 0x280, WORD, Kind::PendingSet),
-    row(0x280, 0x300, WORD, Kind::PendingClear),
-    row(0x300, 0x380, WORD, Kind::ActiveSet),
-    row(0x380, 0x400, WORD, Kind::ActiveClear),
-    row(0x400, 0x800, BYTE_OR_WORD, Kind::Priority),
-    row(0x800, 0xc00, BYTE_OR_WORD, Kind::Target),
-    row(0xc00, 0xd00, WORD, Kind::Configuration),
-    row(0xf00, 0xf04, WORD, Kind::SgiGenerate),
-    row(0xf10, 0xf20, BYTE_OR_WORD, Kind::SgiPendingClear),
-    row(0xf20, 0xf30, BYTE_OR_WORD, Kind::SgiPendingSet),
-    row(
-        0xfd0,
-        0x1000,
-        WORD,
-        Kind::Identification(&GICV2_IDENTIFICATION),
-    ),
-];
+impl Frame {
+    /// PIDR4-7, PIDR0-3, CIDR0-3: an architecture of version 2 as a GIC-400 or QEMU's `virt` have them, or version 3 in 64 KiB.
+    pub(super) const fn identification(self, word: u64) -> u32 {
+        let (pidr4, pidr0, pidr1, pidr2) = match self {
+            Self::DistributorV2 => (0x04, 0x90, 0xb4, 0x2b),
+            Self::DistributorV3 => (0x44, 0x92, 0xb4, 0x3b),
+            Self::Redistributor => (0x44, 0x93, 0xb4, 0x3b),
+            Self::Deactivation => return 0,
+        };
+        match word {
+            0 => pidr4,
+            4 => pidr0,
+            5 => pidr1,
+            6 => pidr2,
+            8 => 0x0d,
+            9 => 0xf0,
+            10 => 0x05,
+            11 => 0xb1,
+            _ => 0,
+        }
+    }
+}
 
-/// GICv3 distributor, 64 KiB.
-pub(super) const GICD_V3: &[Row] = &[
-    row(0x0000, 0x0004, WORD, Kind::Control),
-    row(0x0004, 0x0008, WORD, Kind::Type),
-    row(0x0008, 0x000c, WORD, Kind::Implementer),
-    row(0x0080, 0x0100, WORD, Kind::Group),
-    row(0x0100, 0x0180, WORD, Kind::EnableSet),
-    row(0x0180, 0x0200, WORD, Kind::EnableClear),
-    row(0x0200, 0x0280, WORD, Kind::PendingSet),
-    row(0x0280, 0x0300, WORD, Kind::PendingClear),
-    row(0x0300, 0x0380, WORD, Kind::ActiveSet),
-    row(0x0380, 0x0400, WORD, Kind::ActiveClear),
-    row(0x0400, 0x0800, BYTE_OR_WORD, Kind::Priority),
-    row(0x0c00, 0x0d00, WORD, Kind::Configuration),
-    row(0x6000, 0x8000, WORD_OR_DOUBLE, Kind::Route),
-    row(
-        0xffd0,
-        0x1_0000,
-        WORD,
-        Kind::Identification(&GICD_IDENTIFICATION),
-    ),
-];
+/// The registers are laid out in blocks of this many bytes, log2.
+const BLOCK: u32 = 7;
 
-/// GICv3 redistributor: RD_base and SGI_base, 64 KiB each.
-pub(super) const GICR: &[Row] = &[
-    row(0x0_0004, 0x0_0008, WORD, Kind::Implementer),
-    row(0x0_0008, 0x0_0010, WORD_OR_DOUBLE, Kind::RedistributorType),
-    row(0x0_0014, 0x0_0018, WORD, Kind::Waker),
-    row(
-        0x0_ffd0,
-        0x1_0000,
-        WORD,
-        Kind::Identification(&GICR_IDENTIFICATION),
-    ),
-    row(0x1_0080, 0x1_0084, WORD, Kind::Group),
-    row(0x1_0100, 0x1_0104, WORD, Kind::EnableSet),
-    row(0x1_0180, 0x1_0184, WORD, Kind::EnableClear),
-    row(0x1_0200, 0x1_0204, WORD, Kind::PendingSet),
-    row(0x1_0280, 0x1_0284, WORD, Kind::PendingClear),
-    row(0x1_0300, 0x1_0304, WORD, Kind::ActiveSet),
-    row(0x1_0380, 0x1_0384, WORD, Kind::ActiveClear),
-    row(0x1_0400, 0x1_0420, BYTE_OR_WORD, Kind::Priority),
-    row(0x1_0c00, 0x1_0c08, WORD, Kind::Configuration),
-];
+/// The register at `offset` of a frame and the offset in its row, if it may be accessed so.
+#[inline]
+pub(super) fn find(frame: Frame, offset: u64, width: Width) -> Option<(Kind, u64)> {
+    let (kind, start) = match frame {
+        Frame::DistributorV2 => distributor_v2(offset),
+        Frame::DistributorV3 => distributor_v3(offset),
+        Frame::Redistributor => redistributor(offset),
+        Frame::Deactivation => (offset < 4).then_some((Kind::Deactivate, 0)),
+    }?;
+    let is_allowed = kind.widths() & width.bytes() != 0 && offset & (width.bytes() - 1) == 0;
+    is_allowed.then_some((kind, offset - start))
+}
 
-/// The second page of a GICv2's CPU interface.
-pub(super) const GICC_DEACTIVATE: &[Row] = &[row(0x000, 0x004, WORD, Kind::Deactivate)];
+const fn distributor_v2(offset: u64) -> Option<(Kind, u64)> {
+    Some(match (offset >> BLOCK, offset) {
+        (0..16 | 24..26, _) => return distributor(offset),
+        (16..24, _) => (Kind::Target, 0x800),
+        (_, 0xf00..0xf04) => (Kind::SgiGenerate, 0xf00),
+        (_, 0xf10..0xf20) => (Kind::SgiPendingClear, 0xf10),
+        (_, 0xf20..0xf30) => (Kind::SgiPendingSet, 0xf20),
+        (_, 0xfd0..0x1000) => (Kind::Identification(Frame::DistributorV2), 0xfd0),
+        _ => return None,
+    })
+}
 
-/// The register at `offset` and the offset in its row, if it may be accessed so.
-pub(super) fn find(map: &[Row], offset: u64, width: Width) -> Option<(Kind, u64)> {
-    let after = map.partition_point(|row| row.start <= offset);
-    let row = map.get(after.checked_sub(1)?)?;
-    let is_allowed = offset < row.end
-        && row.widths.0 & width.bytes() != 0
-        && offset.is_multiple_of(width.bytes());
-    is_allowed.then_some((row.kind, offset - row.start))
+const fn distributor_v3(offset: u64) -> Option<(Kind, u64)> {
+    Some(match (offset >> BLOCK, offset) {
+        (0..16 | 24..26, _) => return distributor(offset),
+        (_, 0x6000..0x8000) => (Kind::Route, 0x6000),
+        (_, 0xffd0..0x1_0000) => (Kind::Identification(Frame::DistributorV3), 0xffd0),
+        _ => return None,
+    })
+}
+
+/// What the versions' distributors have in common.
+const fn distributor(offset: u64) -> Option<(Kind, u64)> {
+    Some(match offset {
+        0..4 => (Kind::Control, 0),
+        4..8 => (Kind::Type, 4),
+        8..12 => (Kind::Implementer, 8),
+        _ => return per_interrupt(offset),
+    })
+}
+
+const fn redistributor(offset: u64) -> Option<(Kind, u64)> {
+    const SGI_BASE: u64 = 0x1_0000;
+    let (kind, start) = match offset {
+        0x0004..0x0008 => (Kind::Implementer, 0x0004),
+        0x0008..0x0010 => (Kind::RedistributorType, 0x0008),
+        0x0014..0x0018 => (Kind::Waker, 0x0014),
+        0xffd0..0x1_0000 => (Kind::Identification(Frame::Redistributor), 0xffd0),
+        0x1_0080.. => match per_interrupt(offset - SGI_BASE) {
+            Some((kind, start)) => (kind, SGI_BASE + start),
+            None => return None,
+        },
+        _ => return None,
+    };
+    // SGIs and PPIs alone.
+    let end = match kind {
+        Kind::Priority => 32,
+        Kind::Configuration => 8,
+        Kind::RedistributorType => 8,
+        Kind::Identification(_) => 0x30,
+        _ => 4,
+    };
+    if offset - start < end {
+        Some((kind, start))
+    } else {
+        None
+    }
+}
+
+/// Registers with a field per interrupt, which are the same in all frames.
+const fn per_interrupt(offset: u64) -> Option<(Kind, u64)> {
+    let (kind, first) = match offset >> BLOCK {
+        1 => (Kind::Group, 1),
+        2 => (Kind::EnableSet, 2),
+        3 => (Kind::EnableClear, 3),
+        4 => (Kind::PendingSet, 4),
+        5 => (Kind::PendingClear, 5),
+        6 => (Kind::ActiveSet, 6),
+        7 => (Kind::ActiveClear, 7),
+        8..16 => (Kind::Priority, 8),
+        24..26 => (Kind::Configuration, 24),
+        _ => return None,
+    };
+    Some((kind, first << BLOCK))
 }

@@ -7,6 +7,7 @@ mod guest;
 mod hostile;
 mod linux;
 mod list_register;
+mod map;
 mod model;
 mod race;
 mod registers;

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::addr::{Ipa, IpaRange};
 use crate::device::pl011::Pl011;
 use crate::device::pl031::Pl031;
-use crate::device::virtio;
+use crate::device::{Width, virtio};
 use crate::fault::Mmio;
 use crate::platform;
 use crate::vgic::{self, Affinity, ConfigError, IntId, Version, Vgic};
@@ -171,6 +171,13 @@ impl Devices {
             host.dsb(crate::machine::Dsb::Ish);
         }
         Outcome::Done(held)
+    }
+
+    /// A word of the distributor, if it shows nothing that a guest changes by itself.
+    #[inline]
+    pub(super) fn quick_distributor(&self, vcpu: usize, offset: u64) -> Option<u64> {
+        let register = self.vgic.distributor(vcpu, offset, Width::Word)?;
+        self.vgic.read_settled(register)
     }
 
     fn gic_register(&self, vcpu: usize, mmio: &Mmio) -> Option<vgic::Access> {

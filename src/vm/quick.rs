@@ -7,7 +7,7 @@
 //!
 //! Source: DDI 0487 "ISS encoding for an exception from a Data Abort", "HPFAR_EL2".
 
-use super::devices::{self, UART, may_be_big_endian};
+use super::devices::{self, GICD, UART, may_be_big_endian};
 use crate::addr::{Ipa, IpaRange};
 use crate::device::{Width, pl011};
 use crate::exit::{Syndrome, SysRegAccess, Transfer};
@@ -63,6 +63,8 @@ impl Vm {
         let ipa = ipa(syndrome);
         let is_answered = if ipa & !0xfff == self.quick_uart_page {
             self.quick_uart(vcpu, esr, ipa, host)
+        } else if ipa.wrapping_sub(platform::GICD.start.raw()) < platform::GICD.size {
+            self.quick_distributor(vcpu, esr, ipa, host)
         } else {
             self.quick_stateless(vcpu, esr, ipa, host)
         };
@@ -82,14 +84,14 @@ impl Vm {
         host: &mut H,
     ) -> bool {
         let esr = syndrome.esr;
-        if esr & DECISIVE != PLAIN || self.erratum_834220 {
+        if esr & DECISIVE != PLAIN || self.guest.erratum_834220 {
             return false;
         }
         let ipa = ipa(syndrome);
         let Some(&Slot {
             kind: Kind::Device(device),
             range,
-        }) = self.slots.find(Ipa::new(ipa))
+        }) = self.guest.slots.find(Ipa::new(ipa))
         else {
             return false;
         };
@@ -166,6 +168,29 @@ impl Vm {
         is_answered
     }
 
+    /// A word of the interrupt controller's distributor read, if nobody else is needed for it.
+    #[inline(never)] // apart from the console's, which are most
+    fn quick_distributor<H: Host>(
+        &self,
+        vcpu: &mut Vcpu,
+        esr: u64,
+        ipa: u64,
+        host: &mut H,
+    ) -> bool {
+        let offset = ipa - platform::GICD.start.raw();
+        if esr & (SAS | SSE | WNR) != WORD
+            || self.guest.erratum_834220
+            || may_be_big_endian(vcpu.registers.pstate, host)
+        {
+            return false;
+        }
+        let answer = self.devices.lock().quick_distributor(vcpu.index, offset);
+        let Some(value) = answer else { return false };
+        vcpu.registers.write(register(esr), value);
+        vcpu.counters.mmio[usize::from(GICD)].add(1);
+        true
+    }
+
     /// A device without state, where every VM has one.
     #[inline(never)]
     fn quick_stateless<H: Host>(&self, vcpu: &mut Vcpu, esr: u64, ipa: u64, host: &mut H) -> bool {
@@ -175,7 +200,7 @@ impl Vm {
         let Some(mmio) = plain_access(esr, ipa, device, window) else {
             return false;
         };
-        let is_answered = !self.erratum_834220;
+        let is_answered = !self.guest.erratum_834220;
         if is_answered {
             devices::access_stateless(vcpu, &mmio, host);
         }

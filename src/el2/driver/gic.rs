@@ -198,7 +198,7 @@ impl Gic {
         }
     }
 
-    /// A vCPU leaves, its list registers read: takes its interface out of the hardware, and switches that off.
+    /// A vCPU leaves, its list registers read and free: takes its interface out of the hardware, and switches that off.
     pub(in crate::el2) fn unload_virtual(&self) -> CpuInterface {
         match self {
             Self::V2(gic) => gic.unload_virtual(),

@@ -166,20 +166,20 @@ impl Guest {
         }
     }
 
-    /// The vCPU leaves its physical CPU: nothing of it stays there. Its CPU interface goes with it.
+    /// The vCPU leaves its physical CPU: nothing of it stays there. Its CPU interface goes with it, and what it traps.
     pub(super) fn leave(&mut self, vgic: &mut Vgic) {
         self.exit(vgic);
-        vgic.unload(self.vcpu);
+        vgic.unload(self.vcpu, |n| self.registers[n] = ListRegister::default());
+        assert_eq!(self.used(), 0, "list registers are left behind");
         self.registers = [ListRegister::default(); MAX_LIST_REGISTERS];
-        self.plan = Plan::default();
+        self.plan = Plan {
+            traps_deactivation: self.plan.traps_deactivation,
+            ..Plan::default()
+        };
         self.end_count = 0;
         vgic.set_private_line(self.vcpu, TIMER, self.timer_asserted);
         self.deactivate_owed(vgic);
         assert!(self.physical.is_empty(), "a link is left behind");
-        assert!(
-            vgic.needs_plan(self.vcpu),
-            "it starts from nothing where it goes on"
-        );
     }
 
     /// Out of the guest and in again until hardware asks for no more maintenance.

@@ -99,7 +99,7 @@ proptest! {
                         vgic.write(access, value);
                     }
                 }
-                Act::Leave => vgic.unload(vcpu),
+                Act::Leave => vgic.unload(vcpu, |n| assert!(n < MAX_LIST_REGISTERS)),
                 Act::Retire(count) => vgic.retire(vcpu, count),
                 Act::Sync(raw) => {
                     let registers: Vec<_> = raw.iter().map(|raw| ListRegister::from_ich(*raw)).collect();

@@ -2,7 +2,7 @@
 
 use super::{Devices, Outcome, PHYSICAL_TIMER, VIRTUAL_TIMER};
 use crate::sysreg::SgiRegister;
-use crate::vgic::{Access, CpuInterface, IntId};
+use crate::vgic::{Access, CpuInterface, IntId, ListRegister, Vgic};
 use crate::vm::Host;
 use crate::vm::recall::bit;
 
@@ -40,12 +40,16 @@ impl Devices {
         value: u64,
         host: &mut H,
     ) -> u64 {
-        let holders = self.vgic.holders(register, value);
         self.vgic.write(register, value);
         self.deactivate_dropped(own, host);
-        // Enabling the console's interrupt may be what makes the guest a listener.
-        self.look_for_room(host);
-        holders & self.vgic.vcpus_to_plan() & !bit(own)
+        if Vgic::may_change_forwarding(register) {
+            // Enabling the console's interrupt may be what makes the guest a listener.
+            self.look_for_room(host);
+        }
+        match self.vgic.vcpus_to_plan() & !bit(own) {
+            0 => 0,
+            others => others & self.vgic.holders(register, value),
+        }
     }
 
     /// `own` wrote ICC_DIR_EL1.
@@ -153,11 +157,13 @@ impl Devices {
     }
 
     /// `vcpu` leaves this pCPU, or ends: all that its list registers hold returns into the model, and nothing of it stays active
-    /// here. Its timers are off already; `lines` is what they asserted, virtual and physical. The list registers are then to be
-    /// freed; what else belongs to its CPU interface is in [`CpuInterface`].
+    /// here. Its timers are off already; `lines` is what they asserted, virtual and physical. The list registers are free after
+    /// that; what else belongs to its CPU interface is in [`CpuInterface`].
     pub fn leave<H: Host>(&mut self, vcpu: usize, lines: (bool, bool), host: &mut H) {
         self.read_list(vcpu, host);
-        self.vgic.unload(vcpu);
+        self.vgic.unload(vcpu, |n| {
+            host.set_list_register(n, ListRegister::default());
+        });
         for (intid, line) in [(VIRTUAL_TIMER, lines.0), (PHYSICAL_TIMER, lines.1)] {
             self.vgic.set_private_line(vcpu, intid, line);
         }

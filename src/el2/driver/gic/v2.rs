@@ -90,7 +90,7 @@ impl GicV2 {
             write32(self.cpu, GICC_PMR, 0xff);
             write32(self.cpu, GICC_CTLR, CTLR_ENABLE | CTLR_EOI_MODE);
         }
-        let _ = self.unload_virtual();
+        self.reset_virtual();
     }
 
     /// This CPU's bit where the distributor means CPUs: of the targets of its private interrupts, which are read-only.
@@ -204,6 +204,7 @@ impl GicV2 {
         self.set_control(1);
     }
 
+    /// The vCPU leaves, its list registers free.
     pub(super) fn unload_virtual(&self) -> CpuInterface {
         self.set_control(0);
         let mut interface = CpuInterface::default();
@@ -212,7 +213,12 @@ impl GicV2 {
             interface.vmcr = read32(self.hyp, GICH_VMCR);
             interface.group_0[0] = read32(self.hyp, GICH_APR);
         }
-        (0..self.list_register_count()).for_each(|n| self.set_list_register(n, 0));
         interface
+    }
+
+    /// Whatever a boot loader left there.
+    fn reset_virtual(&self) {
+        self.set_control(0);
+        (0..self.list_registers).for_each(|n| self.set_list_register(n, 0));
     }
 }

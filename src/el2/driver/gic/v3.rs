@@ -59,6 +59,8 @@ pub(in crate::el2) struct GicV3 {
     distributor: Pa,
     redistributor: Pa,
     list_registers: usize,
+    /// log2 of the registers of active priorities there are for each group.
+    priority_registers_log2: u32,
 }
 
 impl GicV3 {
@@ -94,17 +96,20 @@ impl GicV3 {
             unsafe { read32(*frame, GICR_TYPER + 4) == wanted }
         };
         let redistributor = redistributors.iter().flat_map(frames).find(is_ours)?;
+        let vtr = ICH_VTR_EL2.get();
         Some(Self {
             distributor: distributor.start,
             redistributor,
-            list_registers: (ICH_VTR_EL2.get() & 0x1f) as usize + 1,
+            list_registers: (vtr & 0x1f) as usize + 1,
+            // PREbits, less one, says 4, 5 or 6.
+            priority_registers_log2: ((vtr >> 26 & 7) as u32).saturating_sub(4).min(2),
         })
     }
 
     fn init_this_cpu(&self) {
         self.init_redistributor();
         init_cpu_interface();
-        let _ = self.unload_virtual();
+        self.reset_virtual();
     }
 
     fn init_distributor(&self) {
@@ -227,74 +232,81 @@ impl GicV3 {
         ICH_HCR_EL2.set(value.into());
     }
 
+    /// A vCPU comes, with list registers that are free.
     pub(super) fn load_virtual(&self, interface: &CpuInterface) {
-        set_active_priorities(interface);
+        // What VMCR holds depends on it. Only a GIC that has a memory-mapped interface too lets a guest change it.
+        if ICC_SRE_EL1.get() != SYSTEM_REGISTERS {
+            ICC_SRE_EL1.set(SYSTEM_REGISTERS);
+            barrier::isb(barrier::SY);
+        }
+        self.set_active_priorities(interface);
         ICH_VMCR_EL2.set(interface.vmcr.into());
-        // EL1's own: system registers, no bypass.
-        ICC_SRE_EL1.set(7);
-        barrier::isb(barrier::SY);
-        self.set_control(1);
+        let traps = if interface.may_deactivate { 0 } else { TDIR };
+        self.set_control(1 | traps);
     }
 
+    /// The vCPU leaves, its list registers free.
     pub(super) fn unload_virtual(&self) -> CpuInterface {
+        let may_deactivate = self.control() & TDIR == 0;
         self.set_control(0);
-        let interface = CpuInterface {
+        CpuInterface {
             vmcr: ICH_VMCR_EL2.get() as u32,
-            ..active_priorities()
+            may_deactivate,
+            ..self.active_priorities()
+        }
+    }
+
+    /// Whatever a boot loader left there.
+    fn reset_virtual(&self) {
+        self.set_control(0);
+        (0..self.list_registers).for_each(|n| set_list_register(n, 0));
+    }
+
+    fn active_priorities(&self) -> CpuInterface {
+        let mut interface = CpuInterface {
+            step: 8 >> self.priority_registers_log2,
+            ..CpuInterface::default()
         };
-        (0..self.list_register_count()).for_each(|n| set_list_register(n, 0));
+        let (group_0, group_1) = (&mut interface.group_0, &mut interface.group_1);
+        group_0[0] = ICH_AP0R0_EL2.get() as u32;
+        group_1[0] = ICH_AP1R0_EL2.get() as u32;
+        if self.priority_registers_log2 >= 1 {
+            group_0[1] = ICH_AP0R1_EL2.get() as u32;
+            group_1[1] = ICH_AP1R1_EL2.get() as u32;
+        }
+        if self.priority_registers_log2 >= 2 {
+            group_0[2..].copy_from_slice(&[ICH_AP0R2_EL2.get() as u32, ICH_AP0R3_EL2.get() as u32]);
+            group_1[2..].copy_from_slice(&[ICH_AP1R2_EL2.get() as u32, ICH_AP1R3_EL2.get() as u32]);
+        }
         interface
     }
+
+    fn set_active_priorities(&self, interface: &CpuInterface) {
+        let (group_0, group_1) = (interface.group_0, interface.group_1);
+        ICH_AP0R0_EL2.set(group_0[0].into());
+        ICH_AP1R0_EL2.set(group_1[0].into());
+        if self.priority_registers_log2 >= 1 {
+            ICH_AP0R1_EL2.set(group_0[1].into());
+            ICH_AP1R1_EL2.set(group_1[1].into());
+        }
+        if self.priority_registers_log2 >= 2 {
+            ICH_AP0R2_EL2.set(group_0[2].into());
+            ICH_AP0R3_EL2.set(group_0[3].into());
+            ICH_AP1R2_EL2.set(group_1[2].into());
+            ICH_AP1R3_EL2.set(group_1[3].into());
+        }
+    }
 }
+
+/// ICC_SRE_EL1, which is EL1's own: system registers, no bypass.
+const SYSTEM_REGISTERS: u64 = 0b111;
+
+/// ICH_HCR_EL2: writes to ICC_DIR_EL1 trap.
+const TDIR: u32 = 1 << 14;
 
 /// The trap bits of ICH_HCR_EL2.
 pub(super) const fn traps(plan: Plan) -> u32 {
-    const TDIR: u32 = 1 << 14;
     if plan.traps_deactivation { TDIR } else { 0 }
-}
-
-/// log2 of the registers of active priorities there are for each group: ICH_VTR_EL2.PREbits, less one, says 4, 5 or 6.
-fn priority_registers_log2() -> u32 {
-    ((ICH_VTR_EL2.get() >> 26 & 7) as u32)
-        .saturating_sub(4)
-        .min(2)
-}
-
-fn active_priorities() -> CpuInterface {
-    let log2 = priority_registers_log2();
-    let mut interface = CpuInterface {
-        step: 8 >> log2,
-        ..CpuInterface::default()
-    };
-    let (group_0, group_1) = (&mut interface.group_0, &mut interface.group_1);
-    group_0[0] = ICH_AP0R0_EL2.get() as u32;
-    group_1[0] = ICH_AP1R0_EL2.get() as u32;
-    if log2 >= 1 {
-        group_0[1] = ICH_AP0R1_EL2.get() as u32;
-        group_1[1] = ICH_AP1R1_EL2.get() as u32;
-    }
-    if log2 >= 2 {
-        group_0[2..].copy_from_slice(&[ICH_AP0R2_EL2.get() as u32, ICH_AP0R3_EL2.get() as u32]);
-        group_1[2..].copy_from_slice(&[ICH_AP1R2_EL2.get() as u32, ICH_AP1R3_EL2.get() as u32]);
-    }
-    interface
-}
-
-fn set_active_priorities(interface: &CpuInterface) {
-    let log2 = priority_registers_log2();
-    let (group_0, group_1) = (interface.group_0, interface.group_1);
-    ICH_AP0R0_EL2.set(group_0[0].into());
-    ICH_AP1R0_EL2.set(group_1[0].into());
-    if log2 >= 1 {
-        ICH_AP0R1_EL2.set(group_0[1].into());
-        ICH_AP1R1_EL2.set(group_1[1].into());
-    }
-    if log2 >= 2 {
-        ICH_AP0R2_EL2.set(group_0[2].into());
-        ICH_AP0R3_EL2.set(group_0[3].into());
-        ICH_AP1R2_EL2.set(group_1[2].into());
-        ICH_AP1R3_EL2.set(group_1[3].into());
-    }
 }
 
 fn init_cpu_interface() {
