@@ -124,6 +124,25 @@ fn what_is_protected_stays_so_where_the_hardware_keeps_dirty_state() {
     replay(MARKS_DIRTY, 0, &history);
 }
 
+/// The hardware noted it in the descriptor, and the descriptor is gone.
+#[test]
+fn a_store_is_in_the_log_whatever_became_of_its_page() {
+    for verb in [
+        Action::Unmap(0, 0, 1),
+        Action::Protect(0, 0, 1, 0b001),
+        Action::Replace(0, 0),
+    ] {
+        let history = [
+            (0, Action::Guest(0, 0, Access::Write)),
+            (0, Action::StartLog(0)),
+            (0, Action::Guest(0, 0, Access::Write)),
+            (0, verb),
+            (0, Action::Harvest(0)),
+        ];
+        (0..8).for_each(|seed| replay(MARKS_DIRTY, seed, &history));
+    }
+}
+
 #[test]
 fn a_log_gives_no_right_to_write() {
     let history = [
