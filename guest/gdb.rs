@@ -234,8 +234,8 @@ fn values_decoded(session: &Session) {
 fn translation_fault(session: &Session) {
     let before = session.step("translation");
     before
-        .says("in faultline::fault::translation::resolve")
-        .says("src/fault/translation.rs:")
+        .says("in faultline::fault::resolve")
+        .says("src/fault.rs:")
         .says("src/el2/dispatch.rs:")
         .says("translation fault, level 2: a fetch at VA 0x40080000")
         .says("  valid:")
@@ -249,7 +249,7 @@ fn translation_fault(session: &Session) {
 fn permission_fault(session: &Session) {
     let before = session.step("permission");
     before
-        .says("in faultline::fault::permission::resolve")
+        .says("in faultline::fault::resolve")
         .says("permission fault, level 3: a write at VA")
         .says("UNKNOWN: ESR_EL2")
         .says("by the guest's stage 1, walked from FAR_EL2")

@@ -148,16 +148,15 @@ macro_rules! range {
             /// Whether `at` lies inside.
             #[must_use]
             pub const fn contains(&self, at: $addr) -> bool {
-                at.raw() >= self.start.raw() && at.raw() - self.start.raw() < self.size
+                // Below the start it wraps to more than any range holds that does not leave the space.
+                at.raw().wrapping_sub(self.start.raw()) < self.size
             }
 
             /// Whether the two share a byte.
             #[must_use]
             pub const fn overlaps(&self, other: &Self) -> bool {
-                self.size != 0
-                    && other.size != 0
-                    && self.start.raw() < other.end().raw()
-                    && other.start.raw() < self.end().raw()
+                self.contains(other.start) && other.size != 0
+                    || other.contains(self.start) && self.size != 0
             }
 
             /// The part both have, if any.

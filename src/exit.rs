@@ -79,9 +79,7 @@ impl Exit {
         let esr = Esr::new(syndrome.esr);
         let imm = (esr.read(ESR::ISS) & 0xffff) as u16;
         match esr.read(ESR::EC) {
-            EC::INSTRUCTION_ABORT_LOWER | EC::DATA_ABORT_LOWER => {
-                Self::Abort(Abort::decode(syndrome))
-            }
+            EC::INSTRUCTION_ABORT_LOWER | EC::DATA_ABORT_LOWER => Self::Abort(Abort::of(syndrome)),
             EC::HVC64 => Self::Hvc(imm),
             EC::SMC64 => Self::Smc(imm),
             EC::SYSREG => Self::SysReg(SysRegAccess::decode(esr.read(ESR::ISS))),

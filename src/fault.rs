@@ -29,31 +29,29 @@ pub use policy::{GranulePolicy, RightsPolicy};
 pub use stop::Stop;
 
 use alloc::vec::Vec;
+use core::ops::Deref;
 
-use crate::addr::{Gva, Ipa, IpaRange, PAGE_SIZE, Pa};
+use crate::addr::{Gva, Ipa, IpaRange, PAGE_SIZE, Pa, PaRange};
 use crate::content::Content;
 use crate::exit::{Abort, FaultStatus, Need, Transfer};
-use crate::machine::Machine;
+use crate::machine::{Machine, Ttl};
 use crate::page_pool::PagePool;
 use crate::registers::Registers;
-use crate::slot::{Kind, Slots};
-use crate::stage2::{Leaf, Present, Rights, Stage2, Translation, maintenance};
+use crate::slot::{Kind, Slot, Slots};
+use crate::stage2::{Descriptor, Leaf, Present, Rights, Stage2, maintenance};
 use crate::stats::Counters;
 use inject::Exception;
-use ipa::Located;
 use progress::{Attempt, Escalation, Progress};
 use ram::RamFault;
 
-/// The memory of a VM, as a fault sees it.
-pub struct GuestMemory<'a> {
+/// The memory of a VM.
+pub struct VmMemory {
     /// What lies where.
-    pub slots: &'a Slots,
+    pub slots: Slots,
     /// What is mapped.
-    pub stage2: &'a Stage2,
-    /// Where pages come from.
-    pub pool: &'a PagePool,
+    pub stage2: Stage2,
     /// What pages hold at first.
-    pub contents: &'a [Content],
+    pub contents: Contents,
     /// How fast rights grow.
     pub rights: RightsPolicy,
     /// How much one fault brings.
@@ -64,11 +62,35 @@ pub struct GuestMemory<'a> {
     pub guest_errors_trap: bool,
 }
 
-impl GuestMemory<'_> {
+impl VmMemory {
     /// The contents that have a part in `leaf`.
+    #[inline(always)]
     fn contents_of(&self, leaf: IpaRange) -> impl Iterator<Item = &Content> {
         let contents = self.contents.iter();
         contents.filter(move |content| content.range().overlaps(&leaf))
+    }
+
+    /// The memory that holds all of `leaf` as it is, and can be lent.
+    fn in_place(&self, leaf: IpaRange) -> Option<PaRange> {
+        let mut contents = self.contents_of(leaf);
+        contents.find_map(|content| content.in_place(leaf))
+    }
+}
+
+/// The memory of a VM, as a fault sees it.
+#[derive(Clone, Copy)]
+pub struct GuestMemory<'a> {
+    /// What is the VM's own.
+    pub vm: &'a VmMemory,
+    /// Where pages come from.
+    pub pool: &'a PagePool,
+}
+
+impl Deref for GuestMemory<'_> {
+    type Target = VmMemory;
+
+    fn deref(&self) -> &VmMemory {
+        self.vm
     }
 }
 
@@ -123,57 +145,71 @@ struct Fault<'a> {
 
 impl Fault<'_> {
     /// A load or store itself: no fetch, no walk for one, no maintenance.
-    const fn is_plain_data(&self) -> bool {
-        !self.abort.is_fetch && !self.abort.s1ptw && !self.abort.is_maintenance
+    fn is_plain_data(&self) -> bool {
+        !self.abort.is_fetch() && !self.may_be_less()
     }
 
-    /// A walk or cache maintenance, of which the syndrome does not say whether R or W was wanting, where there is no R.
-    fn may_want_to_read<M: Machine>(&self, memory: &GuestMemory<'_>, m: &mut M) -> bool {
-        let is_readable = |leaf: Translation| leaf.rights.allows(Rights::READ);
-        (self.abort.s1ptw || self.abort.is_maintenance)
-            && !memory
-                .stage2
-                .translate(m, self.ipa)
-                .is_some_and(is_readable)
+    /// A walk or cache maintenance: the syndrome does not say whether R or W was wanting.
+    fn may_be_less(&self) -> bool {
+        self.abort.s1ptw() || self.abort.is_maintenance()
+    }
+
+    /// What the progress detector is told of it.
+    #[inline(always)]
+    fn attempt(&self, pc: u64, found: Descriptor) -> Attempt {
+        Attempt {
+            pc,
+            far: self.far,
+            ipa: Some(self.ipa.page()),
+            need: self.need,
+            code: self.abort.code(),
+            descriptor: found.raw(),
+        }
     }
 }
 
 /// Decides what to do about `abort`, and does it where it is stage 2's to do.
+#[inline(never)] // `faultline break` of gdb stops here
 pub fn resolve<M: Machine>(
-    memory: &GuestMemory<'_>,
+    memory: GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
     abort: &Abort,
     m: &mut M,
 ) -> Resolution {
-    if let Some(answer) = status::resolve(memory, vcpu, abort, m) {
-        return answer;
+    if !status::is_about_leaf(abort) {
+        return status::resolve(memory, vcpu, abort, m);
     }
     // Every status that is left comes with a valid FAR_EL2.
-    let far = abort.far.unwrap_or_default();
-    let need = abort.need();
-    let located = ipa::locate(abort, far, memory.erratum_834220, m);
-    let ipa = match located {
-        Located::ByHpfar(ipa) => ipa,
-        Located::ByAt(ipa) => {
-            vcpu.counters.translated_by_at.add(1);
-            ipa
-        }
-        Located::Nowhere => return unlocated(vcpu, abort, far, m),
+    let far = abort.far_as_is();
+    let Some(page) = ipa::locate(abort, far, memory.erratum_834220, vcpu.counters, m) else {
+        return unlocated(vcpu, abort, far, m);
     };
-    if abort.s1ptw {
+    if abort.s1ptw() {
         vcpu.counters.stage1_walk.add(1);
     }
-    let fault = Fault {
+    let mut fault = Fault {
         abort,
         far,
-        ipa: Ipa::new(ipa.raw() | far.page_offset()),
-        need,
+        ipa: Ipa::new(page.raw() | far.page_offset()),
+        need: abort.need(),
     };
-    by_slot(memory, vcpu, &fault, m)
+    let Some(slot) = memory.slots.find(fault.ipa) else {
+        return in_nothing(memory, vcpu, fault, m);
+    };
+    let most = slot.rights();
+    if !most.allows(fault.need.rights()) {
+        if let Some(answer) = elsewhere(memory, vcpu, fault, slot, m) {
+            return answer;
+        }
+        fault.need = Need::Read;
+    }
+    let ram = RamFault::new(memory, vcpu.counters, &fault, slot.range, most);
+    by_leaf(memory, vcpu, &fault, &Backing::Ram(ram), m)
 }
 
 /// The guest's stage 1 does not say where the access went: it was changed meanwhile. This PE forgets what it holds of it
 /// (a combined entry of old would fault for ever), and the guest faults again by its own tables; but not for ever.
+#[cold]
 fn unlocated<M: Machine>(
     vcpu: &mut FaultingVcpu<'_>,
     abort: &Abort,
@@ -185,68 +221,15 @@ fn unlocated<M: Machine>(
         far,
         ipa: None,
         need: abort.need(),
-        status: abort.status,
+        code: abort.code(),
         descriptor: 0,
     };
-    if let Escalation::Stop { repeats } = vcpu.progress.note(&attempt) {
+    if let Escalation::Stop { repeats } = vcpu.progress.note(attempt) {
         return Resolution::Stop(Stop::NoProgress { attempt, repeats });
     }
     vcpu.counters.tlbi.add(1);
     maintenance::forget_stage1(m);
     Resolution::Retry
-}
-
-fn by_slot<M: Machine>(
-    memory: &GuestMemory<'_>,
-    vcpu: &mut FaultingVcpu<'_>,
-    fault: &Fault<'_>,
-    m: &mut M,
-) -> Resolution {
-    if fault.ipa.raw() >= memory.stage2.config().limit() {
-        // More bits than the guest's PARange says that there are.
-        return Resolution::Inject(Exception::address_size(fault.abort, fault.far, fault.ipa));
-    }
-    if let FaultStatus::AddressSize(_) = fault.abort.status {
-        // Not the guest's address is too large, so it is one in our tables.
-        return Resolution::Stop(Stop::OutputSize {
-            pc: vcpu.registers.pc,
-            ipa: fault.ipa.page(),
-            esr: fault.abort.esr,
-        });
-    }
-    match memory
-        .slots
-        .find(fault.ipa)
-        .map(|slot| (slot.kind, slot.range))
-    {
-        Some((Kind::Ram(most), range)) if most.allows(fault.need.rights()) => {
-            let ram = RamFault::new(memory, vcpu, fault, range, most);
-            by_leaf(memory, vcpu, fault, &Backing::Ram(ram), m)
-        }
-        Some((Kind::Ram(most), range))
-            if most.allows(Rights::READ) && fault.may_want_to_read(memory, m) =>
-        {
-            let fault = Fault {
-                need: Need::Read,
-                ..*fault
-            };
-            let ram = RamFault::new(memory, vcpu, &fault, range, most);
-            by_leaf(memory, vcpu, &fault, &Backing::Ram(ram), m)
-        }
-        Some((Kind::Ram(_), _)) => denied(memory, vcpu, fault, m),
-        Some((Kind::Window(base), range)) if !fault.abort.is_fetch && !fault.abort.s1ptw => {
-            let page = base.add(fault.ipa.page().raw() - range.start.raw());
-            by_leaf(memory, vcpu, fault, &Backing::Window(page), m)
-        }
-        Some((Kind::Device(device), range)) if fault.is_plain_data() => {
-            let window = emulate::Window { device, range };
-            match fault.abort.transfer {
-                Some(transfer) => window.access(fault, transfer),
-                None => emulate::by_instruction(memory, vcpu, fault, window, m),
-            }
-        }
-        Some(_) | None => not_memory(memory, vcpu, fault, m),
-    }
 }
 
 /// What a page that is not mapped yet is made of.
@@ -257,125 +240,176 @@ enum Backing<'a> {
     Window(Pa),
 }
 
-/// The heart: what is mapped decides, and the status is cross-checked against it.
+/// The heart: what is mapped decides, and the status is cross-checked against it. Where nothing is, `map`; where a leaf has
+/// too few rights, or seemed to, `relax`.
+#[inline(always)]
 fn by_leaf<M: Machine>(
-    memory: &GuestMemory<'_>,
+    memory: GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
     fault: &Fault<'_>,
     backing: &Backing<'_>,
     m: &mut M,
 ) -> Resolution {
-    let leaf = memory.stage2.walk().leaf(m, fault.ipa);
-    let descriptor = match &leaf {
-        Leaf::Absent(absent) => absent.descriptor(),
-        Leaf::Present(present) => present.descriptor(),
-    };
-    let attempt = Attempt {
-        pc: vcpu.registers.pc,
-        far: fault.far,
-        ipa: Some(fault.ipa.page()),
-        need: fault.need,
-        status: fault.abort.status,
-        descriptor: descriptor.raw(),
-    };
-    let escalation = vcpu.progress.note(&attempt);
+    let leaf = memory.vm.stage2.walk().leaf(m, fault.ipa);
+    let attempt = fault.attempt(vcpu.registers.pc, leaf.descriptor());
+    let escalation = vcpu.progress.note(attempt);
     if let Escalation::Stop { repeats } = escalation {
         return Resolution::Stop(Stop::NoProgress { attempt, repeats });
     }
-    let is_other = match (&leaf, fault.abort.status) {
-        (Leaf::Absent(_), FaultStatus::Translation(_))
-        | (Leaf::Present(_), FaultStatus::Permission(_)) => false,
-        (Leaf::Present(present), FaultStatus::AccessFlag(_)) => present.is_young(),
-        _ => true,
-    };
-    vcpu.counters.cross_check.add(u64::from(is_other));
-    let answer = match (leaf, backing) {
+    if !agrees(fault.abort, &leaf) {
+        vcpu.counters.cross_check.add(1);
+    }
+    let answer = match leaf {
         // Another vCPU fills a block here, or makes a leaf again: the guest tries until it has, and takes its interrupts
         // meanwhile.
-        (Leaf::Absent(absent), _) if absent.is_locked() => {
+        Leaf::Absent(absent) if absent.is_locked() => {
             vcpu.counters.raced.add(1);
             Resolution::Retry
         }
-        (Leaf::Absent(absent), Backing::Ram(ram)) => translation::resolve(ram, absent, m),
-        (Leaf::Absent(absent), Backing::Window(page)) => {
-            translation::map_window(memory, vcpu, absent, *page, m)
-        }
+        Leaf::Absent(absent) => match backing {
+            Backing::Ram(ram) => translation::resolve(ram, absent, m),
+            Backing::Window(page) => {
+                translation::map_window(memory, vcpu.counters, absent, *page, m)
+            }
+        },
         // A leaf without its flag is in no TLB: to set it is all.
-        (Leaf::Present(present), _) if is_about_age(fault, &present) => {
+        Leaf::Present(present) if is_about_age(fault.abort, &present) => {
             vcpu.counters.aged.add(u64::from(present.make_young(m)));
             Resolution::Retry
         }
-        (Leaf::Present(present), Backing::Ram(ram)) => permission::resolve(ram, present, m),
-        (Leaf::Present(present), Backing::Window(_)) => {
-            permission::drop_stale(vcpu, fault, present, m)
-        }
+        Leaf::Present(present) => match backing {
+            Backing::Ram(ram) => permission::resolve(ram, present, m),
+            Backing::Window(_) => permission::drop_stale(vcpu.counters, fault, present, m),
+        },
     };
-    vcpu.counters.tlbi.add(u64::from(progress::escalate(
-        escalation,
-        memory.stage2,
-        fault.ipa,
-        m,
-    )));
+    if escalation != Escalation::None {
+        progress::escalate(escalation, &memory.stage2, fault.ipa, vcpu.counters, m);
+    }
     answer
 }
 
-/// Whether the CPU faulted for want of the access flag, and it is wanting.
-fn is_about_age(fault: &Fault<'_>, present: &Present<'_>) -> bool {
-    matches!(fault.abort.status, FaultStatus::AccessFlag(_)) && !present.is_young()
+/// Whether the fault status is what the leaf would have caused.
+#[inline(always)]
+fn agrees(abort: &Abort, leaf: &Leaf<'_>) -> bool {
+    match leaf {
+        Leaf::Absent(_) => matches!(abort.status(), FaultStatus::Translation(_)),
+        Leaf::Present(present) => abort.is_permission() || is_about_age(abort, present),
+    }
 }
 
-/// RAM that the guest may not use in this way: read-only, or execute-never. What it tried fails as on a bus that refuses;
-/// cache maintenance that wants to write is no exception.
-fn denied<M: Machine>(
-    memory: &GuestMemory<'_>,
+/// Whether the CPU faulted for want of the access flag, and it is wanting.
+#[inline(always)]
+fn is_about_age(abort: &Abort, present: &Present<'_>) -> bool {
+    abort.is_access_flag() && !present.is_young()
+}
+
+/// A fault on anything but RAM that the guest may use in this way. `None`: it was about reading RAM after all.
+#[inline(never)]
+fn elsewhere<M: Machine>(
+    memory: GuestMemory<'_>,
+    vcpu: &mut FaultingVcpu<'_>,
+    fault: Fault<'_>,
+    slot: &Slot,
+    m: &mut M,
+) -> Option<Resolution> {
+    let fault = &fault;
+    Some(match slot.kind {
+        Kind::Ram(most) if most.allows(Rights::READ) && fault.may_be_less() => {
+            return walk_of_ram(memory, vcpu, fault, m);
+        }
+        // RAM that is read-only, or execute-never: what the guest tried fails as on a bus that refuses.
+        Kind::Ram(_) => external(memory, vcpu, fault, m),
+        Kind::Window(base) if !fault.abort.is_fetch() && !fault.abort.s1ptw() => {
+            let page = base.add(fault.ipa.page().raw() - slot.range.start.raw());
+            by_leaf(memory, vcpu, fault, &Backing::Window(page), m)
+        }
+        Kind::Device(device) if fault.is_plain_data() => {
+            let window = emulate::Window {
+                device,
+                range: slot.range,
+            };
+            let Some(transfer) = fault.abort.transfer() else {
+                return Some(emulate::by_instruction(memory, vcpu, fault, window, m));
+            };
+            match window.mmio(fault, transfer, 0) {
+                Some(mmio) => Resolution::Mmio(mmio),
+                None => external(memory, vcpu, fault, m),
+            }
+        }
+        Kind::Window(_) | Kind::Device(_) => not_memory(memory, vcpu, fault, m),
+    })
+}
+
+/// A fault in no slot.
+#[inline(never)]
+fn in_nothing<M: Machine>(
+    memory: GuestMemory<'_>,
+    vcpu: &mut FaultingVcpu<'_>,
+    fault: Fault<'_>,
+    m: &mut M,
+) -> Resolution {
+    if fault.ipa.raw() >= memory.stage2.config().limit() {
+        // More bits than the guest's PARange says that there are.
+        return Resolution::Inject(Exception::address_size(fault.abort, fault.far, fault.ipa));
+    }
+    not_memory(memory, vcpu, &fault, m)
+}
+
+/// A walk or cache maintenance met RAM that may be read and not written. Where there is no R, that is what was wanting
+/// (`None`); and where there is, the CPU may have gone by an entry from before: it tries once without that entry.
+fn walk_of_ram<M: Machine>(
+    memory: GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
     fault: &Fault<'_>,
     m: &mut M,
-) -> Resolution {
-    if fault.abort.s1ptw {
-        external_on_walk(memory, vcpu, fault, m)
-    } else {
-        external(fault)
+) -> Option<Resolution> {
+    let found = match memory.vm.stage2.walk().leaf(m, fault.ipa) {
+        Leaf::Present(present) if present.rights().allows(Rights::READ) => present.descriptor(),
+        Leaf::Present(_) | Leaf::Absent(_) => return None,
+    };
+    if vcpu
+        .progress
+        .is_first(fault.attempt(vcpu.registers.pc, found))
+    {
+        vcpu.counters.tlbi.add(1);
+        maintenance::after_relax(m, fault.ipa, Ttl::ANY);
+        return Some(Resolution::Retry);
     }
+    Some(external(memory, vcpu, fault, m))
 }
 
 /// Nothing there that the access could mean.
 fn not_memory<M: Machine>(
-    memory: &GuestMemory<'_>,
+    memory: GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
     fault: &Fault<'_>,
     m: &mut M,
 ) -> Resolution {
-    if fault.abort.s1ptw {
-        return external_on_walk(memory, vcpu, fault, m);
-    }
-    if fault.abort.is_maintenance {
+    if fault.abort.is_maintenance() && !fault.abort.s1ptw() {
         vcpu.counters.skipped.add(1);
         return Resolution::Skip;
     }
-    external(fault)
+    external(memory, vcpu, fault, m)
 }
 
-/// The guest's walk cannot read its table, or not update it. Its own tables say at which of its levels.
-fn external_on_walk<M: Machine>(
-    memory: &GuestMemory<'_>,
+/// What the guest tried fails as on a bus that refuses. If it was a walk that cannot read its table, or not update it, the
+/// guest's own tables say at which of its levels.
+fn external<M: Machine>(
+    memory: GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
     fault: &Fault<'_>,
     m: &mut M,
 ) -> Resolution {
-    match stage1::level_of_table(memory.stage2, fault.far, fault.ipa, m) {
-        Some(level) => Resolution::Inject(Exception::external_on_walk(
-            fault.abort,
-            fault.far,
-            fault.ipa,
-            level,
-        )),
-        None => unlocated(vcpu, fault.abort, fault.far, m),
+    let Fault {
+        abort, far, ipa, ..
+    } = *fault;
+    if !abort.s1ptw() {
+        return Resolution::Inject(Exception::external(abort, far, ipa));
     }
-}
-
-fn external(fault: &Fault<'_>) -> Resolution {
-    Resolution::Inject(Exception::external(fault.abort, fault.far, fault.ipa))
+    match stage1::level_of_table(&memory.stage2, far, ipa, m) {
+        Some(level) => Resolution::Inject(Exception::external_on_walk(abort, far, ipa, level)),
+        None => unlocated(vcpu, abort, far, m),
+    }
 }
 
 const fn page_of(ipa: Ipa) -> IpaRange {

@@ -56,6 +56,22 @@ impl Default for PagePool {
     }
 }
 
+/// A page as a stock has it.
+#[must_use = "a page that is dropped is lost: give it back to the pool"]
+pub enum Prepared {
+    /// It holds zeroes.
+    Zeroed(ZeroedPage),
+    /// It may hold anything.
+    Raw(RawPage),
+}
+
+impl Ready {
+    #[inline]
+    fn into_page(self) -> ZeroedPage {
+        ZeroedPage::new(OwnedPage::new(self.pa), self.is_clean)
+    }
+}
+
 /// The pool's account, in pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Account {
@@ -140,18 +156,32 @@ impl PagePool {
         self.take_run(1).map(|pa| RawPage::new(OwnedPage::new(pa)))
     }
 
+    /// Takes a page from the stock of pCPU `cpu`, which is ours, without a lock: one of zeroes if there is any. When it has
+    /// none at all, takes a batch for it from the pool; `None` when the pool is dry and every stock empty.
+    #[must_use]
+    #[inline(always)]
+    pub fn take_prepared(&self, cpu: usize) -> Option<Prepared> {
+        if let Some(own) = self.stocks.get(cpu) {
+            if let Some(ready) = own.take_ready() {
+                return Some(Prepared::Zeroed(ready.into_page()));
+            }
+            if let Some(pa) = own.take_raw() {
+                return Some(Prepared::Raw(RawPage::new(OwnedPage::new(pa))));
+            }
+        }
+        let pa = self.take_batch(cpu)?;
+        Some(Prepared::Raw(RawPage::new(OwnedPage::new(pa))))
+    }
+
     /// Takes a page of zeroes from the stock of pCPU `cpu`, which is ours, without a lock; `None` if it has none.
     #[must_use]
-    #[inline]
     pub fn take_zeroed(&self, cpu: usize) -> Option<ZeroedPage> {
-        let Ready { pa, is_clean } = self.stocks.get(cpu)?.take_ready()?;
-        Some(ZeroedPage::new(OwnedPage::new(pa), is_clean))
+        self.stocks.get(cpu)?.take_ready().map(Ready::into_page)
     }
 
     /// Takes a page from the stock of pCPU `cpu`, which is ours; when it has none, takes a batch for it from the pool. `None`
     /// when the pool is dry and every stock empty.
     #[must_use]
-    #[inline]
     pub fn take_raw(&self, cpu: usize) -> Option<RawPage> {
         let own = self.stocks.get(cpu).and_then(Stock::take_raw);
         let pa = own.or_else(|| self.take_batch(cpu))?;
@@ -337,12 +367,16 @@ impl PagePool {
 /// Puts a batch of pages, or what is left of one, into a stock of which the caller is the owner. With the lock held to its
 /// end: at no moment is a page neither here nor there.
 fn refill(own: &Stock, inner: &mut Inner) {
-    let mut batch = [None; BATCH];
-    batch.iter_mut().for_each(|slot| *slot = inner.take(1));
+    let mut batch = [Pa::default(); BATCH];
+    let mut count = 0;
+    inner.take_some(BATCH, |pa| {
+        batch[count] = pa;
+        count += 1;
+    });
     // Highest first, so that they are handed out in ascending order.
-    for pa in batch.into_iter().rev().flatten() {
-        if !own.put_raw(pa) {
-            inner.give(pa);
+    for pa in batch[..count].iter().rev() {
+        if !own.put_raw(*pa) {
+            inner.give(*pa);
         }
     }
 }
@@ -388,6 +422,23 @@ impl Inner {
         let page = bank.chunks[index].take(count)?;
         let base = (bank.first_chunk + index as u64) << CHUNK_SHIFT;
         Some(Pa::new(base + page as u64 * PAGE_SIZE))
+    }
+
+    /// Takes `most` pages, or as many as there are, and hands them to `each` in the order in which they lie in their chunk.
+    fn take_some(&mut self, most: usize, mut each: impl FnMut(Pa)) {
+        let mut left = most;
+        while left != 0 {
+            let Some((bank, index)) = self.open.or_else(|| self.open_chunk(1)) else {
+                break;
+            };
+            let bank_chunks = &mut self.banks[bank];
+            let base = Pa::new((bank_chunks.first_chunk + index as u64) << CHUNK_SHIFT);
+            let page_at = |page: usize| base.add(page as u64 * PAGE_SIZE);
+            let taken = bank_chunks.chunks[index].take_some(left, |page| each(page_at(page)));
+            self.open = (taken != 0).then_some((bank, index));
+            left -= taken;
+        }
+        self.note_taken(most - left);
     }
 
     /// A chunk that is in part free, else a whole one from the buddy allocator.

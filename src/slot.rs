@@ -27,6 +27,18 @@ pub struct Slot {
     pub kind: Kind,
 }
 
+impl Slot {
+    /// The rights that the guest can have there at most: none where it is not RAM.
+    #[must_use]
+    #[inline]
+    pub const fn rights(&self) -> Rights {
+        match self.kind {
+            Kind::Ram(most) => most,
+            Kind::Device(_) | Kind::Window(_) => Rights::NONE,
+        }
+    }
+}
+
 /// Why a slot was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SlotError {
@@ -110,6 +122,7 @@ impl Slots {
 
     /// The slot that holds `ipa`.
     #[must_use]
+    #[inline]
     pub fn find(&self, ipa: Ipa) -> Option<&Slot> {
         // From above: RAM lies highest, and is what is asked for most.
         self.sorted

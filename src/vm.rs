@@ -31,16 +31,14 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
-use core::{fmt, iter};
+use core::{fmt, iter, mem};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::addr::{Ipa, Pa};
 use crate::config::{DomainConfig, RebootPolicy};
 use crate::exit::{self, Exit, SysRegAccess};
 use crate::fault::inject::Exception;
-use crate::fault::{
-    self, Emulation, FaultingVcpu, GranulePolicy, GuestMemory, Mmio, Resolution, RightsPolicy, Stop,
-};
+use crate::fault::{self, Emulation, FaultingVcpu, GuestMemory, Mmio, Resolution, Stop, VmMemory};
 use crate::features::Features;
 use crate::machine::Machine;
 use crate::page_pool::PagePool;
@@ -177,11 +175,8 @@ pub struct Ground<'a> {
 pub struct Vm {
     name: String,
     memory: u64,
-    rights: RightsPolicy,
-    granule: GranulePolicy,
     reboot: RebootPolicy,
-    slots: Slots,
-    stage2: Stage2,
+    guest: VmMemory,
     /// Where its VMID is from.
     vmids: Arc<Vmids>,
     /// What traps at a vCPU's reset besides what always does.
@@ -190,8 +185,6 @@ pub struct Vm {
     ids: IdTable,
     gic: Version,
     mitigations: Mitigations,
-    erratum_834220: bool,
-    guest_errors_trap: bool,
     has_entropy: bool,
     /// Not a lock that serves in order: where the CPUs are threads of an emulator, or of a hypervisor beneath, the next in line
     /// may not be running, and everybody would wait for it.
@@ -259,7 +252,7 @@ impl Vm {
     pub fn new<M: Machine>(
         config: &DomainConfig,
         ground: &Ground<'_>,
-        loaded: Loaded,
+        mut loaded: Loaded,
         devices: Devices,
         m: &mut M,
     ) -> Result<Self, VmError> {
@@ -277,19 +270,22 @@ impl Vm {
         Ok(Self {
             name: config.name.clone(),
             memory: config.memory,
-            rights: config.rights,
-            granule: config.granule,
             reboot: config.reboot,
-            slots,
             traps: traps::at_reset(ground.features, ids.ctr().is_some()),
             ids,
-            stage2,
+            guest: VmMemory {
+                slots,
+                stage2,
+                contents: mem::take(&mut loaded.contents),
+                rights: config.rights,
+                granule: config.granule,
+                erratum_834220: ground.features.erratum_834220,
+                guest_errors_trap: ground.features.ras,
+            },
             vmids: ground.vmids.clone(),
             loaded,
             gic: ground.gic,
             mitigations: ground.mitigations,
-            erratum_834220: ground.features.erratum_834220,
-            guest_errors_trap: ground.features.ras,
             has_entropy: ground.features.rng,
             to_plan: AtomicU64::new(devices.vcpus_to_plan()),
             devices: SpinMutex::new(devices),
@@ -311,13 +307,13 @@ impl Vm {
     /// Its stage 2.
     #[must_use]
     pub const fn stage2(&self) -> &Stage2 {
-        &self.stage2
+        &self.guest.stage2
     }
 
     /// What lies where in it.
     #[must_use]
     pub const fn slots(&self) -> &Slots {
-        &self.slots
+        &self.guest.slots
     }
 
     /// Whether it has a console.
@@ -451,10 +447,11 @@ impl Vm {
     }
 
     /// Ends it: every page goes back to `pool`. What was loaded outlives it, for a restart.
-    pub fn destroy<M: Machine>(self, pool: &PagePool, m: &mut M) -> Loaded {
-        let vmid = self.stage2.vmid();
-        self.stage2.destroy(m, pool);
+    pub fn destroy<M: Machine>(mut self, pool: &PagePool, m: &mut M) -> Loaded {
+        let vmid = self.guest.stage2.vmid();
+        self.guest.stage2.destroy(m, pool);
         self.vmids.give(vmid);
+        self.loaded.contents = self.guest.contents;
         self.loaded
     }
 
@@ -470,13 +467,16 @@ impl Vm {
         match exit {
             Exit::Abort(abort) => {
                 exits.aborts.add(1);
-                let memory = self.memory_on(pool);
+                let memory = GuestMemory {
+                    vm: &self.guest,
+                    pool,
+                };
                 let mut faulting = FaultingVcpu {
                     registers: &vcpu.registers,
                     progress: &mut vcpu.progress,
                     counters: &vcpu.counters,
                 };
-                let resolution = fault::resolve(&memory, &mut faulting, abort, host);
+                let resolution = fault::resolve(memory, &mut faulting, abort, host);
                 self.act(vcpu, resolution, abort.is_16_bit(), host)
             }
             Exit::Hvc(imm) => {
@@ -531,7 +531,7 @@ impl Vm {
     /// An asynchronous error of the machine, taken while the guest ran.
     fn system_error<H: Host>(&self, vcpu: &mut Vcpu, esr: u64, host: &mut H) -> Next {
         let pc = vcpu.registers.pc;
-        if self.guest_errors_trap && exit::is_survivable(esr) {
+        if self.guest.guest_errors_trap && exit::is_survivable(esr) {
             vcpu.counters.survived_errors.add(1);
             vcpu.warn_once(
                 SERROR_WARNING,
@@ -543,19 +543,6 @@ impl Vm {
             return Next::Resume;
         }
         Next::End(End::Stopped(Stop::Hardware { pc, esr }))
-    }
-
-    fn memory_on<'a>(&'a self, pool: &'a PagePool) -> GuestMemory<'a> {
-        GuestMemory {
-            slots: &self.slots,
-            stage2: &self.stage2,
-            pool,
-            contents: &self.loaded.contents,
-            rights: self.rights,
-            granule: self.granule,
-            erratum_834220: self.erratum_834220,
-            guest_errors_trap: self.guest_errors_trap,
-        }
     }
 
     fn act<H: Host>(

@@ -71,15 +71,15 @@ pub(crate) const LINES: &[Line] = &[
     Line {
         name: "trust-hpfar",
         file: "src/exit/abort.rs",
-        old: "FaultStatus::Permission(_) => self.s1ptw,",
+        old: "FaultStatus::Permission(_) => self.s1ptw(),",
         new: "FaultStatus::Permission(_) => true,",
         tests: FAULTS,
     },
     Line {
         name: "s1ptw-after-wnr",
         file: "src/exit/abort.rs",
-        old: "match (self.s1ptw, self.is_fetch, self.is_maintenance) {",
-        new: "match (false, self.is_fetch, self.is_maintenance) {",
+        old: "match (self.s1ptw(), self.is_fetch(), self.is_maintenance()) {",
+        new: "match (false, self.is_fetch(), self.is_maintenance()) {",
         tests: FAULTS,
     },
     Line {
@@ -190,8 +190,8 @@ pub(crate) const LINES: &[Line] = &[
     Line {
         name: "old-observation-kept",
         file: "src/stage2/walk.rs",
-        old: "if self.generation == self.tree.gate.generation() {",
-        new: "if self.generation <= self.tree.gate.generation() {",
+        old: "self.generation == self.tree.gate.generation()",
+        new: "self.generation <= self.tree.gate.generation()",
         tests: TREE,
     },
     Line {
@@ -204,8 +204,8 @@ pub(crate) const LINES: &[Line] = &[
     Line {
         name: "first-root-table-only",
         file: "src/stage2/walk.rs",
-        old: "let table = self.root().add((entry >> ENTRY_BITS) * PAGE_SIZE);",
-        new: "let table = self.root().add((entry >> 63) * PAGE_SIZE);",
+        old: "let table = Pa::new(self.root().raw() | ((entry >> ENTRY_BITS) * PAGE_SIZE));",
+        new: "let table = Pa::new(self.root().raw() | ((entry >> 63) * PAGE_SIZE));",
         tests: TREE,
     },
     Line {
@@ -239,7 +239,7 @@ pub(crate) const LINES: &[Line] = &[
     Line {
         name: "raced-page-lost",
         file: "src/fault/translation.rs",
-        old: "page.give_back(m, fault.memory.pool);",
+        old: "page.give_back(m, fault.memory.pool, coherence);",
         new: "drop(page);",
         tests: FAULTS,
     },

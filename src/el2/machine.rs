@@ -329,7 +329,7 @@ impl Machine for Cpu {
         barrier::isb(barrier::SY);
     }
 
-    #[inline]
+    #[inline(always)] // one of them is left of it where it is called
     fn tlbi(&mut self, op: Tlbi) {
         match op {
             Tlbi::Ipas2e1(ipa, ttl) => instruction!("tlbi ipas2e1, {}", one_page(ipa, ttl)),

@@ -43,7 +43,10 @@ pub enum FaultStatus {
 }
 
 impl FaultStatus {
-    fn decode(code: u64) -> Self {
+    /// What a fault status code says.
+    #[must_use]
+    #[inline]
+    pub const fn of_code(code: u8) -> Self {
         let level = (code & 3) as i8;
         match code {
             0x00..=0x03 => Self::AddressSize(level),
@@ -67,7 +70,7 @@ impl FaultStatus {
             0x30 => Self::TlbConflict,
             0x31 => Self::UnsupportedUpdate,
             0x35 => Self::UnsupportedExclusive,
-            _ => Self::Other(code as u8),
+            _ => Self::Other(code),
         }
     }
 }
@@ -86,12 +89,9 @@ pub enum Need {
 impl Need {
     /// As rights of a leaf.
     #[must_use]
+    #[inline]
     pub const fn rights(self) -> Rights {
-        match self {
-            Self::Read => Rights::READ,
-            Self::Write => Rights::WRITE,
-            Self::Execute => Rights::EXECUTE,
-        }
+        Rights::single(self as u8)
     }
 }
 
@@ -129,63 +129,120 @@ impl Transfer {
     }
 }
 
-/// An abort from a guest, with everything the syndrome says of it.
+/// An abort from a guest. What the syndrome says of it is decoded when it is asked for: most of it never is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Abort {
-    /// An instruction abort.
-    pub is_fetch: bool,
-    /// Class and level.
-    pub status: FaultStatus,
-    /// `S1PTW`: the fault is on a stage-1 walk's access to its tables, not on the access itself.
-    pub s1ptw: bool,
-    /// `CM`: a cache maintenance or address translation instruction.
-    pub is_maintenance: bool,
-    /// `WnR` of a data abort; see [`Self::need`] before using it.
-    pub wnr: bool,
-    /// `FAR_EL2`, where `FnV` says it is valid.
-    pub far: Option<Gva>,
-    /// What to move, where `ISV` says it is known.
-    pub transfer: Option<Transfer>,
-    /// `HPFAR_EL2` as it was found, believed or not.
-    hpfar: u64,
-    /// `ESR_EL2`, for the log.
-    pub esr: u64,
+    syndrome: Syndrome,
 }
 
 impl Abort {
-    pub(super) fn decode(syndrome: &Syndrome) -> Self {
-        let esr = Esr::new(syndrome.esr);
-        let is_fetch = esr.read(ESR::EC) == EC::INSTRUCTION_ABORT_LOWER;
-        let status = FaultStatus::decode(esr.read(ESR::FSC));
-        let s1ptw = esr.is_set(ESR::S1PTW);
-        let far_valid = !(status == FaultStatus::External && esr.is_set(ESR::FNV));
+    pub(super) const fn of(syndrome: &Syndrome) -> Self {
+        Self {
+            syndrome: *syndrome,
+        }
+    }
+
+    const fn bits(&self) -> Esr {
+        Esr::new(self.syndrome.esr)
+    }
+
+    /// `ESR_EL2`, for the log.
+    #[must_use]
+    pub const fn esr(&self) -> u64 {
+        self.syndrome.esr
+    }
+
+    /// Whether it is an instruction abort.
+    #[must_use]
+    #[inline]
+    pub fn is_fetch(&self) -> bool {
+        self.bits().read(ESR::EC) == EC::INSTRUCTION_ABORT_LOWER
+    }
+
+    /// The fault status code, DFSC or IFSC.
+    #[must_use]
+    #[inline]
+    pub fn code(&self) -> u8 {
+        self.bits().read(ESR::FSC) as u8
+    }
+
+    /// Class and level.
+    #[must_use]
+    #[inline]
+    pub fn status(&self) -> FaultStatus {
+        FaultStatus::of_code(self.code())
+    }
+
+    /// Whether a right was wanting.
+    #[must_use]
+    #[inline]
+    pub fn is_permission(&self) -> bool {
+        self.bits().matches_all(ESR::FSC_CLASS::Permission)
+    }
+
+    /// Whether the access flag was clear.
+    #[must_use]
+    #[inline]
+    pub fn is_access_flag(&self) -> bool {
+        self.bits().matches_all(ESR::FSC_CLASS::AccessFlag)
+    }
+
+    /// `S1PTW`: the fault is on a stage-1 walk's access to its tables, not on the access itself.
+    #[must_use]
+    #[inline]
+    pub fn s1ptw(&self) -> bool {
+        self.bits().is_set(ESR::S1PTW)
+    }
+
+    /// `CM`: a cache maintenance or address translation instruction.
+    #[must_use]
+    #[inline]
+    pub fn is_maintenance(&self) -> bool {
+        // RES0 in an instruction abort, but RES0 is not a promise.
+        !self.is_fetch() && self.bits().is_set(ESR::CM)
+    }
+
+    /// `WnR` of a data abort; see [`Self::need`] before using it.
+    #[must_use]
+    #[inline]
+    pub fn wnr(&self) -> bool {
+        !self.is_fetch() && self.bits().is_set(ESR::WNR)
+    }
+
+    /// `FAR_EL2`, where `FnV` says it is valid.
+    #[must_use]
+    #[inline]
+    pub fn far(&self) -> Option<Gva> {
+        let is_unknown = self.bits().is_set(ESR::FNV) && self.status() == FaultStatus::External;
+        (!is_unknown).then_some(self.far_as_is())
+    }
+
+    /// `FAR_EL2` as it was found: valid for everything but external aborts.
+    #[must_use]
+    #[inline]
+    pub const fn far_as_is(&self) -> Gva {
+        Gva::new(self.syndrome.far)
+    }
+
+    /// What to move, where `ISV` says it is known.
+    #[must_use]
+    pub fn transfer(&self) -> Option<Transfer> {
+        let esr = self.bits();
         // LST tells the 64-byte accesses of FEAT_LS64, which set ISV but move eight registers.
         let is_single = esr.is_set(ESR::ISV) && esr.read(ESR::LST) == 0;
-        let transfer = (!is_fetch && !s1ptw && is_single).then(|| Transfer {
+        (!self.is_fetch() && !self.s1ptw() && is_single).then(|| Transfer {
             width: Width::from_sas(esr.read(ESR::SAS)),
             sign_extend: esr.is_set(ESR::SSE),
             register: esr.read(ESR::SRT) as u8,
             is_64_bit: esr.is_set(ESR::SF),
             is_ordered: esr.is_set(ESR::AR),
-        });
-        Self {
-            is_fetch,
-            status,
-            s1ptw,
-            // RES0 in an instruction abort, but RES0 is not a promise.
-            is_maintenance: !is_fetch && esr.is_set(ESR::CM),
-            wnr: !is_fetch && esr.is_set(ESR::WNR),
-            far: far_valid.then_some(Gva::new(syndrome.far)),
-            transfer,
-            hpfar: syndrome.hpfar,
-            esr: syndrome.esr,
-        }
+        })
     }
 
     /// Whether the instruction is a short one of T32: `IL` = 0, believed with `ISV` only, as without it `IL` is always 1.
     #[must_use]
-    pub const fn is_16_bit(&self) -> bool {
-        self.transfer.is_some() && self.esr >> 25 & 1 == 0
+    pub fn is_16_bit(&self) -> bool {
+        !self.bits().is_set(ESR::IL) && self.transfer().is_some()
     }
 
     /// What the guest, or the walk on its behalf, wanted.
@@ -194,9 +251,10 @@ impl Abort {
     /// right wanted to write (a hardware update of the access flag or dirty state); any other read a descriptor. Cache
     /// maintenance always reports WnR; it, too, needs no more than to read where nothing is mapped yet.
     #[must_use]
-    pub const fn need(&self) -> Need {
-        let by_permission = matches!(self.status, FaultStatus::Permission(_));
-        match (self.s1ptw, self.is_fetch, self.is_maintenance) {
+    #[inline]
+    pub fn need(&self) -> Need {
+        let by_permission = self.is_permission();
+        match (self.s1ptw(), self.is_fetch(), self.is_maintenance()) {
             (true, _, _) | (false, false, true) => {
                 if by_permission {
                     Need::Write
@@ -206,7 +264,7 @@ impl Abort {
             }
             (false, true, _) => Need::Execute,
             (false, false, false) => {
-                if self.wnr {
+                if self.wnr() {
                     Need::Write
                 } else {
                     Need::Read
@@ -219,14 +277,15 @@ impl Abort {
     /// access flag and address size faults, and permission faults on a stage-1 walk. For any other permission fault the
     /// register is UNKNOWN. On CPUs with erratum 834220 a translation fault may not be one, so it is not believed either.
     #[must_use]
+    #[inline]
     pub fn ipa_from_hpfar(&self, erratum_834220: bool) -> Option<Ipa> {
-        let is_written = match self.status {
-            FaultStatus::Translation(_) => self.s1ptw || !erratum_834220,
+        let is_written = match self.status() {
+            FaultStatus::Translation(_) => self.s1ptw() || !erratum_834220,
             FaultStatus::AccessFlag(_) | FaultStatus::AddressSize(_) => true,
-            FaultStatus::Permission(_) => self.s1ptw,
+            FaultStatus::Permission(_) => self.s1ptw(),
             _ => false,
         };
-        let hpfar = LocalRegisterCopy::<u64, HPFAR::Register>::new(self.hpfar);
+        let hpfar = LocalRegisterCopy::<u64, HPFAR::Register>::new(self.syndrome.hpfar);
         is_written.then(|| Ipa::new(hpfar.read(HPFAR::FIPA) << 12))
     }
 }

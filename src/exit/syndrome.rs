@@ -20,6 +20,7 @@ mod bits {
             TI_EVENT OFFSET(0) NUMBITS(1) [],
             // ISS of a data abort; an instruction abort has IFSC, S1PTW, EA, FnV and SET only.
             FSC OFFSET(0) NUMBITS(6) [],
+            FSC_CLASS OFFSET(2) NUMBITS(4) [AccessFlag = 0b0010, Permission = 0b0011],
             WNR OFFSET(6) NUMBITS(1) [],
             S1PTW OFFSET(7) NUMBITS(1) [],
             CM OFFSET(8) NUMBITS(1) [],

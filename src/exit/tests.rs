@@ -29,14 +29,14 @@ const CM: u64 = 1 << 8;
 /// Syndromes as QEMU and the Arm ARM's examples have them: `ldr w3, [x1]`, `strb w5, [x0]`, `ldrsh x7, [x2]`.
 #[test]
 fn isv_says_what_a_load_or_store_moves() {
-    let ldr = abort(DATA, 0x0183_0007).transfer.unwrap();
+    let ldr = abort(DATA, 0x0183_0007).transfer().unwrap();
     assert_eq!(
         (ldr.width, ldr.register, ldr.is_64_bit, ldr.sign_extend),
         (Width::Word, 3, false, false)
     );
-    let strb = abort(DATA, 0x0105_0047).transfer.unwrap();
+    let strb = abort(DATA, 0x0105_0047).transfer().unwrap();
     assert_eq!((strb.width, strb.register), (Width::Byte, 5));
-    let ldrsh = abort(DATA, 0x0167_8007).transfer.unwrap();
+    let ldrsh = abort(DATA, 0x0167_8007).transfer().unwrap();
     assert_eq!(
         (
             ldrsh.width,
@@ -46,13 +46,13 @@ fn isv_says_what_a_load_or_store_moves() {
         ),
         (Width::Half, 7, true, true)
     );
-    assert!(abort(DATA, 0x0003_0007).transfer.is_none(), "ISV = 0");
+    assert!(abort(DATA, 0x0003_0007).transfer().is_none(), "ISV = 0");
     assert!(
-        abort(FETCH, 0x0183_0007).transfer.is_none(),
+        abort(FETCH, 0x0183_0007).transfer().is_none(),
         "instruction aborts have no ISV"
     );
     assert!(
-        abort(DATA, 0x0183_0007 | 2 << 11).transfer.is_none(),
+        abort(DATA, 0x0183_0007 | 2 << 11).transfer().is_none(),
         "LD64B moves eight registers"
     );
 }
@@ -155,10 +155,13 @@ fn hpfar_gives_ipa_bits_12_to_51() {
 
 #[test]
 fn far_is_invalid_only_for_an_external_abort_with_fnv() {
-    assert_eq!(abort(DATA, 0x10 | 1 << 10).far, None);
-    assert_eq!(abort(DATA, 0x10).far, Some(Gva::new(0xffff_0000_1234_5678)));
+    assert_eq!(abort(DATA, 0x10 | 1 << 10).far(), None);
     assert_eq!(
-        abort(DATA, 0x07 | 1 << 10).far,
+        abort(DATA, 0x10).far(),
+        Some(Gva::new(0xffff_0000_1234_5678))
+    );
+    assert_eq!(
+        abort(DATA, 0x07 | 1 << 10).far(),
         Some(Gva::new(0xffff_0000_1234_5678))
     );
 }
@@ -183,7 +186,7 @@ fn status_codes_off_the_pattern_are_not_masked_into_it() {
         (0x22, FaultStatus::GranuleProtection),
         (0x28, FaultStatus::GranuleProtection),
     ] {
-        assert_eq!(abort(DATA, code).status, status);
+        assert_eq!(abort(DATA, code).status(), status);
     }
 }
 
@@ -238,7 +241,7 @@ proptest! {
     fn every_syndrome_decodes(esr: u64, far: u64, hpfar: u64, vector in 0usize..4) {
         let vector = [Vector::Synchronous, Vector::Irq, Vector::Fiq, Vector::SError][vector];
         if let Exit::Abort(abort) = Exit::decode(vector, &Syndrome { esr, far, hpfar }) {
-            let _ = (abort.need(), abort.ipa_from_hpfar(false), abort.transfer.map(|t| t.extend(far)));
+            let _ = (abort.need(), abort.ipa_from_hpfar(false), abort.transfer().map(|t| t.extend(far)));
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn map<'t, M: Machine>(
     };
     let answer = match from {
         Some(range) => {
-            let lent = Lent::visible(m, range, fault.memory.stage2.coherence());
+            let lent = Lent::visible(m, range, fault.stage2().coherence());
             translation::lend(fault, absent, &lent, &mut tables, m);
             Ok(Resolution::Retry)
         }
@@ -60,7 +60,7 @@ fn map_own<'t, M: Machine>(
         fault.memory.pool.give_block(block.into_owned());
         return Ok(Resolution::Retry);
     };
-    let coherence = fault.memory.stage2.coherence();
+    let coherence = fault.stage2().coherence();
     fault
         .counters
         .dcache

@@ -13,11 +13,13 @@ use crate::stage2::{Grant, Leaf, Level, OutOfPages, Present, Replaced, Rights};
 
 /// Answers a store to memory that is lent: a block is copied as a block where the policy permits blocks and the pool has
 /// one, else it is split, and the page alone is copied.
+#[cold]
 pub(super) fn resolve<M: Machine>(
-    fault: &RamFault<'_>,
+    fault: RamFault<'_>,
     present: Present<'_>,
     m: &mut M,
 ) -> Resolution {
+    let fault = &fault;
     if present.level().is_last() {
         return page(fault, present, m);
     }
@@ -48,7 +50,7 @@ fn block<'t, M: Machine>(
     let Some(block) = fault.memory.pool.take_block(from.size) else {
         return Err(present);
     };
-    let coherence = fault.memory.stage2.coherence();
+    let coherence = fault.stage2().coherence();
     let block = block.copied(m, coherence, from);
     let grant = grant(fault, &present, |m| block.make_executable(m, coherence), m);
     match present.replace_lent(m, block, &grant) {
@@ -66,7 +68,7 @@ fn page<M: Machine>(fault: &RamFault<'_>, present: Present<'_>, m: &mut M) -> Re
     let Some(page) = pool.take_raw(m.cpu()) else {
         return fault.out_of_pages();
     };
-    let coherence = fault.memory.stage2.coherence();
+    let coherence = fault.stage2().coherence();
     let page = page.copied(m, coherence, present.output());
     let grant = grant(fault, &present, |m| page.make_executable(m, coherence), m);
     match present.replace(m, page, grant) {
@@ -97,7 +99,7 @@ fn grant<M: Machine>(
 }
 
 fn note(fault: &RamFault<'_>, pages: u64) {
-    let coherence = fault.memory.stage2.coherence();
+    let coherence = fault.stage2().coherence();
     fault.counters.dcache.add(u64::from(!coherence.fwb) * pages);
     fault.counters.copied.add(pages);
     fault.counters.note_permission(fault.need);

@@ -66,17 +66,9 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// The access that the syndrome describes.
-    pub(super) fn access(self, fault: &Fault<'_>, transfer: Transfer) -> Resolution {
-        match self.mmio(fault, transfer, 0) {
-            Some(mmio) => Resolution::Mmio(mmio),
-            None => external(fault),
-        }
-    }
-
     /// An access of `transfer` so many bytes above the address that faulted. `None` if it is not all in here: an unaligned
     /// access may report the second page it touched, or reach out of the slot, and then FAR is not where it began.
-    fn mmio(self, fault: &Fault<'_>, transfer: Transfer, above: u64) -> Option<Mmio> {
+    pub(super) fn mmio(self, fault: &Fault<'_>, transfer: Transfer, above: u64) -> Option<Mmio> {
         let offset = fault.ipa.raw() - self.range.start.raw() + above;
         let size = transfer.width.bytes();
         let fits = fault.far.raw().is_multiple_of(size) && offset + size <= self.range.size;
@@ -91,14 +83,14 @@ impl Window {
 
 /// The access to the device behind `window` that the instruction at PC makes.
 pub(super) fn by_instruction<M: Machine>(
-    memory: &GuestMemory<'_>,
+    memory: GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
     fault: &Fault<'_>,
     window: Window,
     m: &mut M,
 ) -> Resolution {
     if vcpu.registers.pstate & pstate::AARCH32 != 0 {
-        return external(fault);
+        return external(memory, vcpu, fault, m);
     }
     let Some(word) = fetch(memory, vcpu.registers.pc, m) else {
         // Its page is not where it was when the CPU fetched it; when the guest tries again, it is, or the fetch faults.
@@ -111,18 +103,18 @@ pub(super) fn by_instruction<M: Machine>(
             vcpu.counters.decoded.add(1);
             Resolution::Emulate(emulation)
         }
-        None => external(fault),
+        None => external(memory, vcpu, fault, m),
     }
 }
 
 /// The instruction at `pc`, by the guest's own translation.
-fn fetch<M: Machine>(memory: &GuestMemory<'_>, pc: u64, m: &mut M) -> Option<u32> {
+fn fetch<M: Machine>(memory: GuestMemory<'_>, pc: u64, m: &mut M) -> Option<u32> {
     if !pc.is_multiple_of(4) {
         return None;
     }
-    let ipa = stage1::translate(memory.stage2, Gva::new(pc), m)?;
+    let ipa = stage1::translate(&memory.stage2, Gva::new(pc), m)?;
     let mut bytes = [0; 4];
-    stage1::read(memory.stage2, ipa, &mut bytes, m)?;
+    stage1::read(&memory.stage2, ipa, &mut bytes, m)?;
     // Instructions are little-endian whatever data are.
     Some(u32::from_le_bytes(bytes))
 }

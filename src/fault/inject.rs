@@ -59,11 +59,15 @@ pub struct PstateFeatures {
 
 impl Exception {
     fn abort(abort: &Abort, far: Gva, ipa: Option<Ipa>, fsc: u64) -> Self {
-        let wnr = if !abort.is_fetch && abort.wnr { WNR } else { 0 };
-        let cm = if abort.is_maintenance { CM } else { 0 };
+        let wnr = if !abort.is_fetch() && abort.wnr() {
+            WNR
+        } else {
+            0
+        };
+        let cm = if abort.is_maintenance() { CM } else { 0 };
         Self {
             kind: Kind::Abort {
-                is_fetch: abort.is_fetch,
+                is_fetch: abort.is_fetch(),
                 iss: fsc | wnr | cm,
                 far,
             },
@@ -97,9 +101,9 @@ impl Exception {
     /// An abort with the status it came with: alignment, an exclusive that memory cannot do, an error of the memory itself.
     #[must_use]
     pub fn same_status(abort: &Abort) -> Self {
-        let fnv = if abort.far.is_none() { FNV } else { 0 };
-        let far = abort.far.unwrap_or_default();
-        Self::abort(abort, far, None, abort.esr & 0x3f | fnv)
+        let fnv = if abort.far().is_none() { FNV } else { 0 };
+        let far = abort.far().unwrap_or_default();
+        Self::abort(abort, far, None, abort.esr() & 0x3f | fnv)
     }
 
     /// An undefined instruction.

@@ -46,7 +46,7 @@ pub(super) fn map<M: Machine>(fault: &RamFault<'_>, absent: Absent<'_>, m: &mut 
 }
 
 /// What a neighbour is given for: the same as the page that faulted, unless the policy gives nothing unasked.
-const fn unasked(fault: &RamFault<'_>) -> Need {
+fn unasked(fault: &RamFault<'_>) -> Need {
     match fault.memory.rights {
         RightsPolicy::Eager => fault.need,
         RightsPolicy::Lazy => Need::Read,
@@ -60,8 +60,8 @@ fn supply<M: Machine>(
     need: Need,
     m: &mut M,
 ) -> Option<(Supply, Grant)> {
-    let coherence = fault.memory.stage2.coherence();
-    Some(match fault.page_to_lend(page_of(ipa), need) {
+    let coherence = fault.stage2().coherence();
+    Some(match fault.page_to_lend(ipa, need) {
         Some(range) => {
             let lent = Lent::visible(m, range, coherence);
             fault.counters.dcache.add(u64::from(!coherence.fwb));

@@ -5,10 +5,11 @@
 //! for exceptions that only lead to the next one, because the vector they go to cannot be executed.
 
 use crate::addr::{Gva, Ipa};
-use crate::exit::{FaultStatus, Need};
+use crate::exit::Need;
 use crate::fault::stop::Stop;
 use crate::machine::Machine;
 use crate::stage2::{Descriptor, Leaf, Stage2, maintenance};
+use crate::stats::Counters;
 
 /// Repeats after which all of the VM's TLB entries are dropped.
 const INVALIDATE_AT: u32 = 4;
@@ -33,8 +34,8 @@ pub struct Attempt {
     pub ipa: Option<Ipa>,
     /// What it wanted.
     pub need: Need,
-    /// What the CPU said.
-    pub status: FaultStatus,
+    /// What the CPU said: the fault status code.
+    pub code: u8,
     /// The stage-2 descriptor it found.
     pub descriptor: u64,
 }
@@ -60,10 +61,34 @@ pub enum Escalation {
 /// Two attempts, because one instruction may touch two pages in turn.
 #[derive(Default, Debug)]
 pub struct Progress {
-    recent: [Option<(Attempt, u32)>; 2],
+    recent: [Noted; 2],
     /// Which of `recent` is the older.
     older: bool,
     injection: Option<Injection>,
+}
+
+/// An attempt, and how often it came again; `None`: forget it.
+#[derive(Debug)]
+struct Noted {
+    attempt: Attempt,
+    repeats: Option<u32>,
+}
+
+impl Default for Noted {
+    fn default() -> Self {
+        let attempt = Attempt {
+            pc: 0,
+            far: Gva::new(0),
+            ipa: None,
+            need: Need::Read,
+            code: 0,
+            descriptor: 0,
+        };
+        Self {
+            attempt,
+            repeats: None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,15 +101,37 @@ struct Injection {
 
 impl Progress {
     /// Takes note of a fault.
-    pub fn note(&mut self, attempt: &Attempt) -> Escalation {
-        let known = self
-            .recent
-            .iter_mut()
-            .flatten()
-            .find(|(recent, _)| recent == attempt);
-        let Some((_, repeats)) = known else {
-            self.recent[usize::from(self.older)] = Some((*attempt, 0));
-            self.older = !self.older;
+    #[inline(always)]
+    pub fn note(&mut self, attempt: Attempt) -> Escalation {
+        // Most faults are at another address than those before, and no more has to be compared.
+        let is_elsewhere = |noted: &Noted| noted.attempt.far != attempt.far;
+        if self.recent.iter().all(is_elsewhere) {
+            self.remember(attempt);
+            Escalation::None
+        } else {
+            self.note_nearby(attempt)
+        }
+    }
+
+    #[inline(always)]
+    fn remember(&mut self, attempt: Attempt) {
+        self.recent[usize::from(self.older)] = Noted {
+            attempt,
+            repeats: Some(0),
+        };
+        self.older = !self.older;
+    }
+
+    fn repeats_of(&mut self, attempt: &Attempt) -> Option<&mut u32> {
+        let mut recent = self.recent.iter_mut();
+        let known = recent.find(|noted| noted.repeats.is_some() && noted.attempt == *attempt);
+        known?.repeats.as_mut()
+    }
+
+    #[inline(never)]
+    fn note_nearby(&mut self, attempt: Attempt) -> Escalation {
+        let Some(repeats) = self.repeats_of(&attempt) else {
+            self.remember(attempt);
             return Escalation::None;
         };
         *repeats += 1;
@@ -98,10 +145,24 @@ impl Progress {
         }
     }
 
+    /// Whether a fault that will be answered with an exception was not seen just before: then it is noted, and may be tried
+    /// again. If it was, nothing of it is kept: the exception leads on.
+    pub fn is_first(&mut self, attempt: Attempt) -> bool {
+        let is_first = self.repeats_of(&attempt).is_none();
+        if is_first {
+            self.remember(attempt);
+        } else {
+            self.retired();
+        }
+        is_first
+    }
+
     /// Takes note that an instruction of the guest was completed. What was noted before has led somewhere: only faults that
     /// follow one another with nothing in between are a loop, however often one comes back in a VM's life.
     pub fn retired(&mut self) {
-        self.recent = Default::default();
+        self.recent
+            .iter_mut()
+            .for_each(|noted| noted.repeats = None);
     }
 
     /// Takes note of an exception that goes from `pc` to `vector`.
@@ -149,20 +210,22 @@ impl Progress {
     }
 }
 
-/// Does what an escalation asks for; answers whether that was an invalidation.
+/// Does what an escalation asks for.
+#[cold]
 pub(super) fn escalate<M: Machine>(
     escalation: Escalation,
     stage2: &Stage2,
     ipa: Ipa,
+    counters: &Counters,
     m: &mut M,
-) -> bool {
+) {
     match escalation {
-        Escalation::None | Escalation::Stop { .. } => return false,
+        Escalation::None | Escalation::Stop { .. } => return,
         Escalation::Invalidate => maintenance::invalidate_vmid(m),
         Escalation::Remake => match stage2.walk().leaf(m, ipa) {
             Leaf::Present(present) => present.remake(m),
-            Leaf::Absent(_) => return false,
+            Leaf::Absent(_) => return,
         },
     }
-    true
+    counters.tlbi.add(1);
 }

@@ -2,18 +2,18 @@
 
 use crate::addr::{Ipa, IpaRange, PaRange};
 use crate::exit::Need;
-use crate::fault::{Fault, FaultingVcpu, GranulePolicy, GuestMemory, Resolution, RightsPolicy};
+use crate::fault::{Fault, GranulePolicy, GuestMemory, Resolution, RightsPolicy};
 use crate::fault::{Stop, page_of};
 use crate::machine::Machine;
 use crate::slot::Kind;
 use crate::stage2::maintenance::ExecReady;
-use crate::stage2::{CleanPage, Grant, Level, Rights};
+use crate::stage2::{CleanPage, Grant, Level, Rights, Stage2};
 use crate::stats::Counters;
 
 /// A fault on RAM that the slot permits.
 #[derive(Clone, Copy)]
 pub(super) struct RamFault<'a> {
-    pub(super) memory: &'a GuestMemory<'a>,
+    pub(super) memory: GuestMemory<'a>,
     pub(super) counters: &'a Counters,
     pub(super) ipa: Ipa,
     pub(super) need: Need,
@@ -29,9 +29,10 @@ pub(super) struct RamFault<'a> {
 const UP_TO_1G: [Level; 2] = [Level::new(1), Level::new(2)];
 
 impl<'a> RamFault<'a> {
+    #[inline(always)]
     pub(super) fn new(
-        memory: &'a GuestMemory<'a>,
-        vcpu: &FaultingVcpu<'a>,
+        memory: GuestMemory<'a>,
+        counters: &'a Counters,
         fault: &Fault<'_>,
         slot: IpaRange,
         most: Rights,
@@ -40,7 +41,7 @@ impl<'a> RamFault<'a> {
         let wants_write = matches!(fault.need, Need::Write);
         Self {
             memory,
-            counters: vcpu.counters,
+            counters,
             ipa: fault.ipa,
             need: fault.need,
             slot,
@@ -53,12 +54,24 @@ impl<'a> RamFault<'a> {
         }
     }
 
+    /// The VM's tree.
+    #[inline(always)]
+    pub(super) const fn stage2(&self) -> &'a Stage2 {
+        &self.memory.vm.stage2
+    }
+
     /// The same fault with these rights out of reach.
     pub(super) fn without(&self, rights: Rights) -> Self {
         Self {
             most: self.most.without(rights),
             ..*self
         }
+    }
+
+    /// Whether the policy permits no more than the page.
+    #[inline(always)]
+    pub(super) fn is_for_page(&self) -> bool {
+        self.is_logged || self.memory.granule == GranulePolicy::Page
     }
 
     /// The blocks that the policy permits here, the largest first.
@@ -84,7 +97,7 @@ impl<'a> RamFault<'a> {
         let slots = self.memory.slots.iter().filter(|slot| is_ram(&slot.kind));
         let pages: u64 = slots.map(|slot| slot.range.size / Level::LAST.size()).sum();
         let account = self.memory.pool.account();
-        let missing = pages.saturating_sub(self.memory.stage2.page_count());
+        let missing = pages.saturating_sub(self.stage2().page_count());
         account.total.saturating_sub(account.taken) >= missing
     }
 
@@ -98,57 +111,52 @@ impl<'a> RamFault<'a> {
     }
 
     /// Whether all of `range` lies in the slot.
+    #[inline(always)]
     pub(super) fn holds(&self, range: IpaRange) -> bool {
         self.slot.intersect(&range) == Some(range)
     }
 
     /// The memory that holds all of `leaf` as it is, and can be lent.
+    #[inline(always)]
     pub(super) fn in_place(&self, leaf: IpaRange) -> Option<PaRange> {
-        let mut contents = self.memory.contents_of(leaf);
-        contents.find_map(|content| content.in_place(leaf))
+        self.memory.vm.in_place(leaf)
     }
 
     /// The memory to lend for a page, if it is to be lent: what the guest wants to write is copied at once.
-    pub(super) fn page_to_lend(&self, page: IpaRange, need: Need) -> Option<PaRange> {
+    #[inline(always)]
+    pub(super) fn page_to_lend(&self, ipa: Ipa, need: Need) -> Option<PaRange> {
         let is_eager = self.memory.rights == RightsPolicy::Eager;
         if need == Need::Write || (is_eager && self.most.allows(Rights::WRITE)) {
             return None;
         }
-        self.in_place(page)
+        self.in_place(page_of(ipa))
     }
 
     /// A page of the pool with the contents of the page at `ipa`; `None` when the pool is dry.
+    #[inline(always)]
     pub(super) fn take_page<M: Machine>(&self, ipa: Ipa, m: &mut M) -> Option<CleanPage> {
-        let GuestMemory { pool, stage2, .. } = self.memory;
-        let coherence = stage2.coherence();
-        let leaf = page_of(ipa);
-        self.counters.dcache.add(u64::from(!coherence.fwb));
-        // Most pages have no content, or one that is in place.
-        let mut contents = self.memory.contents_of(leaf);
-        let Some(first) = contents.next() else {
-            // Zeroes, which this pCPU has at hand most of the time.
-            return CleanPage::take(m, pool, coherence);
-        };
-        let page = pool.take_raw(m.cpu())?;
-        Some(match first.in_place(leaf) {
-            Some(from) => page.copied(m, coherence, from),
-            None => page.filled(m, coherence, |m, pa| {
-                first.fill(m, leaf, pa);
-                contents.for_each(|content| content.fill(m, leaf, pa));
-            }),
-        })
+        let coherence = self.stage2().coherence();
+        if !coherence.fwb {
+            self.counters.dcache.add(1);
+        }
+        // Most pages have no content. Those are zeroes, which this pCPU has at hand most of the time.
+        if self.memory.contents_of(page_of(ipa)).next().is_some() {
+            return self.memory.take_filled(page_of(ipa), m);
+        }
+        CleanPage::take(m, self.memory.pool, coherence)
     }
 
     /// The rights that fresh memory starts with, for a touch that wants `need`.
+    #[inline(always)]
     pub(super) fn first_grant<M: Machine>(
         &self,
         need: Need,
         make_executable: impl FnOnce(&mut M) -> ExecReady,
         m: &mut M,
     ) -> Grant {
-        let GuestMemory { rights, stage2, .. } = self.memory;
+        let rights = self.memory.rights;
         let grant = Grant::data(rights.data_rights(need).intersection(self.most));
-        let at_once = *rights == RightsPolicy::Eager && stage2.coherence().dic;
+        let at_once = rights == RightsPolicy::Eager && self.stage2().coherence().dic;
         // With DIC = 0 memory starts without X, so that the first fetch is the hook for I-cache maintenance.
         if self.most.allows(Rights::EXECUTE) && (need == Need::Execute || at_once) {
             self.and_execute(grant, make_executable, m)
@@ -158,6 +166,7 @@ impl<'a> RamFault<'a> {
     }
 
     /// `grant` and X.
+    #[inline(always)]
     pub(super) fn and_execute<M: Machine>(
         &self,
         grant: Grant,
@@ -170,29 +179,52 @@ impl<'a> RamFault<'a> {
     }
 
     /// What the guest needs of data rights, and what its policy gives with it.
+    #[inline(always)]
     pub(super) fn data_grant(&self) -> Grant {
         let rights = self.memory.rights.data_rights(self.need);
         Grant::data(rights.intersection(self.most))
     }
 
     /// Notes a translation fault that was answered with `pages`.
+    #[inline(always)]
     pub(super) fn note_mapped(&self, pages: u64) {
         self.counters.mapped.add(pages);
         self.counters.note_translation(self.need);
     }
 
     /// Another vCPU was faster. The guest tries again with what is there now.
+    #[inline(always)]
     pub(super) fn note_raced(&self) {
         self.counters.raced.add(1);
     }
 
+    #[inline(always)]
     pub(super) fn out_of_pages(&self) -> Resolution {
         out_of_pages(self.memory)
     }
 }
 
+impl GuestMemory<'_> {
+    /// A page of the pool with the contents that `page` has.
+    #[inline(never)]
+    fn take_filled<M: Machine>(self, page: IpaRange, m: &mut M) -> Option<CleanPage> {
+        let coherence = self.stage2.coherence();
+        let raw = self.pool.take_raw(m.cpu())?;
+        let mut contents = self.contents_of(page);
+        let in_place = contents.next().and_then(|first| first.in_place(page));
+        Some(match in_place {
+            Some(from) => raw.copied(m, coherence, from),
+            None => raw.filled(m, coherence, |m, pa| {
+                let contents = self.contents_of(page);
+                contents.for_each(|content| content.fill(m, page, pa));
+            }),
+        })
+    }
+}
+
 /// The pool is dry: the VM cannot go on.
-pub(super) fn out_of_pages(memory: &GuestMemory<'_>) -> Resolution {
+#[cold]
+pub(super) fn out_of_pages(memory: GuestMemory<'_>) -> Resolution {
     let account = memory.pool.account();
     Resolution::Stop(Stop::OutOfPages {
         total: account.total,

@@ -6,27 +6,40 @@
 //!
 //! Source: DDI 0487 "Synchronous External abort", "TLB conflict aborts", "HCR_EL2.TEA".
 
-use crate::addr::Gva;
+use crate::addr::Ipa;
 use crate::exit::{Abort, FaultStatus};
 use crate::fault::inject::Exception;
 use crate::fault::progress::{Attempt, Escalation};
-use crate::fault::{FaultingVcpu, GuestMemory, Resolution, Stop};
+use crate::fault::{FaultingVcpu, GuestMemory, Resolution, Stop, ipa, unlocated};
 use crate::machine::Machine;
 use crate::stage2::maintenance;
 
-/// The answer to a status that no page can mend; `None` for those that are about what is mapped.
+/// Whether the abort is about what is mapped, and not one for [`resolve`].
+#[inline]
+pub(super) fn is_about_leaf(abort: &Abort) -> bool {
+    matches!(
+        abort.status(),
+        FaultStatus::Translation(_) | FaultStatus::AccessFlag(_) | FaultStatus::Permission(_)
+    )
+}
+
+/// The answer to a status that no page can mend.
+///
+/// # Panics
+/// If the abort [`is_about_leaf`].
+#[cold]
 pub(super) fn resolve<M: Machine>(
-    memory: &GuestMemory<'_>,
+    memory: GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
     abort: &Abort,
     m: &mut M,
-) -> Option<Resolution> {
-    let (pc, esr) = (vcpu.registers.pc, abort.esr);
-    Some(match abort.status {
-        FaultStatus::Translation(_)
-        | FaultStatus::AccessFlag(_)
-        | FaultStatus::Permission(_)
-        | FaultStatus::AddressSize(_) => return None,
+) -> Resolution {
+    let (pc, esr) = (vcpu.registers.pc, abort.esr());
+    match abort.status() {
+        FaultStatus::Translation(_) | FaultStatus::AccessFlag(_) | FaultStatus::Permission(_) => {
+            unreachable!("what is mapped decides about these")
+        }
+        FaultStatus::AddressSize(_) => address_size(memory, vcpu, abort, m),
         FaultStatus::TlbConflict => tlb_conflict(vcpu, abort, m),
         FaultStatus::ExternalOnWalk(_) | FaultStatus::ParityOnWalk(_)
             if is_our_table(memory, abort) =>
@@ -40,19 +53,44 @@ pub(super) fn resolve<M: Machine>(
         | FaultStatus::ExternalOnWalk(_)
         | FaultStatus::ParityOnWalk(_) => Resolution::Inject(Exception::same_status(abort)),
         // The guest's walker could not set a flag in the guest's table: memory of a type that cannot do it.
-        FaultStatus::UnsupportedUpdate if abort.s1ptw => {
+        FaultStatus::UnsupportedUpdate if abort.s1ptw() => {
             Resolution::Inject(Exception::same_status(abort))
         }
         FaultStatus::UnsupportedUpdate | FaultStatus::GranuleProtection | FaultStatus::Other(_) => {
             Resolution::Stop(Stop::Hardware { pc, esr })
         }
+    }
+}
+
+/// An address that is too large: the guest's, with more bits than its PARange says that there are; or one in our tables.
+fn address_size<M: Machine>(
+    memory: GuestMemory<'_>,
+    vcpu: &mut FaultingVcpu<'_>,
+    abort: &Abort,
+    m: &mut M,
+) -> Resolution {
+    let far = abort.far().unwrap_or_default();
+    let Some(ipa) = ipa::locate(abort, far, memory.erratum_834220, vcpu.counters, m) else {
+        return unlocated(vcpu, abort, far, m);
+    };
+    if abort.s1ptw() {
+        vcpu.counters.stage1_walk.add(1);
+    }
+    if ipa.raw() >= memory.stage2.config().limit() {
+        let ipa = Ipa::new(ipa.raw() | far.page_offset());
+        return Resolution::Inject(Exception::address_size(abort, far, ipa));
+    }
+    Resolution::Stop(Stop::OutputSize {
+        pc: vcpu.registers.pc,
+        ipa,
+        esr: abort.esr(),
     })
 }
 
 /// Whether an error on a walk was met in stage 2's tables. A stage-1 walk's own errors come to EL2 only with
 /// `HCR_EL2.TEA`, and then without S1PTW.
-const fn is_our_table(memory: &GuestMemory<'_>, abort: &Abort) -> bool {
-    abort.s1ptw || !memory.guest_errors_trap
+fn is_our_table(memory: GuestMemory<'_>, abort: &Abort) -> bool {
+    abort.s1ptw() || !memory.guest_errors_trap
 }
 
 /// Two entries for one address: both go, and the guest tries again. Here first, then everywhere; if that does not help, a
@@ -63,17 +101,20 @@ fn tlb_conflict<M: Machine>(vcpu: &mut FaultingVcpu<'_>, abort: &Abort, m: &mut 
     vcpu.counters.tlbi.add(1);
     let attempt = Attempt {
         pc,
-        far: abort.far.unwrap_or(Gva::new(0)),
+        far: abort.far().unwrap_or_default(),
         ipa: None,
         need: abort.need(),
-        status: abort.status,
+        code: abort.code(),
         descriptor: 0,
     };
-    match vcpu.progress.note(&attempt) {
+    match vcpu.progress.note(attempt) {
         Escalation::None => maintenance::forget_vmid(m),
         Escalation::Invalidate | Escalation::Remake => maintenance::invalidate_vmid(m),
         Escalation::Stop { .. } => {
-            return Resolution::Stop(Stop::TlbConflict { pc, esr: abort.esr });
+            return Resolution::Stop(Stop::TlbConflict {
+                pc,
+                esr: abort.esr(),
+            });
         }
     }
     Resolution::Retry

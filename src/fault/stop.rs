@@ -156,7 +156,7 @@ fn no_progress(f: &mut fmt::Formatter<'_>, attempt: &Attempt, repeats: u32) -> f
         View::Invalid => descriptor.view(Level::new(2)),
         page => page,
     };
-    match (leaf, attempt.status) {
+    match (leaf, FaultStatus::of_code(attempt.code)) {
         (View::Leaf(_, rights), FaultStatus::Permission(_)) if !rights.allows(need.rights()) => {
             write!(
                 f,

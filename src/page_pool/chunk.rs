@@ -101,6 +101,23 @@ impl Chunk {
         Some(first)
     }
 
+    /// Takes free pages that lie near one another, at most so many, and hands them to `each` from the lowest on. Answers how
+    /// many there were; 0 only if no page is free.
+    pub(super) fn take_some(&mut self, most: usize, mut each: impl FnMut(usize)) -> usize {
+        let mut words = self.free.iter_mut().enumerate();
+        let Some((n, word)) = words.find(|(_, word)| **word != 0) else {
+            return 0;
+        };
+        let mut taken = 0;
+        while *word != 0 && taken < most {
+            each(n * 64 + word.trailing_zeros() as usize);
+            *word &= *word - 1;
+            taken += 1;
+        }
+        self.free_count -= taken as u16;
+        taken
+    }
+
     /// # Panics
     /// If the page is free already.
     pub(super) fn give(&mut self, page: usize) {

@@ -17,6 +17,11 @@ impl OwnedPage {
         Self(pa)
     }
 
+    /// The token of a page that was put by, and is taken up again.
+    pub(crate) const fn from_tables(pa: Pa) -> Self {
+        Self(pa)
+    }
+
     /// Its address.
     #[must_use]
     pub const fn pa(&self) -> Pa {

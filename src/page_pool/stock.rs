@@ -146,9 +146,22 @@ impl<const N: usize> Shelf<N> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn pop(&self) -> Option<u64> {
-        let mut top = self.top.load(Ordering::Relaxed);
+        let last = self.top.load(Ordering::Relaxed).checked_sub(1)?;
+        match self.slots.get(last)?.swap(EMPTY, Ordering::AcqRel) {
+            EMPTY => self.pop_below(last),
+            found => {
+                self.top.store(last, Ordering::Relaxed);
+                Some(found)
+            }
+        }
+    }
+
+    /// Others have taken from the top.
+    #[cold]
+    fn pop_below(&self, end: usize) -> Option<u64> {
+        let mut top = end;
         let mut found = EMPTY;
         while top != 0 && found == EMPTY {
             top -= 1;

@@ -63,12 +63,14 @@ impl<'t> Absent<'t> {
 
     /// Table pages that a page here needs: prepare as many.
     #[must_use]
+    #[inline]
     pub const fn tables_needed(&self) -> usize {
         self.tables_needed_at(Level::LAST)
     }
 
     /// Table pages that a leaf at `level` needs.
     #[must_use]
+    #[inline]
     pub const fn tables_needed_at(&self, level: Level) -> usize {
         level
             .number()
@@ -83,17 +85,20 @@ impl<'t> Absent<'t> {
 
     /// The invalid descriptor that was seen.
     #[must_use]
+    #[inline]
     pub const fn descriptor(&self) -> Descriptor {
         self.seen.descriptor
     }
 
     /// Whether somebody is at work on this very descriptor, and will be done soon: try again.
     #[must_use]
+    #[inline]
     pub fn is_locked(&self) -> bool {
         self.seen.descriptor.is_locked()
     }
 
     /// Maps `page` with `grant`. `tables` holds at least [`Self::tables_needed`] pages and keeps what was not used.
+    #[inline(always)]
     pub fn map<M: Machine>(
         self,
         m: &mut M,
@@ -143,7 +148,7 @@ impl<'t> Absent<'t> {
     ) -> u64 {
         let Seen { tree, ipa, .. } = self.seen;
         let _walking = tree.gate.enter(m.cpu());
-        let Ok(place) = self.link(m, Level::LAST, tables) else {
+        let Ok(place) = tree.link(m, ipa, Level::LAST, tables) else {
             maintenance::after_map(m);
             return 0;
         };
@@ -221,17 +226,18 @@ impl<'t> Absent<'t> {
     ) -> Result<Claim<'t>, Leaf<'t>> {
         let Seen { tree, ipa, .. } = self.seen;
         let _walking = tree.gate.enter(m.cpu());
-        let placed = self.link(m, level, tables).and_then(|place| {
+        let placed = tree.link(m, ipa, level, tables).and_then(|place| {
             let locked = Descriptor::LOCKED.raw();
             m.publish(place.table, place.index, Descriptor::INVALID.raw(), locked)
                 .map(|()| place)
-                .map_err(|_| Leaf::of(tree.see(m, ipa)))
+                .map_err(|_| tree.now(m, ipa))
         });
         maintenance::after_map(m);
         placed.map(|place| Claim { tree, ipa, place })
     }
 
     /// Publishes `new` at `level`. Inside the gate.
+    #[inline(always)]
     fn install<M: Machine>(
         self,
         m: &mut M,
@@ -240,24 +246,63 @@ impl<'t> Absent<'t> {
         tables: &mut Tables,
     ) -> Result<(), Leaf<'t>> {
         let Seen { tree, ipa, .. } = self.seen;
-        let placed = self.link(m, level, tables).and_then(|place| {
+        if !self.is_vacant_at(level) {
+            return tree.install_below(m, ipa, level, new, tables);
+        }
+        let published = self.seen.publish(m, new);
+        maintenance::after_map(m);
+        published.map_err(|_| tree.now(m, ipa))
+    }
+
+    /// The same observation for a function that is kept out of line: handed on as it is, it would have to lie in memory for
+    /// those that are not.
+    #[inline(always)]
+    pub fn handed_on(self) -> Self {
+        Self::of(self.seen.copied())
+    }
+
+    /// Whether the leaf at `level` goes just where the walk ended. Inside the gate.
+    #[inline]
+    fn is_vacant_at(&self, level: Level) -> bool {
+        self.seen.place.level == level
+            && self.seen.descriptor == Descriptor::INVALID
+            && self.seen.is_current()
+    }
+}
+
+impl Stage2 {
+    /// Publishes `new` at `level`, where tables are missing. Inside the gate.
+    #[inline(never)]
+    fn install_below<M: Machine>(
+        &self,
+        m: &mut M,
+        ipa: Ipa,
+        level: Level,
+        new: Descriptor,
+        tables: &mut Tables,
+    ) -> Result<(), Leaf<'_>> {
+        let placed = self.link(m, ipa, level, tables).and_then(|place| {
             let invalid = Descriptor::INVALID.raw();
             m.publish(place.table, place.index, invalid, new.raw())
-                .map_err(|_| Leaf::of(tree.see(m, ipa)))
+                .map_err(|_| self.now(m, ipa))
         });
         // Lost or won: tables may have been linked on the way.
         maintenance::after_map(m);
         placed
     }
 
-    /// Links tables down to `level` and answers where the leaf goes. Inside the gate.
+    /// Links tables down to `level` and answers where the leaf at `ipa` goes. Inside the gate.
+    ///
+    /// # Errors
+    /// What is there now, if it is not free, or takes more tables than were prepared.
     fn link<M: Machine>(
-        self,
+        &self,
         m: &mut M,
+        ipa: Ipa,
         level: Level,
         tables: &mut Tables,
-    ) -> Result<Place, Leaf<'t>> {
-        let mut seen = self.seen.renewed(m);
+    ) -> Result<Place, Leaf<'_>> {
+        let mut seen = self.see(m, ipa);
         let is_free = seen.descriptor == Descriptor::INVALID && seen.place.level <= level;
         let missing = level.number().saturating_sub(seen.place.level.number());
         if !is_free || tables.len() < usize::from(missing) {
@@ -267,13 +312,13 @@ impl<'t> Absent<'t> {
             let table = tables.take();
             match seen.publish(m, Descriptor::table(table.pa())) {
                 Ok(()) => {
-                    let below = seen.tree.note_table(table);
-                    seen.place = Place::below(seen.place, below, seen.ipa);
+                    let below = self.note_table(table);
+                    seen.place = Place::below(seen.place, below, ipa);
                     seen.descriptor = Descriptor::INVALID;
                 }
                 Err(_) => {
                     tables.put_back(table);
-                    return Err(Leaf::of(seen.tree.see(m, seen.ipa)));
+                    return Err(self.now(m, ipa));
                 }
             }
         }

@@ -6,16 +6,18 @@
 use crate::addr::{PAGE_SIZE, Pa, PaRange};
 use crate::features::Coherence;
 use crate::machine::Machine;
-use crate::page_pool::{OwnedBlock, OwnedPage, PagePool, RawBlock, RawPage, ZeroedPage};
+use crate::page_pool::{OwnedBlock, OwnedPage, PagePool, Prepared, RawBlock, RawPage, ZeroedPage};
 use crate::stage2::maintenance::{self, ExecReady, page_at};
 
 impl RawPage {
     /// Zeroed and visible to a guest.
+    #[inline(always)]
     pub fn zeroed<M: Machine>(self, m: &mut M, coherence: &Coherence) -> CleanPage {
         self.cleared(m, coherence).visible(m, coherence)
     }
 
     /// Zeroed ahead of time, and clean where a guest could look past the caches.
+    #[inline(always)]
     pub fn cleared<M: Machine>(self, m: &mut M, coherence: &Coherence) -> ZeroedPage {
         let page = self.into_owned();
         m.zero(page_at(page.pa()));
@@ -36,7 +38,7 @@ impl RawPage {
         maintenance::make_visible(m, page_at(pa), coherence);
         CleanPage {
             page: self.into_owned(),
-            zeroed: None,
+            is_zero: false,
         }
     }
 
@@ -47,7 +49,7 @@ impl RawPage {
         maintenance::make_visible(m, page_at(self.pa()), coherence);
         CleanPage {
             page: self.into_owned(),
-            zeroed: None,
+            is_zero: false,
         }
     }
 
@@ -72,13 +74,13 @@ impl RawPage {
 #[must_use = "a page that is dropped is lost: give it back to the pool"]
 pub struct CleanPage {
     page: OwnedPage,
-    /// It holds zeroes, and whether it is clean to the point of coherency.
-    zeroed: Option<bool>,
+    /// It holds zeroes.
+    is_zero: bool,
 }
 
 impl ZeroedPage {
     /// Visible to a guest: cleaned where that is needed and was not done yet.
-    #[inline]
+    #[inline(always)]
     pub fn visible<M: Machine>(self, m: &mut M, coherence: &Coherence) -> CleanPage {
         let is_clean = self.is_clean();
         let page = self.into_owned();
@@ -87,7 +89,7 @@ impl ZeroedPage {
         }
         CleanPage {
             page,
-            zeroed: Some(is_clean || !coherence.fwb),
+            is_zero: true,
         }
     }
 }
@@ -100,30 +102,30 @@ pub fn prepare<M: Machine>(m: &mut M, pool: &PagePool, coherence: &Coherence) ->
 
 /// A zeroed page for use as a translation table; `None` when no page is left anywhere.
 pub(super) fn table<M: Machine>(m: &mut M, pool: &PagePool) -> Option<OwnedPage> {
-    let cpu = m.cpu();
-    match pool.take_zeroed(cpu) {
-        Some(page) => Some(page.into_owned()),
-        None => pool.take_raw(cpu).map(|page| page.into_table(m)),
-    }
+    Some(match pool.take_prepared(m.cpu())? {
+        Prepared::Zeroed(page) => page.into_owned(),
+        Prepared::Raw(page) => page.into_table(m),
+    })
 }
 
 impl CleanPage {
     /// A page of zeroes: prepared ahead of time if this pCPU's stock has one, else made now. `None` when no page is left
     /// anywhere.
-    #[inline]
+    #[inline(always)]
     pub fn take<M: Machine>(m: &mut M, pool: &PagePool, coherence: &Coherence) -> Option<Self> {
-        let cpu = m.cpu();
-        match pool.take_zeroed(cpu) {
-            Some(page) => Some(page.visible(m, coherence)),
-            None => pool.take_raw(cpu).map(|page| page.zeroed(m, coherence)),
-        }
+        Some(match pool.take_prepared(m.cpu())? {
+            Prepared::Zeroed(page) => page.visible(m, coherence),
+            Prepared::Raw(page) => page.zeroed(m, coherence),
+        })
     }
 
     /// A page that was not used after all: into this pCPU's stock if it holds zeroes, else to the pool.
-    pub fn give_back<M: Machine>(self, m: &mut M, pool: &PagePool) {
-        match self.zeroed {
-            Some(is_clean) => pool.keep_zeroed(m.cpu(), ZeroedPage::new(self.page, is_clean)),
-            None => pool.give(self.page),
+    pub fn give_back<M: Machine>(self, m: &mut M, pool: &PagePool, coherence: &Coherence) {
+        if self.is_zero {
+            let page = ZeroedPage::new(self.page, !coherence.fwb);
+            pool.keep_zeroed(m.cpu(), page);
+        } else {
+            pool.give(self.page);
         }
     }
 

@@ -4,6 +4,7 @@
 //! Source: DDI 0487 "VTCR_EL2, Virtualization Translation Control Register", "Concatenated translation tables for stage 2
 //! translations".
 
+use crate::addr::Ipa;
 use crate::addr::PAGE_SHIFT;
 use crate::features::{Features, Mmu, pa_range};
 use crate::stage2::descriptor::{ENTRY_BITS, Level};
@@ -159,6 +160,14 @@ impl Config {
     #[must_use]
     pub const fn limit(&self) -> u64 {
         1 << self.ipa_bits
+    }
+
+    /// Whether `ipa` lies in the space.
+    #[must_use]
+    #[inline]
+    pub const fn holds(&self, ipa: Ipa) -> bool {
+        // Bits are 48 at most: nothing wraps.
+        ipa.raw().wrapping_shr(self.ipa_bits) == 0
     }
 }
 

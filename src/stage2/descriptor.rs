@@ -49,12 +49,28 @@ use bits::STAGE2;
 pub const ENTRY_BITS: u32 = 9;
 
 /// A level of the walk, as the Arm ARM counts: 0 is the largest, 3 holds pages.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Level(u8);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Level(Number);
+
+/// The compiler knows that there are no more.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)] // a structure with it in has no holes, which would be copied one by one
+enum Number {
+    Zero,
+    One,
+    Two,
+    Three,
+}
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Level({})", self.number())
+    }
+}
 
 impl Level {
     /// The last level.
-    pub const LAST: Self = Self(3);
+    pub const LAST: Self = Self(Number::Three);
 
     /// Level `number`.
     ///
@@ -62,14 +78,19 @@ impl Level {
     /// Above 3.
     #[must_use]
     pub const fn new(number: u8) -> Self {
-        assert!(number <= 3, "levels are 0 to 3");
-        Self(number)
+        Self(match number {
+            0 => Number::Zero,
+            1 => Number::One,
+            2 => Number::Two,
+            3 => Number::Three,
+            _ => panic!("levels are 0 to 3"),
+        })
     }
 
     /// 0 to 3.
     #[must_use]
     pub const fn number(self) -> u8 {
-        self.0
+        self.0 as u8
     }
 
     /// Bytes that one descriptor of this level stands for.
@@ -86,8 +107,8 @@ impl Level {
     pub const fn of_size(size: u64) -> Self {
         let mut number = 1;
         while number <= 3 {
-            if Self(number).size() == size {
-                return Self(number);
+            if Self::new(number).size() == size {
+                return Self::new(number);
             }
             number += 1;
         }
@@ -103,13 +124,13 @@ impl Level {
     /// Whether a leaf may lie here: pages at level 3, blocks of 2 MiB at 2 and of 1 GiB at 1.
     #[must_use]
     pub const fn has_leaves(self) -> bool {
-        self.0 >= 1
+        self.number() >= 1
     }
 
     /// Whether descriptors here are pages or nothing.
     #[must_use]
     pub const fn is_last(self) -> bool {
-        self.0 == 3
+        matches!(self.0, Number::Three)
     }
 
     /// The next level down.
@@ -118,13 +139,13 @@ impl Level {
     /// On the last.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self::new(self.0 + 1)
+        Self::new(self.number() + 1)
     }
 
     /// log2 of the bytes that one descriptor of this level stands for.
     #[must_use]
     pub const fn shift(self) -> u32 {
-        PAGE_SHIFT + ENTRY_BITS * (3 - self.0 as u32)
+        PAGE_SHIFT + ENTRY_BITS * (3 - self.number() as u32)
     }
 
     /// Which descriptor of its table stands for the address `raw`.
@@ -149,6 +170,12 @@ impl Rights {
     pub const WRITE: Self = Self(2);
     /// Instruction fetches at EL1 and EL0.
     pub const EXECUTE: Self = Self(4);
+
+    /// One right: the first, second or third of these.
+    #[must_use]
+    pub const fn single(number: u8) -> Self {
+        Self(1 << (number & 3))
+    }
 
     /// Both sets together.
     #[must_use]
@@ -252,6 +279,7 @@ impl Descriptor {
     /// # Panics
     /// At a level without leaves, or for an address that is not aligned to the leaf's size.
     #[must_use]
+    #[inline]
     pub fn leaf(level: Level, oa: Pa, rights: Rights, memory: Memory, owned: bool) -> Self {
         assert!(
             level.has_leaves() && oa.is_aligned(level.size()),
@@ -308,6 +336,7 @@ impl Descriptor {
 
     /// What it is at `level`.
     #[must_use]
+    #[inline]
     pub fn view(self, level: Level) -> View {
         let bits = self.bits();
         match (
@@ -321,14 +350,32 @@ impl Descriptor {
         }
     }
 
+    /// The next table, if it points to one at `level`.
+    #[must_use]
+    #[inline]
+    pub fn next_table(self, level: Level) -> Option<Pa> {
+        let table = STAGE2::VALID::SET + STAGE2::TABLE_OR_PAGE::SET;
+        (self.bits().matches_all(table) && !level.is_last()).then_some(self.address())
+    }
+
+    /// Whether it is a page or a block at `level`.
+    #[must_use]
+    #[inline]
+    pub fn is_leaf(self, level: Level) -> bool {
+        let bits = self.bits();
+        bits.is_set(STAGE2::VALID) && bits.is_set(STAGE2::TABLE_OR_PAGE) == level.is_last()
+    }
+
     /// The output address, or the next table's.
     #[must_use]
+    #[inline]
     pub fn address(self) -> Pa {
         Pa::new(self.bits().read(STAGE2::OA) << 12)
     }
 
     /// The rights of a leaf.
     #[must_use]
+    #[inline]
     pub fn rights(self) -> Rights {
         let bits = self.bits();
         let one = |set: bool, right| if set { right } else { Rights::NONE };
@@ -342,12 +389,14 @@ impl Descriptor {
 
     /// Whether the page goes back to the pool with the tree.
     #[must_use]
+    #[inline]
     pub fn is_owned(self) -> bool {
         self.bits().is_set(STAGE2::OWNED)
     }
 
     /// Whether it is a leaf of memory, and not a hardware window's.
     #[must_use]
+    #[inline]
     pub fn is_memory(self) -> bool {
         !self.bits().matches_all(STAGE2::MEMATTR::DeviceNGnRE)
     }
@@ -355,24 +404,28 @@ impl Descriptor {
     /// Whether it is a leaf of memory that somebody lent ([`crate::stage2::Lent`]): the tree does not own it, and nobody
     /// may write it.
     #[must_use]
+    #[inline]
     pub fn is_lent(self) -> bool {
         self.bits().is_set(STAGE2::VALID) && self.is_memory() && !self.is_owned()
     }
 
     /// Whether it is [`Self::LOCKED`].
     #[must_use]
+    #[inline]
     pub fn is_locked(self) -> bool {
         self == Self::LOCKED
     }
 
     /// Whether the access flag is set: the leaf was used since it was cleared, or nobody ever cleared it.
     #[must_use]
+    #[inline]
     pub fn is_young(self) -> bool {
         self.bits().is_set(STAGE2::AF)
     }
 
     /// The same leaf with the access flag set, or clear.
     #[must_use]
+    #[inline]
     pub fn with_access_flag(self, set: bool) -> Self {
         let mut bits = self.bits();
         bits.modify(STAGE2::AF.val(u64::from(set)));
@@ -404,6 +457,7 @@ impl Descriptor {
 
     /// The same leaf with `more` rights besides its own. Rights only grow: a write fault never strips X.
     #[must_use]
+    #[inline]
     pub fn with_rights(self, more: Rights) -> Self {
         let mut bits = self.bits();
         bits.modify(rights_field(self.rights().with(more)));
@@ -432,6 +486,7 @@ impl fmt::Debug for Descriptor {
     }
 }
 
+#[inline]
 fn rights_field(rights: Rights) -> tock_registers::fields::FieldValue<u64, STAGE2::Register> {
     let xn = if rights.allows(Rights::EXECUTE) {
         STAGE2::XN::ExecuteAll
@@ -443,6 +498,7 @@ fn rights_field(rights: Rights) -> tock_registers::fields::FieldValue<u64, STAGE
         + xn
 }
 
+#[inline]
 fn address_bits(pa: Pa) -> u64 {
     assert!(
         pa.page_offset() == 0 && pa.raw() >> 48 == 0,

@@ -63,26 +63,34 @@ impl DirtyLog {
 impl Stage2 {
     /// Notes that the guest may have written to `range`, if it has W there and a log is kept. Inside the gate, in the same
     /// passage in which W was published.
+    #[inline]
     pub(super) fn note_written(&self, range: IpaRange, rights: Rights) {
-        if rights.allows(Rights::WRITE)
-            && self.logging.load(Ordering::Relaxed)
-            && let Some(log) = self.log.read().as_ref()
-        {
+        if rights.allows(Rights::WRITE) && self.is_logged_at_all() {
+            self.note_in_log(range);
+        }
+    }
+
+    #[cold]
+    fn note_in_log(&self, range: IpaRange) {
+        if let Some(log) = self.log.read().as_ref() {
             log.note(&range);
         }
     }
 
     /// Whether stores to `ipa` are being logged: W is then given page by page, and only when it is wanted.
     #[must_use]
+    #[inline]
     pub fn is_logged(&self, ipa: Ipa) -> bool {
-        self.logging.load(Ordering::Relaxed)
-            && self
-                .log
-                .read()
-                .as_ref()
-                .is_some_and(|log| log.range.contains(ipa))
+        self.is_logged_at_all() && self.is_in_log(ipa)
     }
 
+    #[cold]
+    fn is_in_log(&self, ipa: Ipa) -> bool {
+        let log = self.log.read();
+        log.as_ref().is_some_and(|log| log.range.contains(ipa))
+    }
+
+    #[inline]
     pub(super) fn is_logged_at_all(&self) -> bool {
         self.logging.load(Ordering::Relaxed)
     }

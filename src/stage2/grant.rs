@@ -14,6 +14,7 @@ pub struct Grant {
 impl Grant {
     /// Read, write or both; X in `rights` is not taken from here.
     #[must_use]
+    #[inline(always)]
     pub const fn data(rights: Rights) -> Self {
         Self {
             rights: rights.without(Rights::EXECUTE),
@@ -23,6 +24,7 @@ impl Grant {
 
     /// And execute.
     #[must_use]
+    #[inline(always)]
     pub fn and_execute(self, exec: ExecReady) -> Self {
         Self {
             rights: self.rights.with(Rights::EXECUTE),
@@ -32,12 +34,14 @@ impl Grant {
 
     /// What is given.
     #[must_use]
+    #[inline(always)]
     pub const fn rights(&self) -> Rights {
         self.rights
     }
 
     /// # Panics
     /// If X is given and the proof is for other memory.
+    #[inline(always)]
     pub(super) fn check(&self, start: Pa, size: u64) {
         let is_covered = |exec: &ExecReady| {
             let PaRange {

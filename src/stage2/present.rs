@@ -51,6 +51,7 @@ impl<'t> Present<'t> {
 
     /// Where the page of the IPA is.
     #[must_use]
+    #[inline]
     pub fn output_address(&self) -> Pa {
         let offset = self.seen.ipa.raw() % self.level().size();
         self.output().start.add(offset - offset % PAGE_SIZE)
@@ -58,6 +59,7 @@ impl<'t> Present<'t> {
 
     /// The memory of the whole leaf.
     #[must_use]
+    #[inline]
     pub fn output(&self) -> PaRange {
         PaRange {
             start: self.seen.descriptor.address(),
@@ -67,6 +69,7 @@ impl<'t> Present<'t> {
 
     /// The IPAs of the whole leaf.
     #[must_use]
+    #[inline]
     pub const fn range(&self) -> IpaRange {
         let size = self.seen.place.level.size();
         IpaRange {
@@ -86,30 +89,35 @@ impl<'t> Present<'t> {
 
     /// Whether it is memory that somebody lent: a store is answered by putting a copy in its place.
     #[must_use]
+    #[inline]
     pub fn is_lent(&self) -> bool {
         self.seen.descriptor.is_lent()
     }
 
     /// Whether its access flag is set.
     #[must_use]
+    #[inline]
     pub fn is_young(&self) -> bool {
         self.seen.descriptor.is_young()
     }
 
     /// The level it lies at: 3 for pages, 2 and 1 for blocks.
     #[must_use]
+    #[inline]
     pub const fn level(&self) -> Level {
         self.seen.place.level
     }
 
     /// What the guest may do to it.
     #[must_use]
+    #[inline]
     pub fn rights(&self) -> Rights {
         self.seen.descriptor.rights()
     }
 
     /// The descriptor that was seen.
     #[must_use]
+    #[inline]
     pub const fn descriptor(&self) -> Descriptor {
         self.seen.descriptor
     }
@@ -119,6 +127,7 @@ impl<'t> Present<'t> {
     ///
     /// # Panics
     /// If W is granted to memory that is lent: it is replaced, never written.
+    #[inline(always)]
     pub fn relax<M: Machine>(self, m: &mut M, grant: Grant) -> Relaxed<'t> {
         let PaRange { start, size } = self.output();
         grant.check(start, size);
@@ -130,30 +139,13 @@ impl<'t> Present<'t> {
             tree, ipa, place, ..
         } = self.seen;
         let walking = tree.gate.enter(m.cpu());
-        let mut seen = self.seen.renewed(m);
-        let outcome = loop {
-            // Another output means another page: the proof that X asks for is not for it.
-            if !self.is_same_leaf(&seen) {
-                break Relaxed::Raced {
-                    now: Leaf::of(seen),
-                };
-            }
-            let now = seen.descriptor;
-            if now.rights().allows(grant.rights()) && now.is_young() {
-                break Relaxed::Sufficient;
-            }
-            let new = now.with_rights(grant.rights()).with_access_flag(true);
-            match seen.publish(m, new) {
-                Ok(()) => {
-                    tree.note_written(self.range(), grant.rights());
-                    break Relaxed::Relaxed;
-                }
-                // The hardware may set access flag and dirty state at any moment; that is no race.
-                Err(found) if seen.descriptor.differs_only_by_hardware(found) => {
-                    seen.descriptor = found;
-                }
-                Err(_) => seen = tree.see(m, ipa),
-            }
+        let as_seen = match self.seen.is_current() {
+            true => self.add_rights(m, grant.rights()),
+            false => None,
+        };
+        let outcome = match as_seen {
+            Some(outcome) => outcome,
+            None => Self::of(self.seen).relax_anew(m, grant.rights()),
         };
         drop(walking);
         // Where the walk did not end at the leaf that faulted, its level is not known: a wrong hint may invalidate nothing.
@@ -163,6 +155,38 @@ impl<'t> Present<'t> {
         };
         maintenance::after_relax(m, ipa, ttl);
         outcome
+    }
+
+    /// Adds rights to the leaf as it was seen; `None` if it is not that any more. Inside the gate, where it is still a
+    /// descriptor.
+    #[inline(always)]
+    fn add_rights<M: Machine>(&self, m: &mut M, rights: Rights) -> Option<Relaxed<'t>> {
+        let seen = self.seen.descriptor;
+        if seen.rights().allows(rights) && seen.is_young() {
+            return Some(Relaxed::Sufficient);
+        }
+        let new = seen.with_rights(rights).with_access_flag(true);
+        self.seen.publish(m, new).ok()?;
+        self.seen.tree.note_written(self.range(), rights);
+        Some(Relaxed::Relaxed)
+    }
+
+    /// The same with the leaf as it is now. The hardware may set access flag and dirty state at any moment; that is no race.
+    #[cold]
+    fn relax_anew<M: Machine>(self, m: &mut M, rights: Rights) -> Relaxed<'t> {
+        let Seen { tree, ipa, .. } = self.seen;
+        loop {
+            let seen = tree.see(m, ipa);
+            // Another output means another page: the proof that X asks for is not for it.
+            if !self.is_same_leaf(&seen) {
+                return Relaxed::Raced {
+                    now: Leaf::of(seen),
+                };
+            }
+            if let Some(outcome) = Self::of(seen).add_rights(m, rights) {
+                return outcome;
+            }
+        }
     }
 
     fn is_same_leaf(&self, seen: &Seen<'_>) -> bool {

@@ -1,5 +1,6 @@
 //! Table pages taken before a change is made, so that making it cannot fail: prepare, then commit.
 
+use crate::addr::Pa;
 use crate::machine::Machine;
 use crate::page_pool::{OwnedPage, PagePool};
 use crate::stage2::{OutOfPages, clean};
@@ -11,7 +12,9 @@ const MOST: usize = 4;
 /// Table pages at hand, zeroed.
 #[derive(Default)]
 pub struct Tables {
-    pages: [Option<OwnedPage>; MOST],
+    /// The first `count` are there.
+    pages: [Pa; MOST],
+    count: usize,
 }
 
 impl Tables {
@@ -19,13 +22,16 @@ impl Tables {
     ///
     /// # Errors
     /// [`OutOfPages`]; nothing is taken then.
+    #[inline]
     pub fn prepare<M: Machine>(
         m: &mut M,
         pool: &PagePool,
         count: usize,
     ) -> Result<Self, OutOfPages> {
         let mut tables = Self::default();
-        tables.top_up(m, pool, count)?;
+        if count != 0 {
+            tables.top_up(m, pool, count)?;
+        }
         Ok(tables)
     }
 
@@ -33,19 +39,16 @@ impl Tables {
     ///
     /// # Errors
     /// [`OutOfPages`]; all pages are given back then.
+    #[inline(never)]
     pub(super) fn top_up<M: Machine>(
         &mut self,
         m: &mut M,
         pool: &PagePool,
         count: usize,
     ) -> Result<(), OutOfPages> {
-        if count == 0 {
-            return Ok(());
-        }
-        assert!(count <= MOST, "no verb needs more tables");
-        while self.len() < count {
+        while self.count < count {
             let Some(page) = clean::table(m, pool) else {
-                core::mem::take(self).give_back(pool);
+                self.give_all_back(pool);
                 return Err(OutOfPages);
             };
             self.put_back(page);
@@ -55,31 +58,42 @@ impl Tables {
 
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.pages.iter().flatten().count()
+    pub const fn len(&self) -> usize {
+        self.count
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Gives what was not used back.
-    pub fn give_back(self, pool: &PagePool) {
-        self.pages
-            .into_iter()
-            .flatten()
-            .for_each(|page| pool.give(page));
+    #[inline]
+    pub fn give_back(mut self, pool: &PagePool) {
+        if !self.is_empty() {
+            self.give_all_back(pool);
+        }
     }
 
+    #[cold]
+    fn give_all_back(&mut self, pool: &PagePool) {
+        while !self.is_empty() {
+            pool.give(self.take());
+        }
+    }
+
+    /// # Panics
+    /// If there is none: as many were prepared as the walk needs.
     pub(super) fn take(&mut self) -> OwnedPage {
-        let page = self.pages.iter_mut().find_map(Option::take);
-        page.expect("as many table pages were prepared as the walk needs")
+        self.count -= 1;
+        OwnedPage::from_tables(self.pages[self.count])
     }
 
+    /// # Panics
+    /// If there are as many as any verb needs.
     pub(super) fn put_back(&mut self, page: OwnedPage) {
-        let slot = self.pages.iter_mut().find(|slot| slot.is_none());
-        *slot.expect("a page is put back where it was taken") = Some(page);
+        self.pages[self.count] = page.into_pa();
+        self.count += 1;
     }
 }

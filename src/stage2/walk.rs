@@ -100,14 +100,21 @@ impl Stage2 {
     }
 
     /// The descriptor at which the walk for `ipa` ends. The caller is in the gate, or has closed it.
+    #[inline(always)]
     pub(super) fn find<M: Machine>(&self, m: &mut M, ipa: Ipa) -> (Place, Descriptor) {
         let mut place = self.root_place(ipa);
+        let mut shift = place.level.shift();
         loop {
             let descriptor = Descriptor::from_raw(m.load(place.table, place.index));
-            match descriptor.view(place.level) {
-                View::Table(next) => place = Place::below(place, next, ipa),
-                View::Invalid | View::Leaf(..) => return (place, descriptor),
-            }
+            let Some(table) = descriptor.next_table(place.level) else {
+                return (place, descriptor);
+            };
+            shift -= ENTRY_BITS;
+            place = Place {
+                table,
+                index: (ipa.raw() >> shift) as usize % (1 << ENTRY_BITS),
+                level: place.level.next(),
+            };
         }
     }
 
@@ -125,14 +132,16 @@ impl Stage2 {
         Some(place)
     }
 
+    #[inline(always)]
     pub(super) fn root_place(&self, ipa: Ipa) -> Place {
         assert!(
-            ipa.raw() < self.config().limit(),
+            self.config().holds(ipa),
             "an IPA outside the VM's space reached the walker"
         );
         let level = self.config().start_level;
         let entry = ipa.raw() >> level.shift();
-        let table = self.root().add((entry >> ENTRY_BITS) * PAGE_SIZE);
+        // Aligned to what all root tables take together.
+        let table = Pa::new(self.root().raw() | ((entry >> ENTRY_BITS) * PAGE_SIZE));
         Place {
             table,
             index: level.index(ipa.raw()),
@@ -141,6 +150,7 @@ impl Stage2 {
     }
 
     /// The hint for a TLBI after the leaf at `level` changed.
+    #[inline]
     pub(super) const fn ttl(&self, level: Level) -> Ttl {
         if self.config().mmu.ttl && level.has_leaves() {
             Ttl::level(level.number())
@@ -155,15 +165,21 @@ impl<'t> Walk<'t> {
     ///
     /// # Panics
     /// If `ipa` lies outside the VM's IPA space, which the caller has ruled out: high bits are never masked away.
+    #[inline(always)]
     pub fn leaf<M: Machine>(self, m: &mut M, ipa: Ipa) -> Leaf<'t> {
         let _walking = self.tree.gate.enter(m.cpu());
-        Leaf::of(self.tree.see(m, ipa))
+        Leaf::of(self.tree.look(m, ipa))
     }
 }
 
 impl Stage2 {
     /// A walk from the root, inside the gate.
     pub(super) fn see<M: Machine>(&self, m: &mut M, ipa: Ipa) -> Seen<'_> {
+        self.look(m, ipa)
+    }
+
+    #[inline(always)]
+    fn look<M: Machine>(&self, m: &mut M, ipa: Ipa) -> Seen<'_> {
         let (place, descriptor) = self.find(m, ipa);
         Seen {
             tree: self,
@@ -173,13 +189,30 @@ impl Stage2 {
             generation: self.gate.generation(),
         }
     }
+
+    /// What is mapped at `ipa` now, for who lost a race. Inside the gate.
+    #[cold]
+    pub(super) fn now<M: Machine>(&self, m: &mut M, ipa: Ipa) -> Leaf<'_> {
+        Leaf::of(self.see(m, ipa))
+    }
 }
 
 impl<'t> Leaf<'t> {
+    #[inline(always)]
     pub(super) fn of(seen: Seen<'t>) -> Self {
-        match seen.descriptor.view(seen.place.level) {
-            View::Leaf(..) => Self::Present(Present::of(seen)),
-            View::Invalid | View::Table(_) => Self::Absent(Absent::of(seen)),
+        if seen.descriptor.is_leaf(seen.place.level) {
+            Self::Present(Present::of(seen))
+        } else {
+            Self::Absent(Absent::of(seen))
+        }
+    }
+
+    /// The descriptor that was seen.
+    #[inline]
+    pub const fn descriptor(&self) -> Descriptor {
+        match self {
+            Self::Absent(absent) => absent.descriptor(),
+            Self::Present(present) => present.descriptor(),
         }
     }
 }
@@ -187,10 +220,32 @@ impl<'t> Leaf<'t> {
 impl Seen<'_> {
     /// The same observation, good for a store: as it is if no table went away since, else made anew. Inside the gate.
     pub(super) fn renewed<M: Machine>(self, m: &mut M) -> Self {
-        if self.generation == self.tree.gate.generation() {
+        if self.is_current() {
             self
         } else {
             self.tree.see(m, self.ipa)
+        }
+    }
+
+    /// Whether no table went away since: where it was seen, there is still a descriptor. Inside the gate.
+    #[inline]
+    pub(super) fn is_current(&self) -> bool {
+        self.generation == self.tree.gate.generation()
+    }
+
+    /// The same, field by field.
+    #[inline(always)]
+    pub(super) const fn copied(&self) -> Self {
+        Self {
+            tree: self.tree,
+            ipa: self.ipa,
+            place: Place {
+                table: self.place.table,
+                index: self.place.index,
+                level: self.place.level,
+            },
+            descriptor: self.descriptor,
+            generation: self.generation,
         }
     }
 
@@ -198,6 +253,7 @@ impl Seen<'_> {
     ///
     /// # Errors
     /// The descriptor that was there instead.
+    #[inline]
     pub(super) fn publish<M: Machine>(&self, m: &mut M, new: Descriptor) -> Result<(), Descriptor> {
         let Place { table, index, .. } = self.place;
         m.publish(table, index, self.descriptor.raw(), new.raw())
@@ -206,6 +262,7 @@ impl Seen<'_> {
 }
 
 impl Place {
+    #[inline]
     pub(super) fn below(above: Self, table: Pa, ipa: Ipa) -> Self {
         let level = above.level.next();
         Self {

@@ -87,7 +87,7 @@ impl Vm {
         let begun = vcpu.cleaning.filter(|cleaning| cleaning.pc == pc);
         // Another instruction was interrupted: it begins anew when its turn comes, for what was cleaned may be dirty again.
         let from = begun.map_or(Ipa::new(0), |cleaning| cleaning.next);
-        let next = self.stage2.flush_some(host, from);
+        let next = self.guest.stage2.flush_some(host, from);
         vcpu.cleaning = next.map(|next| Cleaning { pc, next });
         if next.is_none() {
             vcpu.counters.flushes.add(1);

@@ -54,7 +54,9 @@ impl Vm {
             }
             Action::Random(request) => vcpu.answer(request.answer(|| host.entropy())),
             Action::StolenTime => {
-                let structure = self.stolen.structure(vcpu.index, &self.stage2, pool, host);
+                let structure = self
+                    .stolen
+                    .structure(vcpu.index, &self.guest.stage2, pool, host);
                 vcpu.answer([structure.map_or(NOT_SUPPORTED, Ipa::raw), 0, 0, 0])
             }
             Action::Wait => {

@@ -84,14 +84,14 @@ impl Vm {
         host: &mut H,
     ) -> bool {
         let esr = syndrome.esr;
-        if esr & DECISIVE != PLAIN || self.erratum_834220 {
+        if esr & DECISIVE != PLAIN || self.guest.erratum_834220 {
             return false;
         }
         let ipa = ipa(syndrome);
         let Some(&Slot {
             kind: Kind::Device(device),
             range,
-        }) = self.slots.find(Ipa::new(ipa))
+        }) = self.guest.slots.find(Ipa::new(ipa))
         else {
             return false;
         };
@@ -179,7 +179,7 @@ impl Vm {
     ) -> bool {
         let offset = ipa - platform::GICD.start.raw();
         if esr & (SAS | SSE | WNR) != WORD
-            || self.erratum_834220
+            || self.guest.erratum_834220
             || may_be_big_endian(vcpu.registers.pstate, host)
         {
             return false;
@@ -200,7 +200,7 @@ impl Vm {
         let Some(mmio) = plain_access(esr, ipa, device, window) else {
             return false;
         };
-        let is_answered = !self.erratum_834220;
+        let is_answered = !self.guest.erratum_834220;
         if is_answered {
             devices::access_stateless(vcpu, &mmio, host);
         }

@@ -18,8 +18,8 @@ pub struct Summary<'a> {
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = self.vm.counters();
-        let pages = self.vm.stage2.page_count();
-        let tables = self.vm.stage2.table_count();
+        let pages = self.vm.stage2().page_count();
+        let tables = self.vm.stage2().table_count();
         let (seconds, rest) = (self.milliseconds / 1000, self.milliseconds % 1000);
         writeln!(
             f,

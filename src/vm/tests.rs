@@ -343,7 +343,7 @@ fn an_error_the_machine_survived_is_logged_and_the_guest_goes_on() {
         (false, 0b110, false),
     ] {
         let mut run = Run::new();
-        Arc::get_mut(&mut run.vm).unwrap().guest_errors_trap = has_ras;
+        Arc::get_mut(&mut run.vm).unwrap().guest.guest_errors_trap = has_ras;
         let before = run.vcpu.registers.pc;
         for _ in 0..3 {
             let exit = Exit::SError {

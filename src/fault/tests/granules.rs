@@ -162,7 +162,7 @@ fn a_window_with_a_page_in_it_takes_no_page_that_it_does_not_need() {
 
 fn set_granule(world: &mut World, granule: GranulePolicy) {
     let shared = std::rc::Rc::get_mut(&mut world.shared).unwrap();
-    shared.granule = granule;
+    shared.memory.granule = granule;
 }
 
 #[test]
@@ -346,11 +346,11 @@ fn a_lock_that_is_never_released_is_no_silent_loop() {
         far: crate::addr::Gva::new(0),
         ipa: Some(Ipa::new(RAM_START)),
         need: Need::Read,
-        status: crate::exit::FaultStatus::Translation(2),
+        code: 0x06,
         descriptor: 1 << 56,
     };
     let mut progress = Progress::default();
-    let stopped = (0..1u32 << 25).find(|_| progress.note(&attempt) != Escalation::None);
+    let stopped = (0..1u32 << 25).find(|_| progress.note(attempt) != Escalation::None);
     assert!(stopped.is_some_and(|n| n > 1 << 20));
 }
 

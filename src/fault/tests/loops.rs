@@ -184,7 +184,7 @@ impl Guest {
     /// The instruction at PC aborts on `ipa`.
     fn aborts(&mut self, need: Need, ipa: u64) -> Result<(), Stop> {
         let abort = abort(ipa, need, 0x07);
-        let exception = Exception::external(&abort, abort.far.unwrap(), Ipa::new(ipa));
+        let exception = Exception::external(&abort, abort.far().unwrap(), Ipa::new(ipa));
         let features = PstateFeatures::default();
         exception.take(
             &mut self.registers,

@@ -1,5 +1,6 @@
 //! A VM's memory, a vCPU that faults on it, and the machine beneath.
 
+use std::ops::Deref;
 use std::rc::Rc;
 use std::vec::Vec;
 
@@ -7,7 +8,9 @@ use crate::addr::{Ipa, IpaRange, PAGE_SIZE, Pa, PaRange};
 use crate::content::Content;
 use crate::exit::{Abort, Need};
 use crate::fault::progress::Progress;
-use crate::fault::{FaultingVcpu, GranulePolicy, GuestMemory, Resolution, RightsPolicy, resolve};
+use crate::fault::{
+    FaultingVcpu, GranulePolicy, GuestMemory, Resolution, RightsPolicy, VmMemory, resolve,
+};
 use crate::features::{Coherence, Features, IdRegisters};
 use crate::machine::recorder::Recorder;
 use crate::page_pool::PagePool;
@@ -42,30 +45,19 @@ pub(super) fn coherence(bits: u32) -> Coherence {
 
 /// What all vCPUs of a VM share.
 pub(super) struct Shared {
-    pub(super) slots: Slots,
-    pub(super) stage2: Stage2,
-    pub(super) contents: Vec<Content>,
-    pub(super) rights: RightsPolicy,
-    pub(super) granule: GranulePolicy,
-    pub(super) erratum_834220: bool,
-    pub(super) guest_errors_trap: bool,
+    pub(super) memory: VmMemory,
     pub(super) pool: Rc<PagePool>,
 }
 
-impl Shared {
-    fn memory(&self) -> GuestMemory<'_> {
-        GuestMemory {
-            slots: &self.slots,
-            stage2: &self.stage2,
-            pool: &self.pool,
-            contents: &self.contents,
-            rights: self.rights,
-            granule: self.granule,
-            erratum_834220: self.erratum_834220,
-            guest_errors_trap: self.guest_errors_trap,
-        }
-    }
+impl Deref for Shared {
+    type Target = VmMemory;
 
+    fn deref(&self) -> &VmMemory {
+        &self.memory
+    }
+}
+
+impl Shared {
     /// One exit of a vCPU.
     pub(super) fn resolve(
         &self,
@@ -78,7 +70,11 @@ impl Shared {
             progress: &mut vcpu.progress,
             counters: &vcpu.counters,
         };
-        resolve(&self.memory(), &mut faulting, abort, m)
+        let memory = GuestMemory {
+            vm: &self.memory,
+            pool: &self.pool,
+        };
+        resolve(memory, &mut faulting, abort, m)
     }
 
     /// Touches `ipa` until the access succeeds; answers how many faults it took.
@@ -177,7 +173,7 @@ impl Setup {
         let stage2 =
             Stage2::new(&mut m, &pool, config(self.highest), Vmid(3), self.coherence).unwrap();
         m.watch(&stage2);
-        let shared = Shared {
+        let memory = VmMemory {
             slots,
             stage2,
             contents: contents(&mut m, &pool),
@@ -185,8 +181,8 @@ impl Setup {
             granule: self.granule,
             erratum_834220: self.erratum_834220,
             guest_errors_trap: self.guest_errors_trap,
-            pool,
         };
+        let shared = Shared { memory, pool };
         World {
             m,
             shared: Rc::new(shared),
@@ -220,8 +216,9 @@ impl World {
         assert!(self.nothing_leaked());
         let shared = Rc::into_inner(self.shared).expect("nobody else holds the VM");
         self.m.park();
-        shared.stage2.destroy(&mut self.m, &shared.pool);
-        shared
+        let memory = shared.memory;
+        memory.stage2.destroy(&mut self.m, &shared.pool);
+        memory
             .contents
             .into_iter()
             .for_each(|content| content.give_back(&shared.pool));

@@ -8,8 +8,8 @@ import gdb
 from . import record, stage1, stage2, syndrome, target
 
 KINDS = {
-    "translation": ("faultline::fault::translation::resolve", "about to map a page where the walk found none"),
-    "permission": ("faultline::fault::permission::resolve", "about to relax a leaf that has too few rights"),
+    "translation": ("faultline::fault::resolve", "about to map a page where the walk found none"),
+    "permission": ("faultline::fault::resolve", "about to relax a leaf that has too few rights"),
     "window": ("faultline::fault::translation::map_window", "about to map a page of a hardware window"),
     "mmio": ("guest_exit", "the guest was left at an access that a device answers; its registers are still in the CPU's"),
     "inject": ("faultline::vm::Vm::inject", "about to make the guest take an exception"),
@@ -36,6 +36,8 @@ class Once(gdb.Breakpoint):
             return False
         if self.kind == "mmio" and not is_device(fault_page()):
             return False
+        if self.kind in ("translation", "permission") and is_mapped_ram(fault_page()) != (self.kind == "permission"):
+            return False
         gdb.write(f"faultline: {self.meaning}\n")
         return True
 
@@ -57,6 +59,15 @@ def fault_page():
     """Page of the IPA of the exit that is being handled, or None."""
     ipa, _ = fault_ipa(target.need("ESR_EL2"), target.need("FAR_EL2"), target.need("HPFAR_EL2"))
     return None if ipa is None else ipa >> 12
+
+
+def is_mapped_ram(page):
+    """Whether a leaf maps this page of RAM; None if it is not RAM. What is done about a fault on RAM is decided by that, in one
+    function that has the rest of it inline."""
+    slot = None if page is None else record.slot_of(record.running(), page << 12)
+    if slot is None or slot.kind != record.RAM:
+        return None
+    return stage2.current().leaf(page << 12) is not None
 
 
 def is_device(page):

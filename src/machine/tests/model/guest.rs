@@ -132,7 +132,7 @@ impl Cpu {
                 .map_err(|fault| abort_of(access, fault, (va, ipa)));
             if let Err(abort) = &found {
                 hardware.note(|| {
-                    std::format!("CPU {me} {access:?} of {ipa:#x} takes {:?}", abort.status)
+                    std::format!("CPU {me} {access:?} of {ipa:#x} takes {:?}", abort.status())
                 });
             }
             entry = Some(found?);

@@ -1,6 +1,7 @@
 //! VMs on the model's hardware, as a hypervisor keeps them.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use std::vec::Vec;
 
@@ -16,7 +17,7 @@ use crate::addr::{Ipa, IpaRange, PAGE_SIZE, Pa};
 use crate::content::{Content, Source};
 use crate::exit::Abort;
 use crate::fault::progress::Progress;
-use crate::fault::{FaultingVcpu, GuestMemory, Resolution, resolve};
+use crate::fault::{FaultingVcpu, GuestMemory, Resolution, VmMemory, resolve};
 use crate::machine::{Dsb, Machine};
 use crate::page_pool::{PagePool, RawPage};
 use crate::registers::Registers;
@@ -32,11 +33,17 @@ pub(super) struct Vm {
     /// Its number for the hardware.
     pub(super) tree: usize,
     pub(super) vmid: u16,
-    pub(super) stage2: Stage2,
-    slots: Slots,
-    contents: Vec<Content>,
+    memory: VmMemory,
     /// What the dirty log has to tell.
     pub(super) truth: Mutex<Truth>,
+}
+
+impl Deref for Vm {
+    type Target = VmMemory;
+
+    fn deref(&self) -> &VmMemory {
+        &self.memory
+    }
 }
 
 /// Which pages were written since the last harvest, and when.
@@ -182,9 +189,15 @@ impl World {
         Some(Vm {
             tree,
             vmid: vmid.0,
-            stage2,
-            slots,
-            contents: std::vec![Content::new(module, Source::Memory(Pa::new(MODULE_START)))],
+            memory: VmMemory {
+                stage2,
+                slots,
+                contents: std::vec![Content::new(module, Source::Memory(Pa::new(MODULE_START)))],
+                rights: self.setup.rights(),
+                granule: self.setup.granule(),
+                erratum_834220: false,
+                guest_errors_trap: true,
+            },
             truth: Mutex::default(),
         })
     }
@@ -225,7 +238,7 @@ impl World {
             }
         }
         m.dsb(Dsb::Nsh);
-        taken.stage2.destroy(m, &self.pool);
+        taken.memory.stage2.destroy(m, &self.pool);
         let hardware = self.lab.hardware();
         for (n, pe) in hardware.pes.iter().enumerate() {
             let left = pe.tlb.entries().find(|entry| entry.vmid == taken.vmid);
@@ -270,21 +283,15 @@ impl World {
         m: &mut Cpu,
     ) -> Resolution {
         let memory = GuestMemory {
-            slots: &vm.slots,
-            stage2: &vm.stage2,
+            vm: &vm.memory,
             pool: &self.pool,
-            contents: &vm.contents,
-            rights: self.setup.rights(),
-            granule: self.setup.granule(),
-            erratum_834220: false,
-            guest_errors_trap: true,
         };
         let mut faulting = FaultingVcpu {
             registers: &vcpu.registers,
             progress: &mut vcpu.progress,
             counters: &vcpu.counters,
         };
-        resolve(&memory, &mut faulting, abort, m)
+        resolve(memory, &mut faulting, abort, m)
     }
 
     /// Whether so few pages are left that a verb may have to say so.
