@@ -39,6 +39,7 @@ mod smp;
 mod sysreg;
 mod vcpu_run;
 mod vm_run;
+mod watch;
 
 use core::arch::global_asm;
 use core::mem::{offset_of, size_of};

@@ -44,7 +44,8 @@ pub enum Exit {
     SysReg(SysRegAccess),
     /// A trapped `WFI` or `WFE`.
     Wait {
-        /// `WFE` (or `WFET`).
+        /// `WFE`, which may have been sent its event already. Or a wait with a deadline, `WFIT` or `WFET`, of a guest that was
+        /// told there is none: a short wait is right whatever the deadline.
         event: bool,
     },
     /// Use of a feature the guest was told it does not have (SVE, SME, trace, pointer authentication traps, …).
@@ -84,7 +85,7 @@ impl Exit {
             EC::SMC64 => Self::Smc(imm),
             EC::SYSREG => Self::SysReg(SysRegAccess::decode(esr.read(ESR::ISS))),
             EC::WFX => Self::Wait {
-                event: esr.is_set(ESR::TI_EVENT),
+                event: esr.read(ESR::TI) != 0,
             },
             class @ (EC::FP_SIMD
             | EC::PAUTH

@@ -179,6 +179,8 @@ pub struct Features {
     pub sve: bool,
     /// FEAT_RAS.
     pub ras: bool,
+    /// External aborts and errors of a guest's own accesses can be had to come to EL2 (`HCR_EL2.TEA`, with FEAT_RAS).
+    pub guest_errors_trap: bool,
     /// FEAT_PAuth, by any algorithm.
     pub pauth: bool,
     /// FEAT_PMUv3.
@@ -234,12 +236,23 @@ impl Features {
             tlbi_range: self.tlbi_range && other.tlbi_range,
             bbm: self.bbm.min(other.bbm),
             rng: self.rng && other.rng,
-            ras: self.ras && other.ras,
+            guest_errors_trap: self.guest_errors_trap && other.guest_errors_trap,
             pauth: self.pauth && other.pauth,
             granule_4k: self.granule_4k && other.granule_4k,
             aarch32_el0: self.aarch32_el0 && other.aarch32_el0,
             erratum_834220: self.erratum_834220 || other.erratum_834220,
             ..*self
+        }
+    }
+
+    /// By what traps are set on a CPU that can do `own`, of a machine whose CPUs can all do this: what there is to trap is the
+    /// CPU's own matter, what guests count on is the same everywhere.
+    #[must_use]
+    pub const fn trapping_on(&self, own: &Self) -> Self {
+        Self {
+            coherence: self.coherence,
+            guest_errors_trap: self.guest_errors_trap,
+            ..*own
         }
     }
 
@@ -284,6 +297,7 @@ impl Features {
             rng: isar0.read(ID_AA64ISAR0_EL1::RNDR) != 0,
             sve: pfr0.read(ID_AA64PFR0_EL1::SVE) != 0,
             ras: pfr0.read(ID_AA64PFR0_EL1::RAS) != 0,
+            guest_errors_trap: pfr0.read(ID_AA64PFR0_EL1::RAS) != 0,
             // APA, API, GPA and GPI of one register, APA3 and GPA3 of the other.
             pauth: id.isar1 & 0xff00_0ff0 != 0 || id.isar2 & 0xff00 != 0,
             pmu: !matches!(dfr0.read(ID_AA64DFR0_EL1::PMUVER), 0 | 0xf),

@@ -25,7 +25,7 @@
 //!
 //! | part | modules |
 //! |---|---|
-//! | values | [`addr`], [`intid`], [`registers`], [`features`], [`board`] (the host's device tree), [`platform`] (the guest's), [`options`], `sync` (atomics) |
+//! | values | [`addr`], [`intid`], [`registers`], [`features`], [`board`] (the host's device tree), [`platform`] (the guest's), [`options`], [`sync`] (atomics, spinning) |
 //! | memory | [`page_pool`], [`slot`], [`content`], [`stage2`] |
 //! | exits | [`exit`], [`fault`], [`traps`] (what traps, and why), [`sysreg`] |
 //! | the guest's machine | [`vm`], [`config`], [`image`], [`guest_tree`], [`smccc`], [`psci`], [`vgic`], [`device`], [`sched`] (who runs where), [`stats`] |
@@ -68,7 +68,7 @@ pub mod slot;
 pub mod smccc;
 pub mod stage2;
 pub mod stats;
-mod sync;
+pub mod sync;
 pub mod sysreg;
 pub mod traps;
 pub mod vgic;

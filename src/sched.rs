@@ -25,7 +25,7 @@ pub use whereabouts::{Place, Wake, Whereabouts};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
-use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, SpinMutex};
 
 /// What a scheduler needs to know of a vCPU.
 pub trait Task {
@@ -45,7 +45,7 @@ pub struct Scheduler<T> {
 
 #[repr(align(64))]
 struct Queue<T> {
-    waiting: Lock<VecDeque<T>>,
+    waiting: SpinMutex<VecDeque<T>>,
     /// How many wait, for those who only look.
     count: AtomicUsize,
 }
@@ -55,7 +55,7 @@ impl<T: Task> Scheduler<T> {
     #[must_use]
     pub fn new(cpus: usize, tasks: usize) -> Self {
         let queue = |_| Queue {
-            waiting: Lock::new(VecDeque::with_capacity(tasks)),
+            waiting: SpinMutex::new(VecDeque::with_capacity(tasks)),
             count: AtomicUsize::new(0),
         };
         Self {

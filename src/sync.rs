@@ -4,35 +4,25 @@
 //! still see. It sees only what goes through here, so code that is built on atomics, or spins on one, names this module.
 //! `RUSTFLAGS="--cfg loom" cargo test --lib loom_` runs those tests; other builds know nothing of loom.
 
-#[cfg(all(not(loom), not(test)))]
-pub(crate) use core::hint::spin_loop;
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-/// A lock for a few instructions: EL2 masks interrupts, so who has it is never held up.
-#[cfg(not(loom))]
-pub(crate) use spin::mutex::SpinMutex as Lock;
-
 #[cfg(loom)]
-pub(crate) use loom::{
-    hint::spin_loop,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
-};
-
-/// loom's lock, which is never poisoned here: a panic ends the test.
+pub use loom::hint::spin_loop;
 #[cfg(loom)]
-pub(crate) struct Lock<T>(loom::sync::Mutex<T>);
+pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-#[cfg(loom)]
-impl<T> Lock<T> {
-    pub(crate) fn new(value: T) -> Self {
-        Self(loom::sync::Mutex::new(value))
-    }
-
-    pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
-        self.0.lock().unwrap()
-    }
+/// Lets others get on while this CPU waits for one of them.
+///
+/// Where QEMU has one thread for all CPUs a WFE lets the next one run, and `core`'s ISB does not: it would spin on for as long
+/// as it may, some 100 ms of everybody's time under `-icount`. A CPU of metal does not sleep: SEVL has set its event register.
+#[cfg(target_os = "none")]
+#[inline(always)]
+pub fn spin_loop() {
+    aarch64_cpu::asm::sevl();
+    aarch64_cpu::asm::wfe();
 }
+#[cfg(all(not(loom), not(test), not(target_os = "none")))]
+pub use core::hint::spin_loop;
 
 /// Stands between a `SeqCst` store and a `SeqCst` load of something else. The two are ordered by themselves (on arm64 `STLR`,
 /// `LDAR`: DDI 0487 "Load-Acquire, Store-Release"), so this is no instruction; loom takes `SeqCst` accesses for
@@ -43,15 +33,13 @@ pub(crate) fn seq_cst_accesses_are_ordered() {
     loom::sync::atomic::fence(Ordering::SeqCst);
 }
 
-/// A lock whose waiting is seen by whoever counts on [`spin_loop`].
+/// A lock for a few instructions that waits by [`spin_loop`]: EL2 masks interrupts, so who has it is never held up.
 #[cfg(not(loom))]
-pub(crate) type SpinMutex<T> = spin::mutex::SpinMutex<T, Relax>;
+pub type SpinMutex<T> = spin::mutex::SpinMutex<T, Relax>;
 
 /// How a [`SpinMutex`] waits.
-#[cfg(not(loom))]
-pub(crate) struct Relax;
+pub struct Relax;
 
-#[cfg(not(loom))]
 impl spin::RelaxStrategy for Relax {
     #[inline(always)]
     fn relax() {
@@ -59,7 +47,7 @@ impl spin::RelaxStrategy for Relax {
     }
 }
 
-/// A lock that loom sees.
+/// A lock that loom sees; it is never poisoned, as a panic ends the test.
 #[cfg(loom)]
 #[derive(Default)]
 pub(crate) struct SpinMutex<T>(loom::sync::Mutex<T>);
@@ -71,7 +59,7 @@ impl<T> SpinMutex<T> {
     }
 
     pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
-        self.0.lock().expect("no test panics with the lock held")
+        self.0.lock().unwrap()
     }
 }
 

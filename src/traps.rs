@@ -114,7 +114,7 @@ pub const HCR_EL2: &[Setting] = &[
     set("TLOR", 35, "LORegions describe physical memory"),
     only(|f| f.ras, "TERR", 36, "error records are the machine's"),
     only(
-        |f| f.ras,
+        |f| f.guest_errors_trap,
         "TEA",
         37,
         "synchronous external aborts come to EL2: the guest never sees an error of ours as its own",
@@ -230,6 +230,34 @@ mod tests {
         assert_eq!(value(MDCR_EL2, &plain), 0x008a_4060);
         assert_eq!(value(CNTHCTL_EL2, &plain), 3);
         assert_eq!(value(ICC_SRE_EL2, &plain), 0xf);
+    }
+
+    /// A big CPU that booted, with everything, and a little one with nothing; and the other way round.
+    #[test]
+    fn each_of_mixed_cpus_traps_what_it_has_and_promises_what_all_have() {
+        const FWB: u64 = 1 << 46;
+        const TERR: u64 = 1 << 36;
+        const TEA: u64 = 1 << 37;
+        let big = Features::new(&IdRegisters {
+            mmfr0: 1 << 56,
+            mmfr1: 1 << 40,
+            mmfr2: 1 << 40,
+            pfr0: 1 << 28 | 1 << 32,
+            dfr0: 1 << 8,
+            ..IdRegisters::default()
+        });
+        let little = cpu(0, 0);
+        for all in [big.and(&little), little.and(&big)] {
+            let (on_big, on_little) = (all.trapping_on(&big), all.trapping_on(&little));
+            assert!(on_big.fgt && on_big.hcx && on_big.sve && on_big.pmu);
+            assert!(!on_little.fgt && !on_little.hcx && !on_little.sve && !on_little.pmu);
+            let (on_big, on_little) = (value(HCR_EL2, &on_big), value(HCR_EL2, &on_little));
+            assert_eq!(on_big & (FWB | TERR | TEA), TERR, "its error records alone");
+            assert_eq!(on_little & (FWB | TERR | TEA), 0);
+            assert!(!all.guest_errors_trap);
+        }
+        let alone = value(HCR_EL2, &big.and(&big).trapping_on(&big));
+        assert_eq!(alone & (FWB | TERR | TEA), FWB | TERR | TEA);
     }
 
     #[test]

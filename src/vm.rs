@@ -48,6 +48,7 @@ use crate::slot::{Kind, Slot, SlotError, Slots};
 use crate::smccc::Mitigations;
 use crate::stage2::{Config, ConfigError, OutOfPages, Rights, Stage2, Vmids};
 use crate::stats::Counters;
+use crate::sync::Relax;
 use crate::sysreg::id::{IdTable, RawIds};
 use crate::sysreg::{self, Answer};
 use crate::traps;
@@ -56,7 +57,7 @@ use crate::vgic::{self, ListRegister, MAX_VCPUS, Version};
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
 
-type Guard<'a> = SpinMutexGuard<'a, Devices>;
+type Guard<'a> = SpinMutexGuard<'a, Devices, Relax>;
 
 /// What a VM asks of the machine besides [`Machine`].
 pub trait Host: Machine {
@@ -188,7 +189,7 @@ pub struct Vm {
     has_entropy: bool,
     /// Not a lock that serves in order: where the CPUs are threads of an emulator, or of a hypervisor beneath, the next in line
     /// may not be running, and everybody would wait for it.
-    devices: SpinMutex<Devices>,
+    devices: SpinMutex<Devices, Relax>,
     /// A copy of [`Devices::vcpus_to_plan`], for a look without the lock.
     to_plan: AtomicU64,
     /// Who is asked to leave its guest for another's access.
@@ -280,7 +281,7 @@ impl Vm {
                 rights: config.rights,
                 granule: config.granule,
                 erratum_834220: ground.features.erratum_834220,
-                guest_errors_trap: ground.features.ras,
+                guest_errors_trap: ground.features.guest_errors_trap,
             },
             vmids: ground.vmids.clone(),
             loaded,
@@ -338,7 +339,7 @@ impl Vm {
     }
 
     /// Its devices, locked. Who changes them takes [`Vm::on_devices`] or [`Vm::with_devices`].
-    pub fn devices(&self) -> SpinMutexGuard<'_, Devices> {
+    pub fn devices(&self) -> Guard<'_> {
         self.devices.lock()
     }
 

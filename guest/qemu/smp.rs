@@ -129,6 +129,31 @@ impl<'a> Planner<'a> {
         self.strict_timers();
         self.stops();
         self.pinned();
+        self.asleep();
+    }
+
+    /// What nothing can wake is said to sleep for good; what listens is not. In virtual time, which passes while all sleep.
+    fn asleep(&mut self) {
+        const SAID: &str = "'asleep' sleeps for good";
+        for count in [on(1, 1), on(3, 2)] {
+            for listens in [false, true] {
+                let mut case = self.boot("asleep", self.any(), code::TIME_LIMIT);
+                case.name
+                    .push_str(&format!(" {} on {}", count.vcpus, count.pcpus));
+                case = case
+                    .with("SMP", count.pcpus.to_string())
+                    .with("VCPUS", count.vcpus.to_string())
+                    .with("QEMU_ARGS", VIRTUAL_TIME)
+                    .within(15)
+                    .says("good night");
+                self.add(if listens {
+                    case.name.push_str(" listens");
+                    case.with("APPEND", "listens").never(SAID)
+                } else {
+                    case.says(SAID)
+                });
+            }
+        }
     }
 
     fn crowded_machines(&self) -> Vec<(Machine<'a>, Count)> {

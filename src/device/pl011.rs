@@ -165,10 +165,15 @@ impl Pl011 {
         if self.is_loopback() {
             return false;
         }
-        let by_interrupt =
-            interrupt_forwarded && self.interrupt_mask & (interrupt::RX | interrupt::RT) != 0;
+        let by_interrupt = interrupt_forwarded && self.interrupts_on_input();
         let by_polling = self.status_reads >= POLLING_READS;
         (by_interrupt && self.fifo.len() < self.depth()) || (by_polling && self.fifo.is_empty())
+    }
+
+    /// Whether a byte that comes in asserts the line.
+    #[must_use]
+    pub const fn interrupts_on_input(&self) -> bool {
+        self.interrupt_mask & (interrupt::RX | interrupt::RT) != 0
     }
 
     /// Takes in a byte from outside. Call it only when [`Pl011::has_room`]: in a full FIFO the byte is lost and an

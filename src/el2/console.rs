@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
 use faultline::board::{Console as Description, ConsoleKind};
-use spin::mutex::SpinMutex;
+use faultline::sync::SpinMutex;
 use tock_registers::interfaces::Readable;
 
 use super::driver::{ns16550::Ns16550, pl011::Pl011};

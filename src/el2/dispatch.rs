@@ -21,7 +21,7 @@ use super::machine::Cpu;
 use super::shared::Shared;
 use super::vcpu_run::{VcpuRun, now};
 use super::vm_run::VmRun;
-use super::{guest_state, vcpu_run};
+use super::{guest_state, vcpu_run, watch};
 
 /// Slices per second.
 const SLICES: u64 = 250;
@@ -43,6 +43,8 @@ pub(super) enum Moment {
     Timer(usize),
     /// The VM's alarm.
     Alarm,
+    /// The next look whether the VM sleeps for good.
+    Watch,
 }
 
 impl PartialEq for Due {
@@ -156,9 +158,13 @@ fn wait(
         }
         place.wait(run, || vm.needs_attention(index))
     });
-    if let Some(run) = awake {
-        place.note_ready();
-        shared.make_ready_again(run, cpu);
+    match awake {
+        Some(run) => {
+            place.note_ready();
+            shared.make_ready_again(run, cpu);
+        }
+        None if vm.watch.is_on() => watch::look(vm),
+        None => {}
     }
 }
 
@@ -222,8 +228,12 @@ fn look(vm: &VmRun, run: &VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Option<Lef
         if vm.ends() {
             return Some(Left::Gone);
         }
-        if vm.is_asked_where(index) {
+        let asked = vm.take_asked(index);
+        if asked.place {
             tell_where(vm, run, cpu);
+        }
+        if asked.waits {
+            guest_state::trap_waits(cpu, true);
         }
     }
     // Nobody kicks a pCPU that made a vCPU ready for itself.

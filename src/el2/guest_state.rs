@@ -16,14 +16,9 @@ use super::sysreg::{
     MDCR_EL2, PMCR_EL0, VPIDR_EL2,
 };
 
-/// Sets what traps on this pCPU whichever vCPU runs. Once, before any does. What there is to trap is this CPU's matter; what is
-/// promised to guests, `all`'s.
+/// Sets what traps on this pCPU whichever vCPU runs. Once, before any does. `all`: what all CPUs can do.
 pub(super) fn set_traps(all: &Features, cpu: &mut Cpu) {
-    let features = &Features {
-        coherence: all.coherence,
-        ras: all.ras,
-        ..ids::features()
-    };
+    let features = &all.trapping_on(&ids::features());
     CPTR_EL2.set(traps::value(traps::CPTR_EL2, features));
     HSTR_EL2.set(traps::value(traps::HSTR_EL2, features));
     CNTHCTL_EL2.set(traps::value(traps::CNTHCTL_EL2, features));

@@ -4,8 +4,8 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 
+use faultline::sync::SpinMutex;
 use linked_list_allocator::Heap;
-use spin::mutex::SpinMutex;
 
 struct ByteHeap(SpinMutex<Heap>);
 

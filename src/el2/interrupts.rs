@@ -18,6 +18,7 @@ use super::shared::Shared;
 use super::sysreg::CNTHP_CVAL_EL2;
 use super::vcpu_run::{VcpuRun, now};
 use super::vm_run::VmRun;
+use super::watch;
 
 /// Who works on a VM's devices without being one of its vCPUs.
 pub(super) const NOBODY: usize = usize::MAX;
@@ -129,6 +130,7 @@ fn moments_have_come(shared: &'static Shared, cpu: &mut Cpu) {
         let Some(vm) = vm.upgrade() else { continue };
         match what {
             Moment::Timer(index) => vm.wake(1 << index, shared, cpu),
+            Moment::Watch => watch::period_is_over(&vm, shared, cpu),
             Moment::Alarm => for_vm(&vm, cpu, |vm, cpu| {
                 vm.on_devices(NOBODY, cpu, Devices::alarm);
             }),

@@ -28,8 +28,8 @@ unsafe extern "C" {
     fn translate_s1e1r(va: u64) -> u64;
 }
 
-/// Moments a pCPU keeps besides the end of a slice: each vCPU's timer, each VM's alarm.
-const DEADLINES: usize = 2 * shared::MAX_VCPUS;
+/// Moments a pCPU keeps besides the end of a slice: each vCPU's timer, each VM's alarm, and the next look at it.
+const DEADLINES: usize = 3 * shared::MAX_VCPUS;
 
 /// This pCPU.
 pub(super) struct Cpu {
@@ -84,8 +84,12 @@ impl Cpu {
     /// Sets the moment at which `what` is due; `NEVER` forgets it.
     #[inline]
     pub(super) fn due(&mut self, what: &Due, at: u64) {
-        let is_kept = self.deadlines.set(what, at);
-        assert!(is_kept, "there is room for every vCPU's timer");
+        if !self.deadlines.set(what, at) {
+            // Of VMs that have ended.
+            self.deadlines.retain(|due| due.vm.strong_count() != 0);
+            let is_kept = self.deadlines.set(what, at);
+            assert!(is_kept, "there is room for every vCPU's timer");
+        }
         self.set_timer();
     }
 

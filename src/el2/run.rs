@@ -14,7 +14,7 @@ use faultline::stage2::maintenance;
 use faultline::sysreg::id::index;
 use faultline::vgic::Version;
 use faultline::vm::{Devices, End, Ground, Loaded, Summary, Vm};
-use faultline::{platform, vm};
+use faultline::{platform, sync, vm};
 use tock_registers::interfaces::Readable;
 
 use super::boot::Machine;
@@ -24,7 +24,7 @@ use super::power::{self, Verdict, refuse};
 use super::shared::Shared;
 use super::vcpu_run::{self, VcpuRun};
 use super::vm_run::VmRun;
-use super::{debug, dispatch, interrupts};
+use super::{debug, dispatch, interrupts, watch};
 
 /// Resets within a second of the VM's own time, without a word on its console, after which it is stopped.
 const SILENT_RESETS: u32 = 3;
@@ -172,6 +172,7 @@ fn to_its_end(running: &Arc<VmRun>, shared: &'static Shared, cpu: &mut Cpu) -> E
     );
     shared.connect_console(running);
     running.turn_on(0, shared, cpu, |vcpu| running.vm.boot(vcpu));
+    watch::begin(running, cpu);
     interrupts::console_input(running, interrupts::NOBODY, shared, cpu);
     dispatch::dispatch(shared, cpu, || running.is_over());
     running.end().unwrap_or(End::Off)
@@ -185,7 +186,7 @@ fn alone(mut running: Arc<VmRun>) -> VmRun {
             Ok(alone) => return alone,
             Err(shared) => running = shared,
         }
-        core::hint::spin_loop();
+        sync::spin_loop();
     }
 }
 

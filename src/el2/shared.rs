@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use faultline::features::Features;
 use faultline::page_pool::PagePool;
 use faultline::sched::Scheduler;
+use faultline::sync::SpinMutex;
 use spin::Once;
-use spin::mutex::SpinMutex;
 
 use super::interrupts::Sources;
 use super::machine::Cpu;

@@ -16,6 +16,7 @@ use faultline::addr::{Pa, PaRange};
 use faultline::board::{Board, Conduit, Cpu as BoardCpu, EnableMethod, Mpidr};
 use faultline::features::Features;
 use faultline::machine::{Dc, MAX_CPUS, Machine as _};
+use faultline::sync;
 use faultline::sysreg::id::RawIds;
 use spin::Once;
 use tock_registers::interfaces::Readable;
@@ -183,7 +184,7 @@ fn start(
         if USELESS.load(Ordering::Acquire) == ticket {
             return Err("the interrupt controller does not know it");
         }
-        core::hint::spin_loop();
+        sync::spin_loop();
     }
 }
 
@@ -243,7 +244,7 @@ fn call(board: &Board, other: &BoardCpu, cpu: &mut Cpu) -> Result<(), &'static s
 fn arrives(ticket: usize) -> bool {
     let end = CNTPCT_EL0.get() + CNTFRQ_EL0.get();
     while TICKET.load(Ordering::Acquire) == ticket && CNTPCT_EL0.get() < end {
-        core::hint::spin_loop();
+        sync::spin_loop();
     }
     let took_back = TICKET.compare_exchange(ticket, NOBODY, Ordering::AcqRel, Ordering::Acquire);
     took_back.is_err()

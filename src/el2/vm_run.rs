@@ -11,13 +11,14 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use faultline::machine::MAX_CPUS;
 use faultline::sched::{Place, Task, Wake, Whereabouts};
+use faultline::sync::{self, SpinMutex};
 use faultline::vm::{End, Input, Vcpu, Vm};
 use spin::Once;
-use spin::mutex::SpinMutex;
 
 use super::machine::Cpu;
 use super::shared::Shared;
 use super::vcpu_run::VcpuRun;
+use super::watch::Watch;
 
 /// A VM and its vCPUs.
 pub(super) struct VmRun {
@@ -37,6 +38,9 @@ pub(super) struct VmRun {
     attention: AtomicU64,
     /// Bit per vCPU: it is to say where it is.
     asked_where: AtomicU64,
+    /// Bit per vCPU: its next wait is to trap.
+    asked_for_waits: AtomicU64,
+    pub(super) watch: Watch,
 }
 
 impl VmRun {
@@ -61,6 +65,8 @@ impl VmRun {
             last_on: [const { AtomicUsize::new(0) }; MAX_CPUS],
             attention: AtomicU64::new(0),
             asked_where: AtomicU64::new(0),
+            asked_for_waits: AtomicU64::new(0),
+            watch: Watch::default(),
         })
     }
 
@@ -91,7 +97,7 @@ impl VmRun {
                 shared.make_ready(run, cpu);
                 return;
             }
-            core::hint::spin_loop();
+            sync::spin_loop();
         }
     }
 
@@ -178,24 +184,37 @@ impl VmRun {
         self.attention.load(Ordering::Relaxed) & 1 << index != 0
     }
 
-    /// Whether vCPU `index` is to say where it is; once.
-    pub(super) fn is_asked_where(&self, index: usize) -> bool {
+    /// What vCPU `index` is asked for; once.
+    pub(super) fn take_asked(&self, index: usize) -> Asked {
         let bit = 1 << index;
         self.attention.fetch_and(!bit, Ordering::SeqCst);
         if self.ends() {
             // Whatever else: it does not enter its guest any more.
             self.attention.fetch_or(bit, Ordering::SeqCst);
         }
-        self.asked_where.fetch_and(!bit, Ordering::SeqCst) & bit != 0
+        let take = |from: &AtomicU64| from.fetch_and(!bit, Ordering::SeqCst) & bit != 0;
+        Asked {
+            place: take(&self.asked_where),
+            waits: take(&self.asked_for_waits),
+        }
     }
 
     /// Every vCPU that runs is to say where it is; answers the others.
     pub(super) fn ask_where(&self, shared: &Shared, cpu: &Cpu) -> u64 {
+        self.ask_running(&self.asked_where, shared, cpu)
+    }
+
+    /// The next wait of every vCPU that runs is to trap.
+    pub(super) fn ask_for_waits(&self, shared: &Shared, cpu: &Cpu) {
+        self.ask_running(&self.asked_for_waits, shared, cpu);
+    }
+
+    fn ask_running(&self, what: &AtomicU64, shared: &Shared, cpu: &Cpu) -> u64 {
         let mut others = 0;
         for (index, vcpu) in self.vcpus.iter().enumerate() {
             let bit = 1 << index;
             if let Place::Running(running) = vcpu.place() {
-                self.asked_where.fetch_or(bit, Ordering::SeqCst);
+                what.fetch_or(bit, Ordering::SeqCst);
                 self.attention.fetch_or(bit, Ordering::SeqCst);
                 shared.kick(running, cpu);
             } else {
@@ -204,6 +223,21 @@ impl VmRun {
         }
         others
     }
+
+    /// Whether every vCPU is off, or waits and `has_moment` knows of none at which it is woken.
+    pub(super) fn all_sleep(&self, has_moment: impl Fn(&VcpuRun) -> bool) -> bool {
+        self.vcpus
+            .iter()
+            .all(|vcpu| vcpu.sleeps(|run| has_moment(run)))
+    }
+}
+
+/// What a vCPU is to do before it enters its guest again.
+pub(super) struct Asked {
+    /// Say where it is.
+    pub(super) place: bool,
+    /// Have its next wait trap.
+    pub(super) waits: bool,
 }
 
 impl Task for Box<VcpuRun> {

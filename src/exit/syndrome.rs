@@ -17,7 +17,7 @@ mod bits {
             IL OFFSET(25) NUMBITS(1) [],
             EC OFFSET(26) NUMBITS(6) [],
             // ISS of a trapped WFI or WFE.
-            TI_EVENT OFFSET(0) NUMBITS(1) [],
+            TI OFFSET(0) NUMBITS(2) [],
             // ISS of a data abort; an instruction abort has IFSC, S1PTW, EA, FnV and SET only.
             FSC OFFSET(0) NUMBITS(6) [],
             FSC_CLASS OFFSET(2) NUMBITS(4) [AccessFlag = 0b0010, Permission = 0b0011],

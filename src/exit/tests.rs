@@ -218,10 +218,13 @@ fn calls_keep_their_immediate() {
         Exit::decode(Vector::Synchronous, &syndrome(0x17, 0)),
         Exit::Smc(0)
     );
-    assert_eq!(
-        Exit::decode(Vector::Synchronous, &syndrome(0x01, 1)),
-        Exit::Wait { event: true }
-    );
+    // ISS.TI: WFI, WFE, WFIT, WFET.
+    for (ti, event) in [(0, false), (1, true), (2, true), (3, true)] {
+        assert_eq!(
+            Exit::decode(Vector::Synchronous, &syndrome(0x01, ti)),
+            Exit::Wait { event }
+        );
+    }
     assert_eq!(
         Exit::decode(Vector::Synchronous, &syndrome(0x19, 0)),
         Exit::Hidden { class: 0x19 }

@@ -61,6 +61,12 @@ impl<K: PartialEq + Clone> Deadlines<K> {
         Some(key)
     }
 
+    /// Forgets all keys but those that `is_wanted`.
+    pub fn retain(&mut self, is_wanted: impl Fn(&K) -> bool) {
+        self.entries.retain(|(key, _)| is_wanted(key));
+        self.look();
+    }
+
     fn look(&mut self) {
         self.earliest = self
             .entries
@@ -80,5 +86,9 @@ mod tests {
         (0..room).for_each(|key| assert!(deadlines.set(&key, 1)));
         assert!(!deadlines.set(&room, 1));
         assert_eq!(deadlines.entries.capacity(), room);
+        deadlines.retain(|key| *key != 0);
+        assert_eq!(deadlines.earliest(), if room == 1 { NEVER } else { 1 });
+        assert!(deadlines.set(&room, 0));
+        assert_eq!(deadlines.earliest(), 0);
     }
 }

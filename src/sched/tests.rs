@@ -100,6 +100,20 @@ mod plain {
     }
 
     #[test]
+    fn a_vcpu_sleeps_when_it_is_off_or_waits_without_a_moment() {
+        let place = Whereabouts::off(7);
+        assert!(place.sleeps(|_| true), "off");
+        let _ = place.turn_on(|_| ());
+        assert!(!place.sleeps(|_| false), "ready");
+        place.note_running(0);
+        assert!(!place.sleeps(|_| false), "it runs");
+        assert_eq!(place.wait(7, || false), None);
+        assert!(place.sleeps(|_| false) && !place.sleeps(|vcpu| *vcpu == 7));
+        assert_eq!(place.wake(), Wake::Ready(7));
+        assert!(!place.sleeps(|_| false), "awake");
+    }
+
+    #[test]
     fn what_took_the_vcpu_before_the_second_look_has_it() {
         let place = Whereabouts::off(7);
         let _ = place.turn_on(|_| ());
@@ -182,7 +196,7 @@ mod orders {
             let place = Arc::new(Whereabouts::off(1));
             let _ = place.turn_on(|_| ());
             place.note_running(0);
-            let devices = Arc::new(Lock::new(false));
+            let devices = Arc::new(SpinMutex::new(false));
             let device = {
                 let (place, devices) = (place.clone(), devices.clone());
                 loom::thread::spawn(move || {

@@ -1,6 +1,6 @@
 //! Where one vCPU is, and how it is fetched from there.
 
-use crate::sync::Lock;
+use crate::sync::SpinMutex;
 
 /// Where a vCPU is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,7 +30,7 @@ pub enum Wake<T> {
 }
 
 /// Where a vCPU is, shared by all who may want it.
-pub struct Whereabouts<T>(Lock<State<T>>);
+pub struct Whereabouts<T>(SpinMutex<State<T>>);
 
 struct State<T> {
     place: Place,
@@ -42,7 +42,7 @@ impl<T> Whereabouts<T> {
     /// A vCPU that is off.
     #[must_use]
     pub fn off(vcpu: T) -> Self {
-        Self(Lock::new(State {
+        Self(SpinMutex::new(State {
             place: Place::Off,
             vcpu: Some(vcpu),
         }))
@@ -52,6 +52,17 @@ impl<T> Whereabouts<T> {
     #[must_use]
     pub fn place(&self) -> Place {
         self.0.lock().place
+    }
+
+    /// Whether it does not run again unless somebody wakes it: it is off, or waits and `has_moment` knows of none at which it
+    /// is woken.
+    pub fn sleeps(&self, has_moment: impl FnOnce(&T) -> bool) -> bool {
+        let state = self.0.lock();
+        match state.place {
+            Place::Off => true,
+            Place::Waiting => state.vcpu.as_ref().is_some_and(|vcpu| !has_moment(vcpu)),
+            Place::Ready | Place::Running(_) | Place::Gone => false,
+        }
     }
 
     /// Notes that pCPU `cpu` has taken it from a queue.

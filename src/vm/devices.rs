@@ -300,6 +300,16 @@ impl Devices {
         self.uart.has_room(self.vgic.forwards(0, UART_LINE))
     }
 
+    /// Whether a device may still raise an interrupt of its own accord: the UART when something is typed, the clock at its
+    /// match. Whether a vCPU would take it is not asked.
+    #[must_use]
+    pub fn may_interrupt(&self) -> bool {
+        let hears = self.uart.interrupts_on_input() && self.vgic.forwards(0, UART_LINE);
+        let has_match = |rtc: &Pl031| rtc.seconds_to_match().is_some();
+        let rings = self.rtc.as_ref().is_some_and(has_match) && self.vgic.forwards(0, RTC_LINE);
+        hears || rings
+    }
+
     /// A byte for the guest, which has room for it.
     pub fn receive(&mut self, byte: u8) {
         self.uart.receive(byte);

@@ -206,6 +206,32 @@ fn the_consoles_line_follows_its_mask_at_once() {
     );
 }
 
+/// What could wake a guest that sleeps: typing, if it has the UART's interrupt on at both ends, and the clock likewise.
+#[test]
+fn a_device_may_interrupt_only_a_guest_that_has_it_on_at_both_ends() {
+    const UART_SPI: u64 = 33;
+    const RTC_SPI: u64 = 34;
+    const GICD_ISENABLER1: u64 = GICD + 0x104;
+    const GICD_ICENABLER1: u64 = GICD + 0x184;
+    const RTCIMSC: u64 = RTC + 0x10;
+    let mut run = Run::new();
+    run.store(GICD_CTLR, 0x12);
+    run.store(GICD + 0x084, u64::from(u32::MAX));
+    let may = |run: &Run| run.vm.devices().may_interrupt();
+    assert!(!may(&run));
+    run.store(UARTIMSC, 1 << 6);
+    assert!(!may(&run), "the distributor keeps it");
+    run.store(GICD_ISENABLER1, 1 << (UART_SPI - 32));
+    assert!(may(&run));
+    run.store(UARTIMSC, 1 << 5);
+    assert!(!may(&run), "what it sends is no input");
+    run.store(RTCIMSC, 1);
+    run.store(GICD_ISENABLER1, 1 << (RTC_SPI - 32));
+    assert!(may(&run));
+    run.store(GICD_ICENABLER1, 1 << (RTC_SPI - 32));
+    assert!(!may(&run));
+}
+
 #[test]
 fn the_virtual_timers_interrupt_is_linked_to_the_physical_one() {
     let mut run = Run::new();
