@@ -340,6 +340,18 @@ fn elsewhere<M: Machine>(
     })
 }
 
+/// An address with more bits than the guest's PARange says that there are.
+fn too_large<M: Machine>(
+    memory: GuestMemory<'_>,
+    abort: &Abort,
+    far: Gva,
+    ipa: Ipa,
+    m: &mut M,
+) -> Resolution {
+    let level = stage1::level_of_address(&memory.stage2, far, ipa, m);
+    Resolution::Inject(Exception::address_size(abort, far, ipa, level))
+}
+
 /// A fault in no slot.
 #[inline(never)]
 fn in_nothing<M: Machine>(
@@ -349,8 +361,7 @@ fn in_nothing<M: Machine>(
     m: &mut M,
 ) -> Resolution {
     if fault.ipa.raw() >= memory.stage2.config().limit() {
-        // More bits than the guest's PARange says that there are.
-        return Resolution::Inject(Exception::address_size(fault.abort, fault.far, fault.ipa));
+        return too_large(memory, fault.abort, fault.far, fault.ipa, m);
     }
     not_memory(memory, vcpu, &fault, m)
 }

@@ -8,7 +8,7 @@
 
 use runtime::mmu::{self, Tables};
 use runtime::trap::{Frame, catch, class};
-use runtime::{check_eq, fdt, hypercall, mmio, pages, println, sysreg};
+use runtime::{check_eq, fdt, hypercall, mmio, pages, println, read_sysreg, sysreg, write_sysreg};
 
 runtime::guest!("address_size", address_size);
 
@@ -21,6 +21,8 @@ const PCIE_WINDOW_BIT: u32 = 39;
 /// ESR_EL1 status: address size fault, level 0; synchronous external abort.
 const ADDRESS_SIZE: u64 = 0x00;
 const EXTERNAL: u64 = 0x10;
+/// TCR_EL1.IPS.
+const IPS: u64 = 0b111 << 32;
 
 fn address_size() {
     let bits = BITS[(sysreg::pa_range() & 7) as usize];
@@ -31,9 +33,14 @@ fn address_size() {
     stage_1_off(bits);
     let tables = Tables::identity();
     tables.enable();
-    for level in 1..=3 {
-        stage_1_on(tables, bits, level);
+    // TCR_EL1.IPS as PARange is, and more: that counts as what PARange is.
+    for ips in [read_sysreg!("TCR_EL1") & IPS, 0b101 << 32] {
+        write_sysreg!("TCR_EL1", read_sysreg!("TCR_EL1") & !IPS | ips);
+        for level in 1..=3 {
+            stage_1_on(tables, bits, level);
+        }
     }
+    table_out_of_reach(tables, bits);
 }
 
 fn abort_of(what: &str, address: u64, access: fn(u64), expected_class: u64) -> Frame {
@@ -106,6 +113,24 @@ fn stage_1_on(tables: Tables, bits: u32, level: u32) {
             frame.fault_status(),
             ADDRESS_SIZE + u64::from(level),
             "{what} {address:#x} by level {level}: status"
+        );
+    }
+}
+
+/// A table that lies beyond: the level of the descriptor that points to it.
+fn table_out_of_reach(tables: Tables, bits: u32) {
+    if bits >= MOST {
+        return;
+    }
+    let address = mmu::elsewhere(4);
+    tables.set_root(mmu::index(address, 1), 1 << bits | mmu::TABLE_OR_PAGE);
+    mmu::invalidate();
+    for (what, access, expected_class) in ACCESSES {
+        let frame = abort_of(what, address, access, expected_class);
+        check_eq!(
+            frame.fault_status(),
+            ADDRESS_SIZE + 1,
+            "{what} {address:#x} by a table out of reach: status"
         );
     }
 }

@@ -21,7 +21,7 @@ const FNV: u64 = 1 << 10;
 const FSC_EXTERNAL: u64 = 0x10;
 /// Synchronous external abort on a walk, level 0.
 const FSC_EXTERNAL_ON_WALK: u64 = 0x14;
-/// Address size fault, level 0.
+/// Address size fault; the level is added.
 const FSC_ADDRESS_SIZE: u64 = 0x00;
 
 /// Exception classes we inject, for a lower EL; one more for the same EL.
@@ -92,10 +92,15 @@ impl Exception {
         )
     }
 
-    /// An address size fault: more bits than the guest's PARange.
+    /// An address size fault at stage-1 level `level`: more bits than the guest's PARange.
     #[must_use]
-    pub fn address_size(abort: &Abort, far: Gva, ipa: Ipa) -> Self {
-        Self::abort(abort, far, Some(ipa), FSC_ADDRESS_SIZE)
+    pub fn address_size(abort: &Abort, far: Gva, ipa: Ipa, level: u8) -> Self {
+        Self::abort(
+            abort,
+            far,
+            Some(ipa),
+            FSC_ADDRESS_SIZE + u64::from(level & 3),
+        )
     }
 
     /// An abort with the status it came with: alignment, an exclusive that memory cannot do, an error of the memory itself.

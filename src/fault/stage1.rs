@@ -1,7 +1,7 @@
 //! A look at the guest's own stage-1 tables, and through them at its memory.
 //!
-//! Needed for two things: an abort on a walk into nothing carries the guest's level, and `ESR_EL2` has stage 2's; and an
-//! instruction that the syndrome does not describe must be fetched. Reads guest memory through stage 2 and maps nothing; every
+//! Needed for two things: an abort on a walk into nothing, and one on an address that is too large, carry the guest's level,
+//! and `ESR_EL2` has stage 2's; and an instruction that the syndrome does not describe must be fetched. Reads guest memory through stage 2 and maps nothing; every
 //! value in it is the guest's and is believed in nothing but its bits.
 //!
 //! Source: DDI 0487 "VMSAv8-64 address translation", "TCR_EL1".
@@ -55,10 +55,11 @@ impl Half {
 
 /// Where a walk of ours ends.
 enum End {
-    /// It reads a descriptor in the page that was asked for, at this level.
-    Reads(u8),
-    /// It comes out at this address.
-    Output(Ipa),
+    /// It reads a descriptor in the page that was asked for, at this level; what took it there was a descriptor of the level
+    /// `by`, or TTBR, which counts as level 0.
+    Reads { level: u8, by: u8 },
+    /// It comes out at this address, by a descriptor of this level.
+    Output { ipa: Ipa, level: u8 },
 }
 
 /// The level at which the guest's walk for `va` reads a descriptor in the page of `table`; `None` if it does not (its
@@ -70,8 +71,21 @@ pub(super) fn level_of_table<M: Machine>(
     m: &mut M,
 ) -> Option<u8> {
     match walk(stage2, va, Some(table.page()), m)? {
-        End::Reads(level) => Some(level),
-        End::Output(_) => None,
+        End::Reads { level, .. } => Some(level),
+        End::Output { .. } => None,
+    }
+}
+
+/// The level at which the guest's stage 1 came by `ipa`, an address that is too large, on its way to `va`: that of the descriptor
+/// that has it; 0 for TTBR, with stage 1 off, and where its tables say something else by now.
+pub(super) fn level_of_address<M: Machine>(stage2: &Stage2, va: Gva, ipa: Ipa, m: &mut M) -> u8 {
+    if m.el1(El1::Sctlr) & SCTLR_M == 0 {
+        return 0;
+    }
+    match walk(stage2, va, Some(ipa.page()), m) {
+        Some(End::Reads { by, .. }) => by,
+        Some(End::Output { ipa: output, level }) if output.page() == ipa.page() => level,
+        Some(End::Output { .. }) | None => 0,
     }
 }
 
@@ -82,8 +96,8 @@ pub(super) fn translate<M: Machine>(stage2: &Stage2, va: Gva, m: &mut M) -> Opti
         return Some(Ipa::new(va.raw()));
     }
     match walk(stage2, va, None, m)? {
-        End::Output(ipa) => Some(ipa),
-        End::Reads(_) => None,
+        End::Output { ipa, .. } => Some(ipa),
+        End::Reads { .. } => None,
     }
 }
 
@@ -110,14 +124,21 @@ fn walk<M: Machine>(stage2: &Stage2, va: Gva, wanted: Option<Ipa>, m: &mut M) ->
         let index = va.raw() >> shift & ((1 << index_bits) - 1);
         let place = Ipa::new(next + index * 8);
         if Some(place.page()) == wanted {
-            return Some(End::Reads(level as u8));
+            let by = if level == start { 0 } else { level - 1 };
+            return Some(End::Reads {
+                level: level as u8,
+                by: by as u8,
+            });
         }
         let descriptor = descriptor(stage2, place, is_big_endian, m)?;
         let below = (1 << shift) - 1;
         match (descriptor & 0b11, level) {
             (0b11, 3) | (0b01, 1..=2) if level != 1 || granule == 12 => {
                 let output = descriptor & OUTPUT_ADDRESS & !below | va.raw() & below;
-                return Some(End::Output(Ipa::new(output)));
+                return Some(End::Output {
+                    ipa: Ipa::new(output),
+                    level: level as u8,
+                });
             }
             (0b11, 0..=2) => next = descriptor & OUTPUT_ADDRESS & !((1 << granule) - 1),
             _ => return None,

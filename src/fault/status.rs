@@ -10,7 +10,7 @@ use crate::addr::Ipa;
 use crate::exit::{Abort, FaultStatus};
 use crate::fault::inject::Exception;
 use crate::fault::progress::{Attempt, Escalation};
-use crate::fault::{FaultingVcpu, GuestMemory, Resolution, Stop, ipa, unlocated};
+use crate::fault::{FaultingVcpu, GuestMemory, Resolution, Stop, ipa, too_large, unlocated};
 use crate::machine::Machine;
 use crate::stage2::maintenance;
 
@@ -78,7 +78,7 @@ fn address_size<M: Machine>(
     }
     if ipa.raw() >= memory.stage2.config().limit() {
         let ipa = Ipa::new(ipa.raw() | far.page_offset());
-        return Resolution::Inject(Exception::address_size(abort, far, ipa));
+        return too_large(memory, abort, far, ipa, m);
     }
     Resolution::Stop(Stop::OutputSize {
         pc: vcpu.registers.pc,

@@ -1,5 +1,7 @@
 //! The verbs and the sequences, on a machine that panics where a rule is broken.
 
+#[cfg(loom)]
+mod interleaved;
 mod plain;
 mod verbs;
 

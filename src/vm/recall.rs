@@ -85,8 +85,13 @@ impl Recalls {
     }
 
     fn of(&self, vcpus: u64) -> impl Iterator<Item = (usize, &AtomicU64)> {
-        let numbered = self.folded.iter().enumerate();
-        numbered.filter(move |(vcpu, _)| vcpus & bit(*vcpu) != 0)
+        let mut rest = vcpus;
+        core::iter::from_fn(move || {
+            let vcpu = rest.trailing_zeros() as usize;
+            rest &= rest.wrapping_sub(1);
+            // None for no bit, and for a vCPU that does not exist, as all after it.
+            self.folded.get(vcpu).map(|count| (vcpu, count))
+        })
     }
 }
 

@@ -110,8 +110,8 @@ fn exceptions() -> [Case; 7] {
         ),
         (
             "beyond PARange",
-            Exception::address_size(&load, far, ipa),
-            Some((0x24, 0x00)),
+            Exception::address_size(&load, far, ipa, 2),
+            Some((0x24, 0x02)),
         ),
         (
             "unaligned",

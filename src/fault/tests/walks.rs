@@ -155,6 +155,47 @@ fn an_abort_on_a_walk_names_the_guests_level_for_every_granule_and_size() {
     }
 }
 
+/// A table with more address bits than there are: the level of the descriptor that points to it, 0 for TTBR (DDI 0487 "Address
+/// size faults").
+#[test]
+fn a_table_out_of_reach_is_the_fault_of_the_descriptor_that_points_to_it() {
+    let granule = &GRANULES[0];
+    for (bits, start) in granule.sizes {
+        for target in *start..=3 {
+            let mut world = World::new();
+            let at = build(&mut world, granule, *bits, *start, target, false, false);
+            let beyond = 1 << 40 | at & 0xfff;
+            // The descriptor, or TTBR, that leads to the table says another one.
+            let wrong = 1 << 40 | 0b11;
+            if target == *start {
+                world.m.el1[El1::Ttbr0 as usize] = wrong & !0b11;
+            } else {
+                let above = place_of(granule, *bits, *start, target - 1);
+                world.m.guest_writes(above, &u64::to_le_bytes(wrong));
+            }
+            let va = va_of(*bits, false);
+            let answer = world.resolve(&abort_with(0x24, 0x04 | S1PTW, va, beyond & !0xfff));
+            let Resolution::Inject(exception) = answer else {
+                panic!("{bits} bits, level {target}: {answer:?}")
+            };
+            let level = if target == *start { 0 } else { target - 1 };
+            assert_eq!(take(exception, 0x3c5, 0).esr & 0x3f, level, "{bits} bits");
+        }
+    }
+}
+
+/// Where `build` has the descriptor of this level.
+fn place_of(granule: &Granule, bits: u64, start: u64, level: u64) -> u64 {
+    let (_, low, width) = granule.levels[level as usize];
+    let top = if level == start {
+        bits as u32
+    } else {
+        low + width
+    };
+    let index = va_of(bits, false) >> low & ((1 << (top - low)) - 1);
+    RAM_START + (level + 1) * 0x10_0000 + index * 8
+}
+
 /// `LDP W3, W4, [X5]`
 const LDP: u32 = 0x2940_10a3;
 

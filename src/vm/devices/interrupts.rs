@@ -164,8 +164,11 @@ impl Devices {
         self.vgic.unload(vcpu, |n| {
             host.set_list_register(n, ListRegister::default());
         });
+        let raised = self.vgic.raised(vcpu);
         for (intid, line) in [(VIRTUAL_TIMER, lines.0), (PHYSICAL_TIMER, lines.1)] {
-            self.vgic.set_private_line(vcpu, intid, line);
+            if line || raised >> intid.raw() & 1 == 1 {
+                self.vgic.set_private_line(vcpu, intid, line);
+            }
         }
         self.deactivate_dropped(vcpu, host);
     }

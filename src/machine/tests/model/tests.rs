@@ -52,6 +52,29 @@ fn nothing_that_hardware_may_do_breaks_an_invariant() {
     }
 }
 
+/// What random histories seldom come to, with many seeds: a store that outlives the entry it went through, by every verb
+/// that takes the page away.
+#[test]
+fn a_store_that_lingers_reaches_nobody_elses_page() {
+    let setup = Setup {
+        cpus: 2,
+        stores_linger: true,
+        ..PLAIN
+    };
+    let write = |cpu| (cpu, Action::Guest(0, 0, Access::Write));
+    let verbs = [Action::Unmap(0, 0, 1), Action::Replace(0, 0)];
+    for (verb, seed) in verbs
+        .into_iter()
+        .flat_map(|verb| (0..40).map(move |n| (verb, n)))
+    {
+        let round = [write(1), write(1), write(1), (0, verb), write(0)];
+        let history = round.repeat(3);
+        if let Some(text) = report(setup, seed, Weak::from_environment(), &history) {
+            panic!("{text}");
+        }
+    }
+}
+
 /// A history of a bug that was found: it must not come back.
 fn replay(setup: Setup, seed: u64, history: &[(usize, Action)]) {
     if let Some(text) = report(setup, seed, Weak::Sound, &history.to_vec()) {
@@ -99,6 +122,25 @@ fn what_is_protected_stays_so_where_the_hardware_keeps_dirty_state() {
         (0, Action::Guest(0, 0, Access::Read)),
     ];
     replay(MARKS_DIRTY, 0, &history);
+}
+
+/// The hardware noted it in the descriptor, and the descriptor is gone.
+#[test]
+fn a_store_is_in_the_log_whatever_became_of_its_page() {
+    for verb in [
+        Action::Unmap(0, 0, 1),
+        Action::Protect(0, 0, 1, 0b001),
+        Action::Replace(0, 0),
+    ] {
+        let history = [
+            (0, Action::Guest(0, 0, Access::Write)),
+            (0, Action::StartLog(0)),
+            (0, Action::Guest(0, 0, Access::Write)),
+            (0, verb),
+            (0, Action::Harvest(0)),
+        ];
+        (0..8).for_each(|seed| replay(MARKS_DIRTY, seed, &history));
+    }
 }
 
 #[test]
