@@ -231,7 +231,10 @@ impl World {
         self.interrupt(vcpu, TIMER).line = level;
         self.guests[vcpu].timer_asserted = level;
         // In its handler a guest reprograms the timer without an exit; elsewhere EL2 looks before it can tell.
-        if self.on[vcpu] && !self.running[vcpu].iter().any(|(intid, _)| *intid == TIMER) {
+        let mut running = self.running[vcpu].iter();
+        let is_handled =
+            running.any(|(intid, _)| *intid == TIMER) && self.model[&key(vcpu, TIMER)].active;
+        if self.on[vcpu] && !is_handled {
             self.guests[vcpu].exit(&mut self.vgic);
             self.guests[vcpu].enter(&mut self.vgic);
         }
