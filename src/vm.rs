@@ -88,6 +88,9 @@ pub trait Host: Machine {
     /// Ends of interrupts that were in no list register, since [`Host::set_list_control`].
     fn ended_outside(&mut self) -> u32;
 
+    /// What the CPU interface of the vCPU that is here holds now.
+    fn cpu_interface(&mut self) -> vgic::CpuInterface;
+
     /// Deactivates a physical interrupt that was left active for the guest.
     fn deactivate(&mut self, intid: u32);
 

@@ -5,7 +5,7 @@ use core::fmt;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
 use faultline::addr::{Ipa, Pa};
 use faultline::sched::NEVER;
-use faultline::vgic::{ListRegister, Plan, State};
+use faultline::vgic::{CpuInterface, ListRegister, Plan, State};
 use faultline::vm::Host;
 use tock_registers::interfaces::Readable;
 
@@ -72,6 +72,10 @@ impl Host for Cpu {
 
     fn ended_outside(&mut self) -> u32 {
         self.gic.ended_outside()
+    }
+
+    fn cpu_interface(&mut self) -> CpuInterface {
+        self.gic.interface()
     }
 
     fn deactivate(&mut self, intid: u32) {

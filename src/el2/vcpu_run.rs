@@ -7,8 +7,8 @@ use core::ptr;
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::CNTPCT_EL0;
 use faultline::features::Features;
-use faultline::machine::{Dsb, Ic, Machine as _, Tlbi};
 use faultline::platform;
+use faultline::stage2::maintenance;
 use faultline::vgic::CpuInterface;
 use faultline::vm::{Devices, Vcpu};
 use tock_registers::interfaces::Readable;
@@ -93,12 +93,7 @@ impl VcpuRun {
         cpu.block.set_registers(Some(&mut self.vcpu.registers));
         let index = self.vcpu.index;
         if vm.replaces_another(index, cpu.number) {
-            // Stage 1 of two vCPUs is tagged alike: same VMID, same ASIDs, other tables. And what one fetched with its MMU off
-            // is no good for another.
-            cpu.tlbi(Tlbi::Vmalle1);
-            cpu.ic(Ic::AllLocal);
-            cpu.dsb(Dsb::Nsh);
-            cpu.isb();
+            maintenance::change_vcpu(cpu);
         }
         self.last_cpu = cpu.number;
         self.context.load();

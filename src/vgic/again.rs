@@ -6,7 +6,7 @@
 //! to [`Vgic::sync_from`] and [`Vgic::plan`], which do the same.
 
 use super::news::Change;
-use super::{Group, IntId, ListRegister, State, VcpuInterface, Version, Vgic, bits};
+use super::{IntId, ListRegister, State, VcpuInterface, Version, Vgic, bits};
 
 impl Vgic {
     /// Does the work of [`Vgic::hardware_interrupt`] and [`Vgic::plan`], if the list register of `vcpu` that holds `intid`
@@ -97,11 +97,7 @@ impl VcpuInterface {
             vintid: intid,
             pintid,
             priority: self.bank.priority(bit),
-            group: if self.bank.group & 1u32.wrapping_shl(bit) != 0 {
-                Group::One
-            } else {
-                Group::Zero
-            },
+            group: self.bank.group_of(bit),
             state: State::Pending,
             eoi_maintenance: false,
             source,

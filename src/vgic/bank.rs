@@ -1,5 +1,7 @@
 //! Thirty-two interrupts as columns of bits, one word per property: the unit in which the registers show them.
 
+use super::Group;
+
 /// Interrupts in a bank.
 pub(super) const BANK: u32 = 32;
 
@@ -30,6 +32,8 @@ pub(super) struct Bank {
     /// A latch that moved into a list register and was not acknowledged there as far as is known.
     pub(super) loaded_latch: u32,
     pub(super) active: u32,
+    /// Of those, made active by a register: nobody acknowledged it.
+    pub(super) forced: u32,
     /// In a list register of some vCPU that is not known to be free again.
     pub(super) resident: u32,
     /// Stands for a physical interrupt that stays active until this one's end ([`super::link`]).
@@ -50,6 +54,7 @@ impl Bank {
             latch: 0,
             loaded_latch: 0,
             active: 0,
+            forced: 0,
             resident: 0,
             linked: 0,
             taken: 0,
@@ -88,6 +93,15 @@ impl Bank {
     /// Priority of interrupt `bit`.
     pub(super) const fn priority(&self, bit: u32) -> u8 {
         self.priority[(bit % BANK) as usize]
+    }
+
+    /// The group of interrupt `bit`.
+    pub(super) const fn group_of(&self, bit: u32) -> Group {
+        if self.group & 1 << (bit % BANK) != 0 {
+            Group::One
+        } else {
+            Group::Zero
+        }
     }
 
     /// The input lines in `mask` take `level`; the interrupts whose state it changed.

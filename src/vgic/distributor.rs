@@ -224,14 +224,18 @@ impl Vgic {
                 self.shared[row].owner[bit as usize] = owner as u8;
             }
         }
-        self.bank_mut(id).active |= mask;
+        let bank = self.bank_mut(id);
+        bank.forced |= mask & !bank.active;
+        bank.active |= mask;
     }
 
     fn clear_active(&mut self, id: BankId, mask: u32) {
         if let BankId::Private(vcpu) = id {
             self.give_up_links(vcpu, mask & self.vcpus[vcpu].bank.taken);
         }
-        self.bank_mut(id).active &= !mask;
+        let bank = self.bank_mut(id);
+        bank.active &= !mask;
+        bank.forced &= !mask;
     }
 
     fn read_configuration(&self, view: View, word: u64) -> u32 {

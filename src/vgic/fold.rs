@@ -7,7 +7,7 @@
 use super::bank::Bank;
 use super::news::Change;
 use super::plan::Slot;
-use super::{BankId, IntId, Place, State, VcpuInterface, Vgic, bits};
+use super::{BankId, CpuInterface, IntId, Place, State, VcpuInterface, Vgic, bits};
 
 impl Vgic {
     /// Whether `vcpu`'s last plan left active interrupts outside the list registers: then [`Vgic::retire`] wants to know of
@@ -38,19 +38,25 @@ impl Vgic {
     }
 
     /// The guest ended interrupts that were in no list register: `count` is EOIcount of GICH_HCR or ICH_HCR_EL2, which
-    /// counts from the write of [`Plan::hcr`](super::Plan::hcr) on. A guest ends its most urgent active interrupt first,
-    /// so those are taken to have ended.
+    /// counts from the write of [`Plan::hcr`](super::Plan::hcr) on. Which ones, `interface` tells, the vCPU's as it is now:
+    /// those that it acknowledged and does not handle any more. An end may have been that of none of them, but of an interrupt
+    /// whose active state the guest had cleared by a register.
     ///
     /// To be called with [`Vgic::sync_from`]; calling it again with the same count changes nothing.
-    pub fn retire(&mut self, vcpu: usize, count: u32) {
-        let Some(interface) = self.vcpus.get_mut(vcpu) else {
+    pub fn retire(&mut self, vcpu: usize, count: u32, interface: &CpuInterface) {
+        let Some(known) = self.vcpus.get_mut(vcpu) else {
             return;
         };
-        let new = count.saturating_sub(interface.retired);
-        interface.retired = count;
+        let new = count.saturating_sub(known.retired);
+        known.retired = count;
         for _ in 0..new {
-            let outside = self.active_outside(vcpu);
-            let Some(place) = outside.min_by_key(|place| self.priority(*place)) else {
+            let ended = self.active_outside(vcpu).filter(|place| {
+                let bank = self.bank(place.bank);
+                let is_handled =
+                    interface.handles(bank.priority(place.bit), bank.group_of(place.bit));
+                !is_handled && bank.forced & place.mask() == 0
+            });
+            let Some(place) = ended.min_by_key(|place| self.priority(*place)) else {
                 break;
             };
             self.end_active(vcpu, place);
@@ -109,7 +115,9 @@ impl Vgic {
 
     /// `place` is active no longer. Answers whether EL2 is to deactivate a physical interrupt.
     fn end_active(&mut self, vcpu: usize, place: Place) -> bool {
-        self.bank_mut(place.bank).active &= !place.mask();
+        let bank = self.bank_mut(place.bank);
+        bank.active &= !place.mask();
+        bank.forced &= !place.mask();
         match place.bank {
             BankId::Private(_) => self.vcpus[vcpu].end_link(place.mask(), false),
             BankId::Shared(_) => false,
@@ -159,6 +167,7 @@ impl Bank {
         }
         if folded.is_acknowledged() || folded.is_ended_before() {
             self.active &= !mask;
+            self.forced &= !mask;
             if folded.now.is_active() {
                 self.active |= mask;
             }

@@ -34,6 +34,10 @@ pub struct CpuInterface {
 mod vmcr {
     pub(super) const ENABLE_GROUP_0: u32 = 1 << 0;
     pub(super) const ENABLE_GROUP_1: u32 = 1 << 1;
+    /// Both groups go by the binary point of Group 0.
+    pub(super) const COMMON_BINARY_POINT: u32 = 1 << 4;
+    pub(super) const BINARY_POINT_1_SHIFT: u32 = 18;
+    pub(super) const BINARY_POINT_0_SHIFT: u32 = 21;
     pub(super) const MASK_SHIFT: u32 = 24;
 }
 
@@ -56,9 +60,30 @@ impl CpuInterface {
         self.vmcr & enable != 0 && priority < mask && priority < self.running()
     }
 
+    /// Whether an interrupt of this priority and group was acknowledged here whose priority was not dropped yet: the active
+    /// priority is that of its priority group, of which one interrupt at a time is handled.
+    #[must_use]
+    pub fn handles(&self, priority: u8, group: Group) -> bool {
+        let point = |shift: u32| self.vmcr >> shift & 7;
+        // The bits below the group's priority: one more for Group 0 than the binary point says.
+        let below = if group == Group::Zero || self.vmcr & vmcr::COMMON_BINARY_POINT != 0 {
+            point(vmcr::BINARY_POINT_0_SHIFT) + 1
+        } else {
+            point(vmcr::BINARY_POINT_1_SHIFT)
+        };
+        let level = (u32::from(priority) >> below << below) / self.step();
+        let (word, bit) = ((level / u32::BITS) as usize, level % u32::BITS);
+        let words = self.group_0.get(word).zip(self.group_1.get(word));
+        words.is_some_and(|(zero, one)| (zero | one) & 1 << bit != 0)
+    }
+
+    fn step(&self) -> u32 {
+        u32::from(if self.step == 0 { 8 } else { self.step })
+    }
+
     /// The priority of the most urgent interrupt that is being handled.
     fn running(&self) -> u8 {
-        let step = u32::from(if self.step == 0 { 8 } else { self.step });
+        let step = self.step();
         for (n, word) in (0..).zip(self.group_0.iter().zip(&self.group_1)) {
             let active = word.0 | word.1;
             if active != 0 {
@@ -110,6 +135,31 @@ mod tests {
         };
         assert!(only_0.signals(0, Group::Zero) && !only_0.signals(0, Group::One));
         assert!(!CpuInterface::default().signals(0, Group::Zero), "reset");
+    }
+
+    #[test]
+    fn what_is_handled_is_told_by_its_priority_group() {
+        // Binary point 3 of Group 1: groups of 8 priorities. 5 of Group 0: of 64.
+        let busy = CpuInterface {
+            vmcr: OPEN.vmcr | 3 << 18 | 5 << 21,
+            group_0: [1 << 8, 0, 0, 0],
+            group_1: [1 << 20, 0, 0, 0],
+            ..OPEN
+        };
+        assert!(busy.handles(0xa0, Group::One) && !busy.handles(0x98, Group::One));
+        assert!(busy.handles(0x40, Group::Zero) && busy.handles(0x78, Group::Zero));
+        assert!(!busy.handles(0x80, Group::Zero) && !busy.handles(0x38, Group::Zero));
+        let common = CpuInterface {
+            vmcr: busy.vmcr | 1 << 4,
+            ..busy
+        };
+        assert!(common.handles(0x50, Group::One) && !common.handles(0x90, Group::One));
+        let fine = CpuInterface {
+            group_1: [0, 1 << 3, 0, 0],
+            step: 4,
+            ..OPEN
+        };
+        assert!(fine.handles(0x8c, Group::One) && !fine.handles(0x88, Group::One));
     }
 
     #[test]

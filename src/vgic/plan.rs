@@ -16,7 +16,7 @@ mod selection;
 use super::bank::{Bank, GroupEnables};
 use super::news::Change;
 use super::{
-    BankId, Group, IntId, ListRegister, MAX_LIST_REGISTERS, Place, SGIS, State, Version, Vgic, bits,
+    BankId, IntId, ListRegister, MAX_LIST_REGISTERS, Place, SGIS, State, Version, Vgic, bits,
 };
 use selection::{Candidate, Selection};
 
@@ -382,11 +382,7 @@ impl Bank {
             vintid: intid,
             pintid,
             priority: self.priority(place.bit),
-            group: if is(self.group) {
-                Group::One
-            } else {
-                Group::Zero
-            },
+            group: self.group_of(place.bit),
             state,
             eoi_maintenance: slot.eoi_maintenance,
             source: 0,

@@ -9,11 +9,17 @@ mod linux;
 mod list_register;
 mod map;
 mod model;
+mod overflow;
 mod race;
 mod registers;
+mod timer;
 
-use super::{Affinity, Version, Vgic};
+use super::{Affinity, IntId, Version, Vgic};
 use crate::device::Width;
+
+const BOTH: [Version; 2] = [Version::V2, Version::V3];
+const SPI: IntId = IntId::spi(1);
+const TIMER: IntId = IntId::ppi(11);
 
 /// Whole accesses, with the list registers as they are.
 impl Vgic {

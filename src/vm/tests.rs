@@ -22,7 +22,7 @@ use crate::machine::recorder::{HostState, Recorder};
 use crate::smccc::Mitigations;
 use crate::stage2::Vmids;
 use crate::sysreg::id::{RawIds, index};
-use crate::vgic::{ListRegister, MAX_LIST_REGISTERS, Plan, State, Version};
+use crate::vgic::{CpuInterface, ListRegister, MAX_LIST_REGISTERS, Plan, State, Version};
 use core::fmt;
 
 const RAM: u64 = 0x4000_0000;
@@ -71,6 +71,10 @@ impl Host for Recorder {
 
     fn ended_outside(&mut self) -> u32 {
         self.host.ended_outside.pop_front().unwrap_or(0)
+    }
+
+    fn cpu_interface(&mut self) -> CpuInterface {
+        CpuInterface::default()
     }
 
     fn deactivate(&mut self, intid: u32) {

@@ -190,6 +190,14 @@ impl Gic {
         control >> EOI_COUNT_SHIFT
     }
 
+    /// The interface of the vCPU that is here.
+    pub(in crate::el2) fn interface(&self) -> CpuInterface {
+        match self {
+            Self::V2(gic) => gic.interface(),
+            Self::V3(gic) => gic.interface(),
+        }
+    }
+
     /// A vCPU comes: its interface goes into the hardware, with empty list registers.
     pub(in crate::el2) fn load_virtual(&self, interface: &CpuInterface) {
         match self {

@@ -2,12 +2,10 @@
 //! is done.
 
 use super::guest::Guest;
-use super::{running, write};
+use super::{BOTH, TIMER, running, write};
 use crate::device::Width;
 use crate::vgic::{IntId, Version, Vgic};
 
-const BOTH: [Version; 2] = [Version::V2, Version::V3];
-const TIMER: IntId = IntId::ppi(11);
 const SGI: IntId = IntId::sgi(4);
 
 /// Sends [`SGI`] from vCPU 1 to vCPU 0.

@@ -1,13 +1,9 @@
 //! Interrupts from their cause to the guest and back.
 
 use super::guest::Guest;
-use super::{read, running, write};
+use super::{BOTH, SPI, TIMER, read, running, write};
 use crate::device::Width;
-use crate::vgic::{Group, IntId, State, Version, Vgic};
-
-const BOTH: [Version; 2] = [Version::V2, Version::V3];
-const SPI: IntId = IntId::spi(1);
-const TIMER: IntId = IntId::ppi(11);
+use crate::vgic::{Group, IntId, State, Version};
 
 #[test]
 fn a_level_is_delivered_and_gone_when_the_line_falls() {
@@ -72,45 +68,6 @@ fn a_level_that_falls_before_it_is_seen_is_withdrawn() {
 }
 
 #[test]
-fn the_timer_is_linked_and_the_guest_ends_it_alone() {
-    for version in BOTH {
-        let mut vgic = running(version, 1);
-        let mut guest = Guest::new(0, 4);
-        for _ in 0..3 {
-            guest.physical_interrupt(&mut vgic, TIMER);
-            let register = guest.acknowledge().expect("pending");
-            assert_eq!((register.vintid, register.pintid), (TIMER, Some(TIMER)));
-            guest.end(TIMER);
-            assert!(
-                guest.physical.is_empty(),
-                "the guest's end is the physical one"
-            );
-            assert!(!guest.wants_maintenance());
-        }
-    }
-}
-
-#[test]
-fn a_timer_that_falls_before_it_is_seen_is_withdrawn_and_deactivated() {
-    for version in BOTH {
-        let mut vgic = running(version, 1);
-        let mut guest = Guest::new(0, 4);
-        guest.physical_interrupt(&mut vgic, TIMER);
-        guest.exit(&mut vgic);
-        assert_eq!(vgic.raised(0), 1 << TIMER.raw());
-        vgic.set_private_line(0, TIMER, false);
-        guest.enter(&mut vgic);
-        assert!(guest.physical.is_empty());
-        assert_eq!(guest.acknowledge(), None);
-        guest.physical_interrupt(&mut vgic, TIMER);
-        assert_eq!(
-            guest.acknowledge().map(|register| register.vintid),
-            Some(TIMER)
-        );
-    }
-}
-
-#[test]
 fn nothing_is_touched_when_nothing_changed() {
     for version in BOTH {
         let mut vgic = running(version, 1);
@@ -164,38 +121,6 @@ fn an_sgi_of_a_gicv3_reaches_who_is_listed() {
 }
 
 #[test]
-fn more_interrupts_than_list_registers_all_arrive_in_priority_order() {
-    for version in BOTH {
-        let mut vgic = running(version, 1);
-        let mut guest = Guest::new(0, 4);
-        for spi in 0..20 {
-            // Priorities fall with the number, so the last is the most urgent.
-            vgic.write_distributor(
-                0,
-                0x420 + u64::from(spi),
-                Width::Byte,
-                u64::from(0xf0 - 8 * spi),
-            );
-            vgic.set_line(IntId::spi(spi), true);
-        }
-        let mut seen = Vec::new();
-        guest.turn(&mut vgic);
-        while let Some(register) = guest.acknowledge() {
-            seen.push(register.vintid);
-            guest.exit(&mut vgic);
-            vgic.set_line(register.vintid, false);
-            guest.enter(&mut vgic);
-            guest.end(register.vintid);
-            if guest.wants_maintenance() {
-                guest.turn(&mut vgic);
-            }
-        }
-        let expected: Vec<_> = (0..20).rev().map(IntId::spi).collect();
-        assert_eq!(seen, expected);
-    }
-}
-
-#[test]
 fn a_disabled_interrupt_stays_pending_and_comes_when_enabled() {
     for version in BOTH {
         let mut vgic = running(version, 1);
@@ -214,175 +139,6 @@ fn a_disabled_interrupt_stays_pending_and_comes_when_enabled() {
             guest.acknowledge().map(|register| register.vintid),
             Some(SPI)
         );
-    }
-}
-
-#[test]
-fn a_timer_being_handled_stays_linked_when_other_interrupts_come() {
-    for version in BOTH {
-        let mut vgic = running(version, 1);
-        let mut guest = Guest::new(0, 4);
-        guest.physical_interrupt(&mut vgic, TIMER);
-        guest.acknowledge();
-        guest.exit(&mut vgic);
-        vgic.set_line(SPI, true);
-        guest.enter(&mut vgic);
-        guest.end(TIMER);
-        assert!(guest.physical.is_empty());
-        assert!(
-            !guest.wants_maintenance(),
-            "a timer tick costs no maintenance"
-        );
-    }
-}
-
-/// GICD_ISPENDR0 and friends are in the distributor or in the redistributor.
-fn write_private(vgic: &mut Vgic, offset: u64, value: u64) {
-    vgic.write_redistributor(0x1_0000 + offset, Width::Word, value);
-    write(vgic, 0, offset, value);
-}
-
-#[test]
-fn a_timer_made_pending_by_software_while_handled_comes_again() {
-    for (version, is_enabled) in [
-        (Version::V2, true),
-        (Version::V2, false),
-        (Version::V3, true),
-        (Version::V3, false),
-    ] {
-        let mut vgic = running(version, 1);
-        let mut guest = Guest::new(0, 4);
-        guest.physical_interrupt(&mut vgic, TIMER);
-        guest.acknowledge();
-        guest.exit(&mut vgic);
-        write_private(&mut vgic, 0x200, 1 << TIMER.raw());
-        if !is_enabled {
-            write_private(&mut vgic, 0x180, 1 << TIMER.raw());
-        }
-        guest.enter(&mut vgic);
-        guest.end(TIMER);
-        assert!(
-            guest.wants_maintenance(),
-            "EL2 must deactivate the physical timer, or it never fires again"
-        );
-        guest.turn(&mut vgic);
-        assert!(guest.physical.is_empty());
-        let again = guest
-            .acknowledge()
-            .map(|register| (register.vintid, register.pintid));
-        assert_eq!(again, is_enabled.then_some((TIMER, None)));
-    }
-}
-
-#[test]
-fn a_timer_that_fires_while_software_has_it_active_waits() {
-    for version in BOTH {
-        let mut vgic = running(version, 1);
-        let mut guest = Guest::new(0, 4);
-        guest.exit(&mut vgic);
-        write_private(&mut vgic, 0x200, 1 << TIMER.raw());
-        guest.enter(&mut vgic);
-        assert_eq!(
-            guest.acknowledge().map(|register| register.pintid),
-            Some(None)
-        );
-        guest.physical_interrupt(&mut vgic, TIMER);
-        guest.end(TIMER);
-        assert!(
-            !guest.physical.is_empty(),
-            "the physical interrupt has not been delivered yet"
-        );
-        guest.turn(&mut vgic);
-        assert_eq!(
-            guest.acknowledge().map(|register| register.pintid),
-            Some(Some(TIMER))
-        );
-        guest.end(TIMER);
-        assert!(guest.physical.is_empty());
-    }
-}
-
-#[test]
-fn a_timer_deactivated_by_register_is_deactivated_physically() {
-    for version in BOTH {
-        let mut vgic = running(version, 1);
-        let mut guest = Guest::new(0, 4);
-        guest.physical_interrupt(&mut vgic, TIMER);
-        guest.acknowledge();
-        guest.exit(&mut vgic);
-        write_private(&mut vgic, 0x380, 1 << TIMER.raw());
-        guest.enter(&mut vgic);
-        assert!(guest.physical.is_empty());
-        assert_eq!(guest.registers[0].state, State::Invalid);
-    }
-}
-
-#[test]
-fn a_vcpu_that_leaves_its_cpu_leaves_no_link_behind() {
-    for version in BOTH {
-        for is_handling in [false, true] {
-            let mut vgic = running(version, 1);
-            let mut guest = Guest::new(0, 4);
-            guest.physical_interrupt(&mut vgic, TIMER);
-            if is_handling {
-                guest.acknowledge();
-            }
-            guest.exit(&mut vgic);
-            vgic.unlink(0);
-            guest.enter(&mut vgic);
-            assert!(guest.physical.is_empty());
-            assert_eq!(vgic.raised(0), 0);
-            if is_handling {
-                assert_eq!(
-                    guest.registers[0].state,
-                    State::Active,
-                    "the guest is still in its handler"
-                );
-                guest.end(TIMER);
-            }
-            guest.turn(&mut vgic);
-            assert_eq!(guest.acknowledge(), None);
-        }
-    }
-}
-
-/// In its handler the guest sets the timer to later without an exit; it must not be given the interrupt again.
-#[test]
-fn a_timer_whose_vcpu_moves_while_it_is_handled_comes_once() {
-    for version in BOTH {
-        let mut vgic = running(version, 1).with_unseen_lines(&[TIMER]);
-        let mut guest = Guest::new(0, 4);
-        guest.physical_interrupt(&mut vgic, TIMER);
-        guest.acknowledge();
-        guest.leave(&mut vgic);
-        guest.enter(&mut vgic);
-        assert_eq!(guest.registers[0].state, State::Active);
-        guest.timer_asserted = false;
-        guest.end(TIMER);
-        assert_eq!(guest.acknowledge(), None);
-        assert!(guest.wants_maintenance(), "EL2 must look at the line");
-        guest.turn(&mut vgic);
-        assert_eq!(guest.acknowledge(), None);
-    }
-}
-
-#[test]
-fn a_timer_that_expires_while_its_vcpu_is_nowhere_is_a_reason_to_wake() {
-    for version in BOTH {
-        let mut vgic = running(version, 2).with_unseen_lines(&[TIMER]);
-        let mut guest = Guest::new(1, 4);
-        guest.timer_asserted = false;
-        guest.turn(&mut vgic);
-        guest.leave(&mut vgic);
-        vgic.take_news();
-        assert!(!vgic.is_pending(1));
-        vgic.set_private_line(1, TIMER, true);
-        assert!(vgic.is_pending(1));
-        assert_eq!(vgic.take_news(), 0b10);
-        guest.timer_asserted = true;
-        guest.physical_interrupt(&mut vgic, TIMER);
-        let register = guest.acknowledge().expect("pending");
-        assert_eq!((register.vintid, register.pintid), (TIMER, Some(TIMER)));
     }
 }
 
@@ -439,146 +195,6 @@ fn an_interrupt_that_went_elsewhere_is_not_taken_back_from_there() {
         }
         assert_eq!(guests[1].acknowledge(), None, "it came once");
         assert_eq!(read(&vgic, 0, 0x304), 0, "and is not stuck active");
-    }
-}
-
-#[test]
-fn only_ppis_of_vcpus_that_exist_are_linked() {
-    let mut vgic = running(Version::V3, 2);
-    for (vcpu, intid) in [
-        (2, TIMER),
-        (0, IntId::sgi(3)),
-        (0, SPI),
-        (0, IntId::new(1020)),
-    ] {
-        assert!(!vgic.hardware_interrupt(vcpu, intid, TIMER));
-    }
-    assert_eq!(vgic.vcpus_to_plan() & !0b11, 0);
-    assert_eq!(vgic.take_deactivation(0), None);
-}
-
-/// SPIs 0 to `count` - 1 nested in each other: each is more urgent than the one before and preempts it.
-fn nest(vgic: &mut Vgic, guest: &mut Guest, count: u32) {
-    for spi in 0..count {
-        vgic.write_distributor(
-            0,
-            0x420 + u64::from(spi),
-            Width::Byte,
-            u64::from(0xf0 - 8 * spi),
-        );
-        guest.exit(vgic);
-        write(vgic, 0, 0xc08, 0xaaaa_aaaa);
-        vgic.set_line(IntId::spi(spi), true);
-        guest.enter(vgic);
-        assert_eq!(
-            guest.acknowledge().map(|register| register.vintid),
-            Some(IntId::spi(spi))
-        );
-    }
-}
-
-#[test]
-fn handlers_nested_deeper_than_there_are_list_registers_all_end() {
-    for (version, list_registers) in [
-        (Version::V2, 4),
-        (Version::V3, 4),
-        (Version::V3, 2),
-        (Version::V3, 15),
-    ] {
-        let mut vgic = running(version, 1);
-        let mut guest = Guest::new(0, list_registers);
-        nest(&mut vgic, &mut guest, 16);
-        for spi in (0..16).rev() {
-            guest.end(IntId::spi(spi));
-            if guest.wants_maintenance() {
-                guest.turn(&mut vgic);
-            }
-        }
-        assert_eq!(guest.ends_outside, 0, "each was brought back in time");
-        guest.turn(&mut vgic);
-        assert_eq!(read(&vgic, 0, 0x304), 0, "nothing is stuck active");
-    }
-}
-
-#[test]
-fn ends_outside_are_counted_once_however_often_they_are_folded_in() {
-    let mut vgic = running(Version::V3, 1);
-    let mut guest = Guest::new(0, 1);
-    nest(&mut vgic, &mut guest, 3);
-    guest.end(IntId::spi(2));
-    guest.end(IntId::spi(1));
-    assert!(guest.wants_maintenance());
-    for _ in 0..3 {
-        guest.exit(&mut vgic);
-    }
-    assert_eq!(read(&vgic, 0, 0x304), 1, "SPI 0 is still being handled");
-}
-
-#[test]
-fn with_one_list_register_nested_handlers_still_end() {
-    for version in BOTH {
-        let mut vgic = running(version, 1);
-        let mut guest = Guest::new(0, 1);
-        nest(&mut vgic, &mut guest, 5);
-        for spi in (0..5).rev() {
-            guest.end(IntId::spi(spi));
-            if guest.wants_maintenance() {
-                guest.turn(&mut vgic);
-            }
-        }
-        guest.turn(&mut vgic);
-        assert_eq!(read(&vgic, 0, 0x304), 0);
-    }
-}
-
-#[test]
-fn what_is_being_handled_keeps_its_list_register_among_equals() {
-    let mut vgic = running(Version::V3, 1);
-    let mut guest = Guest::new(0, 4);
-    for spi in [9, 1, 2, 3, 4, 5] {
-        guest.exit(&mut vgic);
-        vgic.set_line(IntId::spi(spi), true);
-        guest.enter(&mut vgic);
-        if spi == 9 {
-            guest.acknowledge();
-        }
-    }
-    guest.end(IntId::spi(9));
-    assert_eq!(guest.ends_outside, 0);
-}
-
-#[test]
-fn deactivations_in_any_order_find_their_interrupts() {
-    for version in BOTH {
-        let mut vgic = running(version, 1);
-        let mut guest = Guest::new(0, 4);
-        guest.splits_end = true;
-        for spi in 0..8 {
-            vgic.set_line(IntId::spi(spi), true);
-        }
-        guest.turn(&mut vgic);
-        for spi in 0..8 {
-            assert_eq!(
-                guest.acknowledge().map(|register| register.vintid),
-                Some(IntId::spi(spi))
-            );
-            guest.end(IntId::spi(spi));
-            guest.exit(&mut vgic);
-            vgic.set_line(IntId::spi(spi), false);
-            guest.enter(&mut vgic);
-        }
-        assert!(
-            guest.plan.entry_not_present,
-            "four of them are left outside, DIR must be trapped"
-        );
-        for spi in [6, 0, 7, 3, 1, 2, 5, 4] {
-            guest.exit(&mut vgic);
-            vgic.deactivate(0, IntId::spi(spi));
-            guest.enter(&mut vgic);
-            assert_eq!(read(&vgic, 0, 0x304) & 1 << spi, 0);
-        }
-        assert_eq!(guest.used(), 0);
-        assert_eq!(guest.plan.hcr(), 1);
     }
 }
 
@@ -719,32 +335,6 @@ fn wfi_ends_for_what_could_be_delivered_only() {
 }
 
 #[test]
-fn an_interrupt_ended_outside_the_list_registers_comes_before_what_is_less_urgent() {
-    for version in BOTH {
-        let mut vgic = running(version, 1);
-        let mut guest = Guest::new(0, 1);
-        vgic.write_distributor(0, 0x421, Width::Byte, 0x80);
-        vgic.set_line(SPI, true);
-        guest.turn(&mut vgic);
-        guest.acknowledge();
-        guest.exit(&mut vgic);
-        vgic.set_line(IntId::spi(2), true);
-        guest.enter(&mut vgic);
-        guest.end(SPI);
-        assert_eq!(
-            guest.ends_outside, 1,
-            "the list register went to what is pending"
-        );
-        guest.turn(&mut vgic);
-        assert_eq!(
-            guest.acknowledge().map(|register| register.vintid),
-            Some(SPI),
-            "its line is still asserted"
-        );
-    }
-}
-
-#[test]
 fn the_end_of_an_interrupt_leaves_nothing_to_plan() {
     for version in BOTH {
         let mut vgic = running(version, 2);
@@ -799,45 +389,5 @@ fn an_interrupt_made_active_by_register_is_active_where_it_is_routed() {
             (guests[1].registers[0].vintid, guests[1].registers[0].state),
             (SPI, State::Active)
         );
-    }
-}
-
-#[test]
-fn the_vcpu_whose_timer_another_deactivates_is_kicked() {
-    let mut vgic = running(Version::V3, 2);
-    let mut guest = Guest::new(1, 4);
-    guest.physical_interrupt(&mut vgic, TIMER);
-    guest.acknowledge();
-    guest.turn(&mut vgic);
-    assert!(!vgic.needs_plan(1));
-    vgic.write_redistributor(0x2_0000 + 0x1_0380, Width::Word, 1 << TIMER.raw());
-    assert!(
-        vgic.needs_plan(1),
-        "its CPU has a physical interrupt to deactivate"
-    );
-    guest.turn(&mut vgic);
-    assert!(guest.physical.is_empty());
-}
-
-#[test]
-fn without_hardware_links_el2_deactivates_once_the_guest_has_ended() {
-    for version in BOTH {
-        let mut vgic = running(version, 1).without_hardware_links();
-        let mut guest = Guest::new(0, 4);
-        for _ in 0..3 {
-            guest.physical_interrupt(&mut vgic, TIMER);
-            let register = guest.acknowledge().expect("pending");
-            assert_eq!((register.vintid, register.pintid), (TIMER, None));
-            guest.turn(&mut vgic);
-            assert!(
-                !guest.physical.is_empty(),
-                "the guest is still in its handler"
-            );
-            guest.end(TIMER);
-            assert!(guest.wants_maintenance());
-            guest.turn(&mut vgic);
-            assert!(guest.physical.is_empty());
-            assert_eq!(guest.acknowledge(), None, "delivered once");
-        }
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! Source: IHI 0069 "`ICH_LR<n>_EL2`", "ICH_HCR_EL2", "Priority drop and deactivation", "Maintenance interrupts".
 
-use crate::vgic::{IntId, ListRegister, MAX_LIST_REGISTERS, Plan, State, Version, Vgic};
+use crate::vgic::{
+    CpuInterface, IntId, ListRegister, MAX_LIST_REGISTERS, Plan, State, Version, Vgic,
+};
 use std::collections::BTreeSet;
 
 /// The virtual timer's PPI, virtual and physical.
@@ -64,7 +66,7 @@ impl Guest {
             self.registers[n].state
         });
         if vgic.has_active_outside(self.vcpu) {
-            vgic.retire(self.vcpu, self.end_count);
+            vgic.retire(self.vcpu, self.end_count, &self.interface());
         }
         if vgic.raised(self.vcpu) & 1 << TIMER.raw() != 0 {
             vgic.set_private_line(self.vcpu, TIMER, self.timer_asserted);
@@ -219,6 +221,19 @@ impl Guest {
             self.exit(vgic);
             assert!(vgic.hardware_interrupt(vcpu, intid, intid));
             self.enter(vgic);
+        }
+    }
+
+    /// Binary points for 32 priority groups, and the priorities that are active.
+    fn interface(&self) -> CpuInterface {
+        let active = self
+            .running
+            .iter()
+            .fold(0, |set, priority| set | 1 << (priority >> 3));
+        CpuInterface {
+            vmcr: 2 << 21 | 3 << 18,
+            group_1: [active, 0, 0, 0],
+            ..CpuInterface::default()
         }
     }
 

@@ -100,7 +100,7 @@ proptest! {
                     }
                 }
                 Act::Leave => vgic.unload(vcpu, |n| assert!(n < MAX_LIST_REGISTERS)),
-                Act::Retire(count) => vgic.retire(vcpu, count),
+                Act::Retire(count) => vgic.retire(vcpu, count, &CpuInterface::default()),
                 Act::Sync(raw) => {
                     let registers: Vec<_> = raw.iter().map(|raw| ListRegister::from_ich(*raw)).collect();
                     vgic.sync_from(vcpu, |n| registers.get(n).map_or(State::Invalid, |register| register.state));

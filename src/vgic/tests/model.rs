@@ -231,7 +231,10 @@ impl World {
         self.interrupt(vcpu, TIMER).line = level;
         self.guests[vcpu].timer_asserted = level;
         // In its handler a guest reprograms the timer without an exit; elsewhere EL2 looks before it can tell.
-        if self.on[vcpu] && !self.running[vcpu].iter().any(|(intid, _)| *intid == TIMER) {
+        let mut running = self.running[vcpu].iter();
+        let is_handled =
+            running.any(|(intid, _)| *intid == TIMER) && self.model[&key(vcpu, TIMER)].active;
+        if self.on[vcpu] && !is_handled {
             self.guests[vcpu].exit(&mut self.vgic);
             self.guests[vcpu].enter(&mut self.vgic);
         }
@@ -300,9 +303,23 @@ impl World {
         self.store_bit(vcpu, if on { 0x200 } else { 0x280 }, intid);
     }
 
+    /// By a register. What a guest handles it ends all the same, whether that is active by then or not.
     fn set_active(&mut self, vcpu: usize, intid: u32, on: bool) {
-        // Only a guest that deactivates by name can end what it did not acknowledge.
-        if !self.splits_end {
+        let is_handled_by = |vcpu: usize| {
+            let mut running = self.running[vcpu].iter();
+            running.any(|(other, _)| *other == intid)
+        };
+        let is_private = intid < 32;
+        let is_handled = if is_private {
+            is_handled_by(vcpu)
+        } else {
+            (0..self.vcpus()).any(is_handled_by)
+        };
+        // An end by name of what another vCPU handles by then is not architected; and who makes active again what it handles
+        // and has cleared is taken for one that will clear it again.
+        let is_alone = is_private || self.vcpus() == 1;
+        let is_active = self.model[&key(vcpu, intid)].active;
+        if !self.splits_end && is_handled && (!is_alone || on && !is_active) {
             return;
         }
         self.arrive(vcpu);
@@ -482,6 +499,11 @@ impl World {
     fn deactivate_dropped(&mut self, by: usize, of: usize, which: usize) {
         if self.dropped[of].is_empty() {
             return;
+        }
+        if !self.splits_end {
+            // What it did not acknowledge it ends by the register.
+            let intid = self.dropped[of][which % self.dropped[of].len()];
+            return self.set_active(if intid < 32 { of } else { by }, intid, false);
         }
         let intid = self.dropped[of][which % self.dropped[of].len()];
         let by = if intid < 32 { of } else { by };

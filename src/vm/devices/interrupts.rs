@@ -130,8 +130,8 @@ impl Devices {
         self.folded |= bit(vcpu);
         self.vgic.sync_from(vcpu, |n| host.list_state(n));
         if self.vgic.has_active_outside(vcpu) {
-            let ended = host.ended_outside();
-            self.vgic.retire(vcpu, ended);
+            let (ended, interface) = (host.ended_outside(), host.cpu_interface());
+            self.vgic.retire(vcpu, ended, &interface);
         }
     }
 

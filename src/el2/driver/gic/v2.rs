@@ -207,6 +207,10 @@ impl GicV2 {
     /// The vCPU leaves, its list registers free.
     pub(super) fn unload_virtual(&self) -> CpuInterface {
         self.set_control(0);
+        self.interface()
+    }
+
+    pub(super) fn interface(&self) -> CpuInterface {
         let mut interface = CpuInterface::default();
         // SAFETY: GICH.
         unsafe {

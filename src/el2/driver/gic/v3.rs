@@ -250,8 +250,14 @@ impl GicV3 {
         let may_deactivate = self.control() & TDIR == 0;
         self.set_control(0);
         CpuInterface {
-            vmcr: ICH_VMCR_EL2.get() as u32,
             may_deactivate,
+            ..self.interface()
+        }
+    }
+
+    pub(super) fn interface(&self) -> CpuInterface {
+        CpuInterface {
+            vmcr: ICH_VMCR_EL2.get() as u32,
             ..self.active_priorities()
         }
     }
