@@ -117,6 +117,18 @@ fn stocks_never_stand_in_the_way_of_a_block_or_a_run() {
     assert_eq!(pool.take_aligned(512).map(|run| run.len()), Some(512));
 }
 
+/// An audit that looked at this moment would count it twice, or not at all.
+#[test]
+fn while_a_page_is_being_zeroed_nothing_is_settled() {
+    let pool = pool(&[(0x4000_0000, 2 * MIB)]);
+    assert!(pool.prepare(0, |page| {
+        assert_eq!(pool.stocks[0].settled_count(), None);
+        zeroed(page)
+    }));
+    assert_eq!(pool.stocks[0].settled_count(), Some(BATCH as u64));
+    assert_eq!(pool.settled_account().taken, 0);
+}
+
 #[test]
 fn idle_pcpus_do_not_take_from_each_other() {
     let pool = pool(&[(0x4000_0000, BATCH as u64 * 4096)]);
