@@ -112,9 +112,10 @@ def _symbols(program):
 
 
 def path_of(demangled):
-    """The path of a demangled function: without its hash, its type parameters, and the <> around its type."""
+    """The path of a demangled function: without its hash, its type parameters, the <> around its type, and the module
+that it is in if that is not its type's."""
     shorter = re.sub(r"::h[0-9a-f]{16}$|::<.*>$", "", demangled)
-    return re.sub(r"^<([^<> ]*)>", r"\1", shorter)
+    return re.sub(r"^(?:.*::)?<(?:impl )?([^<> ]*)>", r"\1", shorter)
 
 
 def name_of(address):
