@@ -6,7 +6,7 @@
 //! How EL2 uses it, per vCPU:
 //!
 //! 1. While the guest runs, its interrupts live in the list registers. Before EL2 uses the vGIC for a reason of that guest,
-//!    and before it plans, it reads [`Vgic::loaded`] of them back, with EOIcount, and calls [`Vgic::sync_from`] and
+//!    and before it plans, it reads those in use back, with EOIcount, and calls [`Vgic::sync_from`] and
 //!    [`Vgic::retire`]. It may do so any number of times.
 //! 2. It does what it came for: [`Vgic::set_line`], [`Vgic::hardware_interrupt`], a register access, an SGI.
 //! 3. Before it enters a guest for which [`Vgic::needs_plan`] says so (after a sync), it calls [`Vgic::plan`], writes the

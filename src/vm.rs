@@ -1,8 +1,8 @@
 //! A virtual machine: its memory, its devices, its vCPU, and what happens on each of its exits.
 //!
-//! [`Vm::handle_exit`] is the one match on [`Exit`](crate::exit::Exit); each arm is a call. Everything the machine beneath must do besides
-//! stage 2 is in [`Host`]. State that a vCPU owns is in [`Vcpu`] and has one owner; what others may touch is behind the
-//! lock of the devices.
+//! [`Vm::handle_exit`] is the one match on [`Exit`](crate::exit::Exit); each arm is a call. The plainest exits are answered
+//! before that (`quick`). Everything the machine beneath must do besides stage 2 is in [`Host`]. State that a vCPU owns is in
+//! [`Vcpu`] and has one owner; what others may touch is behind the lock of the devices.
 //!
 //! Lock order: devices, then page pool, then heap. None is held while a guest runs.
 

@@ -8,6 +8,7 @@
 mod clock;
 mod interrupts;
 mod memory;
+mod sufficient;
 mod traps;
 mod vcpus;
 mod vectors;
@@ -24,11 +25,12 @@ const ROUNDS: u64 = 1024;
 type Measure = fn(Gic) -> Option<u64>;
 
 /// Each name with its measurement. Those that need fresh pages come first: nothing has touched them then.
-const NAMES: [(&str, Measure); 23] = [
+const NAMES: [(&str, Measure); 24] = [
     ("translation_4k", memory::translation_4k),
     ("translation_2m", memory::translation_2m),
     ("permission_write", memory::permission_write),
     ("permission_exec", memory::permission_exec),
+    ("sufficient", sufficient::sufficient),
     ("hypercall", traps::hypercall),
     ("psci_call", traps::psci_call),
     ("id_register", traps::id_register),

@@ -116,8 +116,12 @@ export RUSTDOCFLAGS
 check "documentation" "$host" doc -q --no-deps --document-private-items --lib
 
 check "the image, the guests" guest/host/build.sh hypervisor guests
-check "the known-bad image" env BUG=map-on-permission guest/host/build.sh hypervisor
-check "the image that poisons HPFAR_EL2" env POISON=1 guest/host/build.sh hypervisor
+# Side by side: each is one long step of one thread.
+special_images() {
+    env BUG=map-on-permission guest/host/build.sh hypervisor &
+    env POISON=1 guest/host/build.sh hypervisor && wait $!
+}
+check "the known-bad image, the one that poisons HPFAR_EL2" special_images
 # Each says in one line why it is not there; the tests then leave out what needs it.
 guest/linux/fetch.sh Image busybox raspi4b.dtb u-boot.bin && guest/linux/initramfs.sh || true
 guest/host/qemu-backports.sh || true

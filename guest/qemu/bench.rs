@@ -8,7 +8,7 @@ const ICOUNT: &str =
 const KNOWN: &str = include_str!("../bench/known.txt");
 
 /// What is measured together: names, and the variables of run.sh they want.
-const GROUPS: [(&str, &[(&str, &str)]); 5] = [
+const GROUPS: [(&str, &[(&str, &str)]); 7] = [
     (
         "hypercall,psci_call,id_register,mmio_read,mmio_write,uart_flag,uart_write,distributor_read,distributor_write,inject,\
          timer_late,wfi_wake,irq_ack_eoi,sgi_self",
@@ -18,6 +18,16 @@ const GROUPS: [(&str, &[(&str, &str)]); 5] = [
         "translation_4k,permission_write,permission_exec",
         &[("RIGHTS", "lazy"), ("GRANULE", "4k")],
     ),
+    (
+        "sufficient",
+        &[
+            ("SMP", "2"),
+            ("VCPUS", "2"),
+            ("RIGHTS", "lazy"),
+            ("GRANULE", "4k"),
+        ],
+    ),
+    ("sgi", &[("SMP", "2"), ("VCPUS", "2")]),
     ("sgi_same_cpu", &[("VCPUS", "2")]),
     ("vcpu_switch", &[("VCPUS", "2")]),
     ("vcpu_switch_fp", &[("VCPUS", "2")]),

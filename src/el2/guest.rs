@@ -55,37 +55,48 @@ fn syndrome(esr: u64) -> Syndrome {
 
 /// Called from vectors.S on a synchronous exit, when x19 to x28 are not saved yet: answers it, or does nothing.
 pub(super) extern "C" fn quick_exit(running: &mut Running<'_>, esr: u64) -> bool {
-    /// `ESR_EL2.EC`.
-    const HVC64: u64 = 0x16;
-    const SYSREG: u64 = 0x18;
-    const INSTRUCTION_ABORT_LOWER: u64 = 0x20;
-    const DATA_ABORT_LOWER: u64 = 0x24;
-    match esr >> 26 & 0x3f {
-        DATA_ABORT_LOWER => quick_data_abort(running, esr),
-        INSTRUCTION_ABORT_LOWER => quick_fault(running, &syndrome(esr)),
+    // First what must be quickest: a console.
+    if class(esr) == DATA_ABORT_LOWER {
+        let Running { vm, vcpu, cpu, .. } = running;
+        is_saved(esr >> 16) && vm.quick_access(vcpu, &syndrome(esr), *cpu)
+            || quick_fault(running, esr)
+    } else {
+        quick_other(running, esr)
+    }
+}
+
+/// `ESR_EL2.EC`.
+const fn class(esr: u64) -> u64 {
+    esr >> 26 & 0x3f
+}
+
+const HVC64: u64 = 0x16;
+const SYSREG: u64 = 0x18;
+const INSTRUCTION_ABORT_LOWER: u64 = 0x20;
+const DATA_ABORT_LOWER: u64 = 0x24;
+
+#[inline(never)]
+fn quick_other(running: &mut Running<'_>, esr: u64) -> bool {
+    match class(esr) {
         HVC64 => running.vm.quick_call(running.vcpu, esr),
         SYSREG if is_saved(esr >> 5) => running.vm.quick_register(running.vcpu, esr),
+        INSTRUCTION_ABORT_LOWER => quick_fault(running, esr),
         _ => false,
     }
 }
 
-#[inline(never)] // apart from what takes a few instructions
-fn quick_data_abort(running: &mut Running<'_>, esr: u64) -> bool {
-    let syndrome = syndrome(esr);
-    let Running { vm, vcpu, cpu, .. } = running;
-    is_saved(esr >> 16) && vm.quick_access(vcpu, &syndrome, *cpu) || quick_fault(running, &syndrome)
-}
-
-fn quick_fault(running: &mut Running<'_>, syndrome: &Syndrome) -> bool {
+#[inline(never)]
+fn quick_fault(running: &mut Running<'_>, esr: u64) -> bool {
     let Running {
         vm,
         vcpu,
         cpu,
         pool,
     } = running;
+    let syndrome = syndrome(esr);
     // A guest that gets nowhere does so by faults: what is told of it begins here.
-    cpu.block.note_exit(vcpu.registers.pc, syndrome, 0);
-    vm.quick_fault(vcpu, syndrome, pool, *cpu)
+    cpu.block.note_exit(vcpu.registers.pc, &syndrome, 0);
+    vm.quick_fault(vcpu, &syndrome, pool, *cpu)
 }
 
 /// Whether the register that a syndrome names, in the lowest five bits, is in memory already.
