@@ -195,8 +195,10 @@ pub fn resolve<M: Machine>(
     if let Some(answer) = resolve_in_ram(memory, vcpu, abort, m) {
         return answer;
     }
-    if !status::is_about_leaf(abort) {
-        return status::resolve(memory, vcpu, abort, m);
+    if !status::is_about_leaf(abort)
+        && let Some(answer) = status::resolve(memory, vcpu, abort, m)
+    {
+        return answer;
     }
     match locate(memory, vcpu, abort, m) {
         Some((fault, slot)) if !fault.is_allowed_in(slot) => {

@@ -1,7 +1,7 @@
 //! The way into a guest and back, and the exits that are answered on that way.
 //!
-//! Most exits of a guest that polls a console, asks for its CPU's features or tries a call have an answer that concerns nobody
-//! else. `vectors.S` asks [`quick_exit`] for it while half of the guest's registers are still in the CPU's, and goes back.
+//! Most exits have an answer that concerns nobody else: faults on RAM, a console that is polled, the CPU's features, a call that
+//! is tried. `vectors.S` asks [`quick_exit`] for it while x19 to x28 of the guest are still in the CPU's, and goes back.
 
 use core::ffi::c_void;
 

@@ -18,7 +18,7 @@ pub(super) struct Block {
     registers: AtomicU64,
     /// The pCPU's number.
     number: AtomicU64,
-    /// Of the last exit that the run loop saw: PC, `ESR_EL2`, `FAR_EL2`, `HPFAR_EL2`, vector (0 synchronous, 1 IRQ, 2 FIQ, 3 SError).
+    /// Of the last exit that was a fault or that the run loop saw: PC, `ESR_EL2`, `FAR_EL2`, `HPFAR_EL2`, vector (0 synchronous, 1 IRQ, 2 FIQ, 3 SError).
     last_exit: [AtomicU64; 5],
 }
 
@@ -45,7 +45,7 @@ impl Block {
         put(&self.registers, address);
     }
 
-    /// Notes an exit that the run loop sees.
+    /// Notes an exit that is a fault, or that the run loop sees.
     #[inline]
     pub(super) fn note_exit(&self, pc: u64, syndrome: &Syndrome, vector: u64) {
         let Syndrome { esr, far, hpfar } = *syndrome;

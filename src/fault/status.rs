@@ -23,21 +23,18 @@ pub(super) fn is_about_leaf(abort: &Abort) -> bool {
     )
 }
 
-/// The answer to a status that no page can mend.
-///
-/// # Panics
-/// If the abort [`is_about_leaf`].
+/// The answer to a status that no page can mend; `None` if the abort [`is_about_leaf`].
 #[cold]
 pub(super) fn resolve<M: Machine>(
     memory: GuestMemory<'_>,
     vcpu: &mut FaultingVcpu<'_>,
     abort: &Abort,
     m: &mut M,
-) -> Resolution {
+) -> Option<Resolution> {
     let (pc, esr) = (vcpu.registers.pc, abort.esr());
-    match abort.status() {
+    Some(match abort.status() {
         FaultStatus::Translation(_) | FaultStatus::AccessFlag(_) | FaultStatus::Permission(_) => {
-            unreachable!("what is mapped decides about these")
+            return None;
         }
         FaultStatus::AddressSize(_) => address_size(memory, vcpu, abort, m),
         FaultStatus::TlbConflict => tlb_conflict(vcpu, abort, m),
@@ -59,7 +56,7 @@ pub(super) fn resolve<M: Machine>(
         FaultStatus::UnsupportedUpdate | FaultStatus::GranuleProtection | FaultStatus::Other(_) => {
             Resolution::Stop(Stop::Hardware { pc, esr })
         }
-    }
+    })
 }
 
 /// An address that is too large: the guest's, with more bits than its PARange says that there are; or one in our tables.

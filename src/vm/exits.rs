@@ -5,7 +5,7 @@ use core::iter;
 use super::{End, Host, Next, Vcpu, Vm};
 use crate::exit::{self, Exit, SysRegAccess};
 use crate::fault::inject::Exception;
-use crate::fault::{self, Emulation, FaultingVcpu, GuestMemory, Resolution, Stop};
+use crate::fault::{self, Emulation, GuestMemory, Resolution, Stop};
 use crate::page_pool::PagePool;
 use crate::sysreg::{self, Answer};
 use crate::vgic::Version;
@@ -26,16 +26,8 @@ impl Vm {
         match exit {
             Exit::Abort(abort) => {
                 exits.aborts.add(1);
-                let memory = GuestMemory {
-                    vm: &self.guest,
-                    pool,
-                };
-                let mut faulting = FaultingVcpu {
-                    registers: &vcpu.registers,
-                    progress: &mut vcpu.progress,
-                    counters: &vcpu.counters,
-                };
-                let resolution = fault::resolve(memory, &mut faulting, abort, host);
+                let memory = self.memory_on(pool);
+                let resolution = fault::resolve(memory, &mut vcpu.faulting(), abort, host);
                 self.act(vcpu, resolution, abort.is_16_bit(), host)
             }
             Exit::Hvc(imm) => {
@@ -84,6 +76,15 @@ impl Vm {
                     esr: *esr,
                 }))
             }
+        }
+    }
+
+    /// Its memory, with pages from `pool`.
+    #[inline]
+    pub(super) const fn memory_on<'a>(&'a self, pool: &'a PagePool) -> GuestMemory<'a> {
+        GuestMemory {
+            vm: &self.guest,
+            pool,
         }
     }
 

@@ -11,7 +11,7 @@ use super::devices::{self, GICD, UART, may_be_big_endian};
 use crate::addr::{Ipa, IpaRange};
 use crate::device::{Width, pl011};
 use crate::exit::{Abort, Syndrome, SysRegAccess, Transfer};
-use crate::fault::{self, FaultingVcpu, GuestMemory, Mmio, Resolution};
+use crate::fault::{self, Mmio, Resolution};
 use crate::page_pool::PagePool;
 use crate::platform;
 use crate::slot::{Kind, Slot};
@@ -70,14 +70,13 @@ impl Vm {
             self.quick_uart(vcpu, esr, ipa, host)
         } else if ipa >= platform::RAM_BASE.raw() {
             false
-        } else if ipa.wrapping_sub(platform::GICD.start.raw()) < platform::GICD.size {
+        } else if platform::GICD.contains(Ipa::new(ipa)) {
             self.quick_distributor(vcpu, esr, ipa, host)
         } else {
             self.quick_stateless(vcpu, esr, ipa, host)
         };
         if is_answered {
-            vcpu.counters.exits.aborts.add(1);
-            vcpu.retire(esr & IL == 0);
+            vcpu.retire_access(esr);
         }
         is_answered
     }
@@ -106,8 +105,7 @@ impl Vm {
             return false;
         };
         self.access(vcpu, &mmio, host);
-        vcpu.counters.exits.aborts.add(1);
-        vcpu.retire(esr & IL == 0);
+        vcpu.retire_access(esr);
         true
     }
 
@@ -124,17 +122,8 @@ impl Vm {
         if syndrome.esr & FSC_CLASS == TRANSLATION && ipa(syndrome) < platform::RAM_BASE.raw() {
             return false;
         }
-        let memory = GuestMemory {
-            vm: &self.guest,
-            pool,
-        };
-        let mut faulting = FaultingVcpu {
-            registers: &vcpu.registers,
-            progress: &mut vcpu.progress,
-            counters: &vcpu.counters,
-        };
-        let abort = Abort::of(syndrome);
-        let answer = fault::resolve_in_ram(memory, &mut faulting, &abort, host);
+        let (memory, abort) = (self.memory_on(pool), Abort::of(syndrome));
+        let answer = fault::resolve_in_ram(memory, &mut vcpu.faulting(), &abort, host);
         let is_answered = matches!(answer, Some(Resolution::Retry));
         if is_answered {
             vcpu.counters.exits.aborts.add(1);
@@ -243,6 +232,15 @@ impl Vm {
             devices::access_stateless(vcpu, &mmio, host);
         }
         is_answered
+    }
+}
+
+impl Vcpu {
+    /// Counts an abort that was a device's to answer, and goes past it.
+    #[inline]
+    fn retire_access(&mut self, esr: u64) {
+        self.counters.exits.aborts.add(1);
+        self.retire(esr & IL == 0);
     }
 }
 

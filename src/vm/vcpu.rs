@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use core::fmt;
 
+use crate::fault::FaultingVcpu;
 use crate::fault::inject::PstateFeatures;
 use crate::fault::progress::Progress;
 use crate::registers::Registers;
@@ -58,6 +59,16 @@ impl Vcpu {
         self.registers = Registers::entering(entry);
         self.registers.x[0] = x0;
         self.progress = Progress::default();
+    }
+
+    /// Its part in a fault.
+    #[inline]
+    pub(super) fn faulting(&mut self) -> FaultingVcpu<'_> {
+        FaultingVcpu {
+            registers: &self.registers,
+            progress: &mut self.progress,
+            counters: &self.counters,
+        }
     }
 
     /// Completes the instruction at PC, which was carried out in software. `is_16_bit`: a short one of T32.

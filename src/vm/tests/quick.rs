@@ -58,7 +58,7 @@ fn access() -> impl Strategy<Value = Access> {
         2 => (0u64..0x1000).prop_map(|at| GICD + at),
         1 => (0u64..0x1_1000).prop_map(|at| GICR + at),
         1 => (0u64..0x100).prop_map(|at| VIRTIO + at),
-        1 => (0u64..0x1000).prop_map(|at| RAM + at),
+        3 => (0u64..0x3000).prop_map(|at| RAM + at),
         1 => Just(0x0b00_0000),
     ];
     // Mostly a plain access; sometimes any ISS at all.
@@ -69,13 +69,15 @@ fn access() -> impl Strategy<Value = Access> {
         1 => any::<u64>().prop_map(|iss| iss & 0x1ff_ffff & !0x3f | 0x07),
     ];
     let class = prop_oneof![9 => Just(0x24u64), 1 => Just(0x20u64)];
-    (place, iss, class, any::<bool>(), any::<u64>()).prop_map(|(ipa, iss, class, il, value)| {
-        Access {
-            esr: class << 26 | u64::from(il) << 25 | iss,
+    // Translation faults at level 3, most of them; permission faults; any.
+    let status = prop_oneof![6 => Just(0x07u64), 2 => Just(0x0f), 1 => 0u64..0x40];
+    (place, iss, status, class, any::<bool>(), any::<u64>()).prop_map(
+        |(ipa, iss, status, class, il, value)| Access {
+            esr: class << 26 | u64::from(il) << 25 | iss & !0x3f | status,
             ipa,
             value,
-        }
-    })
+        },
+    )
 }
 
 /// Takes an exit; answers whether the shortcut did.
@@ -104,7 +106,10 @@ fn is_quick(run: &mut Run, syndrome: &Syndrome) -> bool {
     let before = run.to_look_at();
     let (vm, vcpu, host) = (&run.vm, &mut run.vcpu, &mut run.m);
     let is_answered = match syndrome.esr >> 26 {
-        0x24 => vm.quick_access(vcpu, syndrome, host),
+        0x24 => {
+            vm.quick_access(vcpu, syndrome, host) || vm.quick_fault(vcpu, syndrome, &run.pool, host)
+        }
+        0x20 => vm.quick_fault(vcpu, syndrome, &run.pool, host),
         0x16 => vm.quick_call(vcpu, syndrome.esr),
         0x18 => vm.quick_register(vcpu, syndrome.esr),
         _ => false,
