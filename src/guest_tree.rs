@@ -88,6 +88,9 @@ pub fn build(guest: &GuestTree<'_>) -> Result<Vec<u8>, GuestTreeError> {
         .cells("#address-cells", &[2])
         .cells("#size-cells", &[2])
         .cells("interrupt-parent", &[PHANDLE_GIC])
+        // Every device is EL2's, which reads and writes through the caches. Linux otherwise complains where a cache
+        // line may be larger than it keeps buffers apart.
+        .flag("dma-coherent")
         .child(chosen(guest))
         .optional(guest.console.then(aliases))
         .child(memory(guest))
@@ -269,6 +272,10 @@ impl Builder {
         self.node
             .add_property(DeviceTreeProperty::new_unchecked(name, value));
         self
+    }
+
+    fn flag(self, name: &str) -> Self {
+        self.bytes(name, &[])
     }
 
     fn cells(self, name: &str, cells: &[u32]) -> Self {

@@ -134,13 +134,17 @@ impl<'a> Planner<'a> {
             vec![self.any()]
         };
         let counts: &[(u32, u32)] = if self.everything {
+            // One on one is the case above.
             &[
                 (1, 2),
+                (1, 4),
                 (2, 1),
                 (2, 2),
+                (2, 4),
                 (4, 1),
                 (4, 2),
                 (4, 4),
+                (8, 1),
                 (8, 2),
                 (8, 4),
             ]

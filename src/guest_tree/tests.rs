@@ -57,7 +57,7 @@ fn the_tree_has_the_platforms_nodes_and_no_others() {
     let blob = build(&everything(GicVersion::V3, seed)).unwrap();
     assert_eq!(
         shape(&blob),
-        "/: compatible model #address-cells #size-cells interrupt-parent\n\
+        "/: compatible model #address-cells #size-cells interrupt-parent dma-coherent\n\
          /chosen: bootargs stdout-path linux,initrd-start linux,initrd-end rng-seed kaslr-seed\n\
          /aliases: serial0\n\
          /memory@40000000: reg device_type\n\
