@@ -5,19 +5,9 @@
 use alloc::vec::Vec;
 
 use super::BoardError;
-use super::interrupt::{self, IntId};
+use super::interrupt::{self, GICV2, GICV3, IntId};
 use super::tree::{Node, Tree};
 use crate::addr::PaRange;
-
-/// What a GICv2 is called in trees.
-pub(super) const V2: &[&str] = &[
-    "arm,gic-400",
-    "arm,cortex-a15-gic",
-    "arm,cortex-a7-gic",
-    "arm,cortex-a9-gic",
-];
-/// What a GICv3 or v4 is called in trees.
-pub(super) const V3: &[&str] = &["arm,gic-v3"];
 
 /// A range of redistributors, one after the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,10 +59,10 @@ impl Gic {
     /// # Errors
     /// `NoGic`, `Malformed`, or `GicWithoutVirtualization` if GICH, GICV or the maintenance interrupt is missing.
     pub(super) fn from_tree(tree: &Tree<'_>) -> Result<Self, BoardError> {
-        if let Some(node) = tree.compatible(V3) {
+        if let Some(node) = tree.compatible(GICV3) {
             return v3(tree, &node);
         }
-        let node = tree.compatible(V2).ok_or(BoardError::NoGic)?;
+        let node = tree.compatible(GICV2).ok_or(BoardError::NoGic)?;
         v2(tree, &node)
     }
 }

@@ -7,8 +7,17 @@ use alloc::vec::Vec;
 
 pub use crate::intid::IntId;
 
-use super::gic;
 use super::tree::{Node, Tree};
+
+/// What a GICv2 is called in trees.
+pub(super) const GICV2: &[&str] = &[
+    "arm,gic-400",
+    "arm,cortex-a15-gic",
+    "arm,cortex-a7-gic",
+    "arm,cortex-a9-gic",
+];
+/// What a GICv3 or v4 is called in trees.
+pub(super) const GICV3: &[&str] = &["arm,gic-v3"];
 
 /// The three cells by which a device tree names an interrupt.
 #[must_use]
@@ -106,7 +115,7 @@ fn interrupt_cells(controller: &Node<'_>) -> Option<usize> {
 
 /// A specifier of the GIC; the extended ranges of GICv3.1 (types 2 and 3) are not for us.
 fn decode(controller: &Node<'_>, specifier: &[u32]) -> Option<Interrupt> {
-    if !controller.is_compatible(gic::V2) && !controller.is_compatible(gic::V3) {
+    if !controller.is_compatible(GICV2) && !controller.is_compatible(GICV3) {
         return None;
     }
     let [kind, number, flags, ..] = *specifier else {
