@@ -13,7 +13,7 @@
 //!    list registers, the maintenance enables and the trap of ICC_DIR_EL1, then deactivates what
 //!    [`Vgic::take_deactivation`] gives. Otherwise it touches no list register at all.
 //!
-//! [`Vgic::comes_again`] and [`Vgic::plan_again`] do all three in one where an interrupt comes that came before.
+//! [`Vgic::comes_again`] and [`Vgic::plan_latched`] do all three in one where an interrupt comes that came before.
 //!
 //! An operation may concern another vCPU than the one that does it: [`Vgic::take_news`] names it, and that vCPU must leave
 //! its guest and do the three steps itself. An access to a register may depend on what another vCPU's guest did

@@ -1,11 +1,13 @@
-//! An interrupt that comes again: most that come do.
+//! An interrupt that comes again, or alone: most that come do.
 //!
 //! What is still thought to be pending in its list register was taken and ended there by the guest, without an exit, and is to
 //! be pending once more. Then that register is written as it was, the model hardly changes, and no other list register is
-//! looked at. Of private interrupts only, and only while nothing else is to be planned: whatever is unusual in any way is left
-//! to [`Vgic::sync_from`] and [`Vgic::plan`], which do the same.
+//! looked at. Where none is in use, the first one it is. Of private interrupts only, and only while nothing else is to be
+//! planned: whatever is unusual in any way is left to [`Vgic::sync_from`] and [`Vgic::plan`], which do the same.
 
+use super::bank::{Bank, GroupEnables};
 use super::news::Change;
+use super::plan::Slot;
 use super::{IntId, ListRegister, State, VcpuInterface, Version, Vgic, bits};
 
 impl Vgic {
@@ -35,9 +37,10 @@ impl Vgic {
     }
 
     /// Does the work of [`Vgic::plan`], if all that happened to `vcpu` is that an interrupt without a physical one was made
-    /// pending again: its list register, and what goes into it.
+    /// pending, which is pending in its list register already, or is the only one there is: a list register, and what goes
+    /// into it.
     #[inline]
-    pub fn plan_again(
+    pub fn plan_latched(
         &mut self,
         vcpu: usize,
         state_of: impl FnOnce(usize) -> State,
@@ -47,36 +50,74 @@ impl Vgic {
         let Change::One(intid) = interface.change else {
             return None;
         };
-        let index = interface.pending_in(intid)?;
-        let (bit, bank) = (intid.raw(), &interface.bank);
-        let mask = 1u32.wrapping_shl(bit);
-        let is_only_latched = bank.latch
-            & bank.forwarded(self.groups)
-            & !bank.asserted()
-            & !bank.linked
-            & !bank.active
-            & mask
-            != 0;
-        if !is_only_latched || interface.slots[index].eoi_maintenance || interface.stale != 0 {
+        let is_plain = intid.is_private() && !interface.has_leftovers && interface.stale == 0;
+        let mask = 1u32.wrapping_shl(intid.raw());
+        if !is_plain || interface.bank.only_latched(self.groups) & mask == 0 {
             return None;
         }
-        let mut source = 0;
-        match state_of(index) {
-            State::Invalid if has_sources => source = interface.sgi.take_next(bit)?,
-            State::Invalid => {}
-            State::Pending if !has_sources => {}
-            _ => return None,
-        }
+        let planned = if interface.used == 0 {
+            interface.load_only(intid, has_sources)?
+        } else {
+            interface.load_again(intid, has_sources, state_of)?
+        };
         let bank = &mut interface.bank;
         bank.latch &= !mask;
         bank.loaded_latch |= mask;
-        let register = interface.pending(intid, None, source);
         self.note_planned(vcpu);
-        Some((index, register))
+        Some(planned)
+    }
+}
+
+impl Bank {
+    /// Pending by their latch alone, forwarded, and not active.
+    #[inline]
+    const fn only_latched(&self, groups: GroupEnables) -> u32 {
+        self.latch & self.forwarded(groups) & !(self.asserted() | self.linked | self.active)
     }
 }
 
 impl VcpuInterface {
+    /// Private interrupt `intid` goes into the first list register, where none is in use.
+    #[inline]
+    fn load_only(&mut self, intid: IntId, has_sources: bool) -> Option<(usize, ListRegister)> {
+        const FIRST: usize = 0;
+        let source = if has_sources {
+            self.sgi.load_only(intid.raw())?
+        } else {
+            0
+        };
+        self.bank.resident |= 1u32.wrapping_shl(intid.raw());
+        self.used = 1 << FIRST;
+        self.slots[FIRST] = Slot {
+            intid,
+            seen: State::Pending,
+            ..Slot::FREE
+        };
+        Some((FIRST, self.pending(intid, None, source)))
+    }
+
+    /// Private interrupt `intid` goes where it is pending for all that was known.
+    #[inline]
+    fn load_again(
+        &mut self,
+        intid: IntId,
+        has_sources: bool,
+        state_of: impl FnOnce(usize) -> State,
+    ) -> Option<(usize, ListRegister)> {
+        let index = self.pending_in(intid)?;
+        if self.slots[index].eoi_maintenance {
+            return None;
+        }
+        let mut source = 0;
+        match state_of(index) {
+            State::Invalid if has_sources => source = self.sgi.take_next(intid.raw())?,
+            State::Invalid => {}
+            State::Pending if !has_sources => {}
+            _ => return None,
+        }
+        Some((index, self.pending(intid, None, source)))
+    }
+
     /// The list register in which private interrupt `intid` is pending, for all that is known, and which the next plan would
     /// leave alone.
     #[inline]

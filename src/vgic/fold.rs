@@ -84,6 +84,9 @@ impl Vgic {
     /// List register `index` went from what it was seen to hold to `now`, by the guest's acknowledgements and deactivations.
     fn fold(&mut self, vcpu: usize, index: usize, now: State) {
         let interface = &mut self.vcpus[vcpu];
+        if now == State::Invalid && interface.fold_plain(index) {
+            return;
+        }
         let slot = &mut interface.slots[index];
         let change = Folded { slot: *slot, now };
         slot.seen = now;
@@ -207,5 +210,27 @@ impl VcpuInterface {
             return false;
         }
         self.give_up_links(mask & self.bank.taken)
+    }
+
+    /// List register `index` is free: does the work of [`Vgic::fold`], if what was pending there is private, has no physical
+    /// interrupt, and is nobody's concern any more.
+    #[inline]
+    fn fold_plain(&mut self, index: usize) -> bool {
+        let slot = &mut self.slots[index];
+        let mask = 1u32.wrapping_shl(slot.intid.raw());
+        let bank = &mut self.bank;
+        let others = bank.latch | bank.line & !bank.edge | bank.linked | bank.active;
+        let is_plain = slot.intid.is_private()
+            && slot.seen == State::Pending
+            && !(slot.is_linked | slot.carries_link | slot.eoi_maintenance)
+            && !self.has_leftovers
+            && others & mask == 0;
+        if is_plain {
+            slot.seen = State::Invalid;
+            self.used &= !(1 << index);
+            bank.loaded_latch &= !mask;
+            bank.resident &= !mask;
+        }
+        is_plain
     }
 }

@@ -202,9 +202,12 @@ impl Vgic {
         let Some(interface) = self.vcpus.get_mut(vcpu) else {
             return;
         };
-        interface.give_up_links(u32::MAX);
         let loaded = interface.used | interface.stale;
         let has_leftovers = interface.has_leftovers;
+        if (loaded | interface.bank.linked) == 0 && !has_leftovers {
+            return;
+        }
+        interface.give_up_links(u32::MAX);
         self.take_back(vcpu);
         bits(loaded).map(|n| n as usize).for_each(free);
         if has_leftovers {

@@ -44,13 +44,18 @@ impl SgiSources {
         source
     }
 
+    /// The same, if only one source waits.
+    pub(super) fn load_only(&mut self, number: u32) -> Option<u8> {
+        let is_only_one = self.waiting.get(number as usize)?.is_power_of_two();
+        is_only_one.then(|| self.load(number))
+    }
+
     /// `number` was acknowledged in its list register and ended, and comes again: its source, if it is the only one that waits.
     pub(super) fn take_next(&mut self, number: u32) -> Option<u8> {
-        let is_only_one = self.waiting.get(number as usize)?.is_power_of_two();
-        is_only_one.then(|| {
-            self.acknowledge(number);
-            self.load(number)
-        })
+        let acknowledged = *self.loaded.get(number as usize)?;
+        let source = self.load_only(number)?;
+        self.active[number as usize] = acknowledged;
+        Some(source)
     }
 
     /// Source of the active `number`.

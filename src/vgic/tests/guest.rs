@@ -77,7 +77,7 @@ impl Guest {
     pub(super) fn enter(&mut self, vgic: &mut Vgic) {
         if vgic.needs_plan(self.vcpu) {
             let slow = self.planned_slowly(vgic, |_| ());
-            if let Some((n, register)) = vgic.plan_again(self.vcpu, |n| self.registers[n].state) {
+            if let Some((n, register)) = vgic.plan_latched(self.vcpu, |n| self.registers[n].state) {
                 self.load(vgic, n, register);
                 self.again += 1;
             } else {

@@ -165,9 +165,11 @@ impl Devices {
             host.set_list_register(n, ListRegister::default());
         });
         let raised = self.vgic.raised(vcpu);
-        for (intid, line) in [(VIRTUAL_TIMER, lines.0), (PHYSICAL_TIMER, lines.1)] {
-            if line || raised >> intid.raw() & 1 == 1 {
-                self.vgic.set_private_line(vcpu, intid, line);
+        if raised != 0 || lines != (false, false) {
+            for (intid, line) in [(VIRTUAL_TIMER, lines.0), (PHYSICAL_TIMER, lines.1)] {
+                if line || raised >> intid.raw() & 1 == 1 {
+                    self.vgic.set_private_line(vcpu, intid, line);
+                }
             }
         }
         self.deactivate_dropped(vcpu, host);
@@ -214,7 +216,7 @@ impl Devices {
         if !self.vgic.needs_plan(vcpu) {
             return;
         }
-        if let Some((n, register)) = self.vgic.plan_again(vcpu, |n| host.list_state(n)) {
+        if let Some((n, register)) = self.vgic.plan_latched(vcpu, |n| host.list_state(n)) {
             self.has_looked(vcpu);
             return host.set_list_register(n, register);
         }
