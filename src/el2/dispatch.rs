@@ -150,7 +150,7 @@ fn wait(
     cpu: &mut Cpu,
 ) {
     let index = run.vcpu.index;
-    cpu.due(run.due(), run.deadline(vm));
+    run.set_due(vm, cpu);
     let awake = vm.vm.on_devices(index, cpu, |devices, cpu| {
         run.take_interrupts(devices, cpu);
         if devices.is_signalled(index, &run.interface) {

@@ -8,6 +8,7 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::CNTPCT_EL0;
 use faultline::features::Features;
 use faultline::platform;
+use faultline::sched::NEVER;
 use faultline::stage2::maintenance;
 use faultline::vgic::CpuInterface;
 use faultline::vm::{Devices, Vcpu};
@@ -32,6 +33,8 @@ pub(super) struct VcpuRun {
     ready_since: u64,
     /// What wakes it when it waits. The VM has the box while the vCPU is off or waits, hence weak.
     due: Due,
+    /// A pCPU has been told when.
+    is_due: bool,
     pub(super) last_cpu: usize,
     /// The pCPUs it may run on, bit n for pCPU n.
     pub(super) allowed: u64,
@@ -55,6 +58,7 @@ impl VcpuRun {
             interface: CpuInterface::default(),
             ready_since: 0,
             due,
+            is_due: false,
             allowed,
         })
     }
@@ -123,7 +127,7 @@ impl VcpuRun {
     /// The same under the lock.
     pub(super) fn take_interrupts(&mut self, devices: &mut Devices, cpu: &mut Cpu) {
         devices.leave(self.vcpu.index, self.context.timers_fired(), cpu);
-        self.interface = cpu.gic.unload_virtual();
+        cpu.gic.unload_virtual(&mut self.interface);
     }
 
     /// When it has to be woken by its timers, in ticks of the physical counter.
@@ -131,9 +135,14 @@ impl VcpuRun {
         self.context.deadline(vm.counter_offset)
     }
 
-    /// And what is due then.
-    pub(super) const fn due(&self) -> &Due {
-        &self.due
+    /// This pCPU sees to that, if it ever has to.
+    pub(super) fn set_due(&mut self, vm: &VmRun, cpu: &mut Cpu) {
+        let at = self.deadline(vm);
+        let is_due = at != NEVER;
+        if is_due || self.is_due {
+            cpu.due(&self.due, at);
+        }
+        self.is_due = is_due;
     }
 }
 

@@ -78,7 +78,7 @@ impl Bank {
 
 impl VcpuInterface {
     /// Private interrupt `intid` goes into the first list register, where none is in use.
-    #[inline]
+    #[inline(always)] // what it answers goes on in registers
     fn load_only(&mut self, intid: IntId, has_sources: bool) -> Option<(usize, ListRegister)> {
         const FIRST: usize = 0;
         let source = if has_sources {
@@ -97,7 +97,7 @@ impl VcpuInterface {
     }
 
     /// Private interrupt `intid` goes where it is pending for all that was known.
-    #[inline]
+    #[inline(always)]
     fn load_again(
         &mut self,
         intid: IntId,
@@ -131,7 +131,7 @@ impl VcpuInterface {
     }
 
     /// What its list register holds.
-    #[inline]
+    #[inline(always)]
     fn pending(&self, intid: IntId, pintid: Option<IntId>, source: u8) -> ListRegister {
         let bit = intid.raw();
         ListRegister {

@@ -7,7 +7,7 @@
 //! Source: IHI 0048B "Virtual Machine Control Register, GICH_VMCR", "Active Priorities Register, GICH_APR"; IHI 0069
 //! "ICH_VMCR_EL2", "`ICH_AP0R<n>_EL2`", "`ICH_AP1R<n>_EL2`", "Interrupt prioritization".
 
-use super::{Group, VcpuInterface, Vgic};
+use super::{Group, Vgic};
 
 /// Active priorities registers of a group there may be.
 pub const ACTIVE_PRIORITIES: usize = 4;
@@ -99,16 +99,20 @@ impl Vgic {
     /// Whether an interrupt waits for `vcpu` that its CPU interface would signal to it: what ends a WFI.
     #[must_use]
     pub fn is_signalled(&self, vcpu: usize, interface: &CpuInterface) -> bool {
-        let nothing_private =
-            |own: &VcpuInterface| own.bank.deliverable(self.groups) & !own.bank.active == 0;
-        if self.busy == 0 && self.vcpus.get(vcpu).is_none_or(nothing_private) {
-            return false;
-        }
-        self.waiting(vcpu).any(|place| {
-            let is_group_1 = self.bank(place.bank).group & place.mask() != 0;
-            let group = if is_group_1 { Group::One } else { Group::Zero };
-            interface.signals(self.priority(place), group)
-        })
+        // What is anybody's concern is in a list register or marks its vCPU.
+        let has_nothing = !self.needs_plan(vcpu) && self.loaded(vcpu) == 0;
+        debug_assert!(!(has_nothing && self.is_pending(vcpu)));
+        !has_nothing
+            && self.waiting(vcpu).any(|place| {
+                let is_group_1 = self.bank(place.bank).group & place.mask() != 0;
+                let group = if is_group_1 { Group::One } else { Group::Zero };
+                interface.signals(self.priority(place), group)
+            })
+    }
+
+    /// The list registers that are in use for all that is known, a bit each.
+    fn loaded(&self, vcpu: usize) -> u32 {
+        self.vcpus.get(vcpu).map_or(0, |interface| interface.used)
     }
 }
 

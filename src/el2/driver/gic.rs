@@ -192,10 +192,12 @@ impl Gic {
 
     /// The interface of the vCPU that is here.
     pub(in crate::el2) fn interface(&self) -> CpuInterface {
+        let mut interface = CpuInterface::default();
         match self {
-            Self::V2(gic) => gic.interface(),
-            Self::V3(gic) => gic.interface(),
+            Self::V2(gic) => gic.read_interface(&mut interface),
+            Self::V3(gic) => gic.read_interface(&mut interface),
         }
+        interface
     }
 
     /// A vCPU comes: its interface goes into the hardware, with empty list registers.
@@ -207,10 +209,10 @@ impl Gic {
     }
 
     /// A vCPU leaves, its list registers read and free: takes its interface out of the hardware, and switches that off.
-    pub(in crate::el2) fn unload_virtual(&self) -> CpuInterface {
+    pub(in crate::el2) fn unload_virtual(&self, interface: &mut CpuInterface) {
         match self {
-            Self::V2(gic) => gic.unload_virtual(),
-            Self::V3(gic) => gic.unload_virtual(),
+            Self::V2(gic) => gic.unload_virtual(interface),
+            Self::V3(gic) => gic.unload_virtual(interface),
         }
     }
 }

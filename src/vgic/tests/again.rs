@@ -63,7 +63,9 @@ fn an_sgi_that_comes_alone_writes_one_list_register_and_no_more() {
         guest.turn(&mut vgic);
         for round in 1..5 {
             guest.turn(&mut vgic);
-            vgic.unload(0, |_| panic!("what has ended leaves its list register free"));
+            vgic.unload(0, |_| {
+                panic!("what has ended leaves its list register free")
+            });
             send(&mut vgic);
             guest.enter(&mut vgic);
             take(&mut guest, SGI);

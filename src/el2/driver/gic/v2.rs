@@ -205,19 +205,18 @@ impl GicV2 {
     }
 
     /// The vCPU leaves, its list registers free.
-    pub(super) fn unload_virtual(&self) -> CpuInterface {
+    pub(super) fn unload_virtual(&self, interface: &mut CpuInterface) {
         self.set_control(0);
-        self.interface()
+        self.read_interface(interface);
     }
 
-    pub(super) fn interface(&self) -> CpuInterface {
-        let mut interface = CpuInterface::default();
+    /// What the vCPU has there.
+    pub(super) fn read_interface(&self, interface: &mut CpuInterface) {
         // SAFETY: GICH.
         unsafe {
             interface.vmcr = read32(self.hyp, GICH_VMCR);
             interface.group_0[0] = read32(self.hyp, GICH_APR);
         }
-        interface
     }
 
     /// Whatever a boot loader left there.

@@ -246,33 +246,16 @@ impl GicV3 {
     }
 
     /// The vCPU leaves, its list registers free.
-    pub(super) fn unload_virtual(&self) -> CpuInterface {
-        let may_deactivate = self.control() & TDIR == 0;
+    pub(super) fn unload_virtual(&self, interface: &mut CpuInterface) {
+        interface.may_deactivate = self.control() & TDIR == 0;
         self.set_control(0);
-        CpuInterface {
-            may_deactivate,
-            ..self.interface()
-        }
+        self.read_interface(interface);
     }
 
-    pub(super) fn interface(&self) -> CpuInterface {
-        CpuInterface {
-            vmcr: ICH_VMCR_EL2.get() as u32,
-            ..self.active_priorities()
-        }
-    }
-
-    /// Whatever a boot loader left there.
-    fn reset_virtual(&self) {
-        self.set_control(0);
-        (0..self.list_registers).for_each(|n| set_list_register(n, 0));
-    }
-
-    fn active_priorities(&self) -> CpuInterface {
-        let mut interface = CpuInterface {
-            step: 8 >> self.priority_registers_log2,
-            ..CpuInterface::default()
-        };
+    /// What the vCPU has there; of its active priorities, as many as there are.
+    pub(super) fn read_interface(&self, interface: &mut CpuInterface) {
+        interface.vmcr = ICH_VMCR_EL2.get() as u32;
+        interface.step = 8 >> self.priority_registers_log2;
         let (group_0, group_1) = (&mut interface.group_0, &mut interface.group_1);
         group_0[0] = ICH_AP0R0_EL2.get() as u32;
         group_1[0] = ICH_AP1R0_EL2.get() as u32;
@@ -284,7 +267,12 @@ impl GicV3 {
             group_0[2..].copy_from_slice(&[ICH_AP0R2_EL2.get() as u32, ICH_AP0R3_EL2.get() as u32]);
             group_1[2..].copy_from_slice(&[ICH_AP1R2_EL2.get() as u32, ICH_AP1R3_EL2.get() as u32]);
         }
-        interface
+    }
+
+    /// Whatever a boot loader left there.
+    fn reset_virtual(&self) {
+        self.set_control(0);
+        (0..self.list_registers).for_each(|n| set_list_register(n, 0));
     }
 
     fn set_active_priorities(&self, interface: &CpuInterface) {
