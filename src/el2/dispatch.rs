@@ -1,7 +1,7 @@
 //! A pCPU at work: takes a ready vCPU, runs it until its slice ends, and puts it where it belongs; waits when there is none.
 //!
 //! A vCPU that has its pCPU to itself runs without a tick, and its WFI is the hardware's. While others wait for the pCPU, WFI
-//! and WFE trap and a slice ends after [`SLICE`].
+//! and WFE trap and a slice is one of [`SLICES`].
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
@@ -23,8 +23,9 @@ use super::vcpu_run::{VcpuRun, now};
 use super::vm_run::VmRun;
 use super::{guest_state, vcpu_run, watch};
 
-/// Slices per second.
-const SLICES: u64 = 250;
+/// Slices per second. A guest's CPU that waits for another of its CPUs, which waits for this pCPU, has it for so long in vain where
+/// its WFE does not trap: QEMU's never does.
+const SLICES: u64 = 1000;
 
 /// Pages that are zeroed ahead of time each time a vCPU waits.
 const PREPARED_PER_WAIT: usize = 4;
