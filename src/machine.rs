@@ -234,6 +234,10 @@ pub trait Machine {
 
     /// Writes an EL1 register of the current vCPU.
     fn set_el1(&mut self, register: El1, value: u64);
+
+    /// Between two parts of what takes long: nothing is half done, and no lock is held. Physical interrupts that wait are taken
+    /// here.
+    fn interrupt_window(&mut self);
 }
 
 #[cfg(test)]

@@ -225,6 +225,7 @@ fn free_table<M: Machine>(m: &mut M, pool: &PagePool, table: Pa, level: Level, f
     }
     freed.tables += 1;
     pool.give(OwnedPage::from_descriptor(table));
+    m.interrupt_window();
 }
 
 #[cfg(test)]

@@ -110,6 +110,16 @@ pub(super) fn handle(current: Option<Current<'_>>, shared: &'static Shared, cpu:
     }
 }
 
+/// Takes the interrupts that wait in the middle of long work of EL2's own. With a VM here some are for its guest: long work for
+/// a vCPU is done in parts, and its guest is entered in between (`vm/caches.rs`).
+pub(super) fn window(cpu: &mut Cpu) {
+    if let Some(shared) = Shared::get()
+        && cpu.vm.is_none()
+    {
+        handle(None, shared, cpu);
+    }
+}
+
 fn maintain(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) {
     let index = run.vcpu.index;
     vm.vm.on_devices(index, cpu, |devices, cpu| {

@@ -432,4 +432,8 @@ impl Machine for Cpu {
             El1::Contextidr => CONTEXTIDR_EL1.set(value),
         }
     }
+
+    fn interrupt_window(&mut self) {
+        interrupts::window(self);
+    }
 }

@@ -164,6 +164,7 @@ impl Stage2 {
                     each(part.start.add(page * PAGE_SIZE));
                 }
             }
+            m.interrupt_window();
         }
         count
     }

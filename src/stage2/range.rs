@@ -2,7 +2,7 @@
 //!
 //! They close the gate, so no fault of this VM is inside the tree meanwhile; only the hardware is, and its updates of
 //! access flags and dirty state are why even here every store is a compare-and-swap. No race ends them half-way. They work
-//! in chunks and open the gate in between, so that nobody waits long.
+//! in chunks, open the gate in between and take interrupts, so that nobody waits long.
 
 use crate::addr::{Ipa, IpaRange, PAGE_SIZE};
 use crate::machine::Machine;
@@ -215,7 +215,7 @@ impl Stage2 {
     }
 
     /// Calls `chunk` with the gate closed until it has worked its way from the start of `range` to its end; it answers how far
-    /// it came. In between the gate is open.
+    /// it came. In between the gate is open, and interrupts are taken.
     pub(super) fn each_chunk<M: Machine>(
         &self,
         m: &mut M,
@@ -228,8 +228,10 @@ impl Stage2 {
         );
         let (mut at, end) = (range.start.raw(), range.end().raw());
         while at < end {
-            let _changing = self.gate.close(m.cpu());
+            let changing = self.gate.close(m.cpu());
             at = chunk(m, at, end);
+            drop(changing);
+            m.interrupt_window();
         }
     }
 

@@ -55,6 +55,7 @@ impl Stage2 {
                 }
             }
             drop(changing);
+            m.interrupt_window();
             if needs_table {
                 tables.top_up(m, pool, 1)?;
             }
@@ -172,6 +173,7 @@ impl Stage2 {
                     self.note_gone(0, 1);
                     count += 1;
                 }
+                m.interrupt_window();
                 at += size;
             }
         }

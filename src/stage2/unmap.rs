@@ -18,6 +18,9 @@ const STEPS: usize = 512;
 /// Tables that may become empty in so many steps: those on the way up from where a table ends, twice.
 const TABLES: usize = 8;
 
+/// Bytes that are zeroed before interrupts are taken: some 150,000 instructions with cleaning.
+const PART: u64 = 2 << 20;
+
 /// What was taken out and may still be in a TLB or on a walk's way. Lives on the stack: no verb needs the heap.
 struct Unlinked {
     leaves: [(Pa, Level); LEAVES],
@@ -69,6 +72,7 @@ impl Stage2 {
             }
             drop(changing);
             pages += self.give_back(m, &gone, pool);
+            m.interrupt_window();
         }
         Ok(pages)
     }
@@ -132,13 +136,7 @@ impl Stage2 {
     fn give_back<M: Machine>(&self, m: &mut M, gone: &Unlinked, pool: &PagePool) -> u64 {
         let mut pages = 0;
         for (start, level) in &gone.leaves[..gone.leaf_count] {
-            let memory = PaRange {
-                start: *start,
-                size: level.size(),
-            };
-            maintenance::take_back(m, memory, self.coherence());
-            m.zero(memory);
-            maintenance::make_visible(m, memory, self.coherence());
+            self.scrub(m, *start, level.size());
             pages += level.pages();
             give(pool, *start, *level);
         }
@@ -147,6 +145,23 @@ impl Stage2 {
         }
         self.note_gone(pages, gone.table_count as u64);
         pages
+    }
+
+    /// Cleans and zeroes memory that no CPU reaches any more.
+    fn scrub<M: Machine>(&self, m: &mut M, start: Pa, size: u64) {
+        let part = size.min(PART);
+        for offset in (0..size).step_by(part as usize) {
+            let memory = PaRange {
+                start: start.add(offset),
+                size: part,
+            };
+            maintenance::take_back(m, memory, self.coherence());
+            m.zero(memory);
+            maintenance::make_visible(m, memory, self.coherence());
+            if part == PART {
+                m.interrupt_window();
+            }
+        }
     }
 }
 

@@ -559,6 +559,8 @@ impl Machine for Recorder {
         self.log.push(Op::SetEl1(register, value));
         self.el1[register as usize] = value;
     }
+
+    fn interrupt_window(&mut self) {}
 }
 
 /// An IPA page that a rule speaks of.

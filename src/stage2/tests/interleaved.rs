@@ -97,6 +97,7 @@ impl Machine for Cpu {
     }
 
     fn set_el1(&mut self, _register: El1, _value: u64) {}
+    fn interrupt_window(&mut self) {}
 }
 
 struct World {

@@ -26,6 +26,19 @@ pub(super) struct Plain {
     pub(super) broadcasts: usize,
     pub(super) tlbis: Vec<Tlbi>,
     pub(super) vttbrs: Vec<u64>,
+    /// What was done since interrupts were taken last,
+    now: Stretch,
+    /// and the most of each at a time.
+    pub(super) longest: Stretch,
+}
+
+/// Work without a window for interrupts.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Stretch {
+    /// Descriptors loaded.
+    pub(super) loads: u64,
+    /// Bytes zeroed.
+    pub(super) zeroed: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +67,8 @@ impl Plain {
             broadcasts: 0,
             tlbis: Vec::new(),
             vttbrs: Vec::new(),
+            now: Stretch::default(),
+            longest: Stretch::default(),
         }
     }
 
@@ -154,6 +169,8 @@ impl Machine for Plain {
 
     fn load(&mut self, table: Pa, index: usize) -> u64 {
         self.watch();
+        self.now.loads += 1;
+        self.longest.loads = self.longest.loads.max(self.now.loads);
         assert!(self.pool.is_taken(table), "a walk through a free page");
         self.table(table)[index]
     }
@@ -182,6 +199,8 @@ impl Machine for Plain {
 
     fn zero(&mut self, pages: PaRange) {
         self.watch();
+        self.now.zeroed += pages.size;
+        self.longest.zeroed = self.longest.zeroed.max(self.now.zeroed);
         let range = pages.start.raw()..pages.end().raw();
         let held: Vec<u64> = self.memory.range(range).map(|(at, _)| *at).collect();
         held.iter().for_each(|at| {
@@ -253,4 +272,8 @@ impl Machine for Plain {
     }
 
     fn set_el1(&mut self, _: El1, _: u64) {}
+
+    fn interrupt_window(&mut self) {
+        self.now = Stretch::default();
+    }
 }

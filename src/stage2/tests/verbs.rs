@@ -305,6 +305,74 @@ fn a_block_in_pieces_comes_together_again_and_the_guest_never_sees_it() {
     end(m, tree);
 }
 
+/// Whatever lies in the range: pages, blocks of either size, or nothing.
+#[test]
+fn interrupts_are_taken_between_bounded_parts_of_every_range_verb() {
+    /// Each descriptor is looked for from the root, and a table that may have become empty is looked through.
+    const LOADS: u64 = 512 * 4 + 8 * 512;
+    let all = range(0, 8 * GIB);
+    type Verb = fn(&mut Plain, &Stage2, IpaRange);
+    let verbs: [Verb; 7] = [
+        |m, tree, all| {
+            let pool = m.pool.clone();
+            let _ = tree.split(m, all, BLOCK_2M, &pool);
+        },
+        |m, tree, all| {
+            tree.start_log(m, all).unwrap();
+            m.interrupt_window();
+            tree.harvest(m, |_| ());
+            tree.stop_log(m);
+        },
+        |m, tree, all| {
+            let pool = m.pool.clone();
+            let _ = tree.protect(m, all, Rights::READ, &pool);
+        },
+        |m, tree, all| {
+            tree.age(m, all);
+        },
+        |m, tree, all| {
+            tree.leaves(m, all);
+        },
+        |m, tree, all| {
+            let pool = m.pool.clone();
+            tree.coalesce(m, all, &pool);
+        },
+        |m, tree, all| {
+            let pool = m.pool.clone();
+            let _ = tree.unmap(m, all, &pool);
+        },
+    ];
+    for (n, verb) in verbs.into_iter().enumerate() {
+        let (mut m, tree) = world();
+        for page in 0..3000 {
+            map(&tree, &mut m, 6 * GIB + page * PAGE_SIZE, Level::LAST, RW).unwrap();
+        }
+        m.interrupt_window();
+        m.longest = Default::default();
+        verb(&mut m, &tree, all);
+        assert!(
+            m.longest.loads <= LOADS,
+            "verb {n}: {} loads",
+            m.longest.loads
+        );
+        assert!(
+            m.longest.zeroed <= 2 * MIB,
+            "verb {n}: {} B",
+            m.longest.zeroed
+        );
+        m.interrupt_window();
+        m.longest = Default::default();
+        let pool = m.pool.clone();
+        tree.destroy(&mut m, &pool);
+        assert!(
+            m.longest.loads <= LOADS,
+            "destroy: {} loads",
+            m.longest.loads
+        );
+        assert_eq!(pool.account().taken, 0);
+    }
+}
+
 #[test]
 fn ranges_are_worked_through_in_chunks_that_each_end_with_a_broadcast() {
     let mut m = Plain::new(16 * MIB);
