@@ -51,6 +51,7 @@ pub use interface::{ACTIVE_PRIORITIES, CpuInterface};
 pub use list_register::{Group, ListRegister, MAX_LIST_REGISTERS, State};
 pub use plan::Plan;
 pub use redistributor::REDISTRIBUTOR_STRIDE;
+pub use register::SGIR;
 
 pub use crate::intid::IntId;
 

@@ -101,6 +101,9 @@ impl Frame {
     }
 }
 
+/// Where GICD_SGIR is in a GICv2's distributor.
+pub const SGIR: u64 = 0xf00;
+
 /// The registers are laid out in blocks of this many bytes, log2.
 const BLOCK: u32 = 7;
 
@@ -121,7 +124,7 @@ const fn distributor_v2(offset: u64) -> Option<(Kind, u64)> {
     Some(match (offset >> BLOCK, offset) {
         (0..16 | 24..26, _) => return distributor(offset),
         (16..24, _) => (Kind::Target, 0x800),
-        (_, 0xf00..0xf04) => (Kind::SgiGenerate, 0xf00),
+        (_, SGIR..0xf04) => (Kind::SgiGenerate, SGIR),
         (_, 0xf10..0xf20) => (Kind::SgiPendingClear, 0xf10),
         (_, 0xf20..0xf30) => (Kind::SgiPendingSet, 0xf20),
         (_, 0xfd0..0x1000) => (Kind::Identification(Frame::DistributorV2), 0xfd0),

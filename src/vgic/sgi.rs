@@ -150,7 +150,7 @@ impl Vgic {
     }
 
     /// `vcpu` wrote GICD_SGIR (GICv2).
-    pub(super) fn write_sgir(&mut self, vcpu: usize, value: u32) {
+    pub fn write_sgir(&mut self, vcpu: usize, value: u32) {
         let all = every(self.vcpus.len());
         let itself = 1u64 << vcpu;
         let targets = match value >> sgir::FILTER_SHIFT & 3 {
@@ -159,10 +159,8 @@ impl Vgic {
             sgir::FILTER_SELF => itself,
             _ => 0,
         };
-        for target in 0..self.vcpus.len() {
-            if targets & 1 << target != 0 {
-                self.set_sgi_sources(target, (value & sgir::INTID) as usize, 1 << vcpu);
-            }
+        for target in (0..self.vcpus.len()).filter(|target| targets & 1 << target != 0) {
+            self.set_sgi_sources(target, (value & sgir::INTID) as usize, 1 << vcpu);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::platform;
 use crate::slot::{Kind, Slot};
 use crate::smccc::Call;
 use crate::sysreg;
+use crate::vgic::{self, Version};
 use crate::vm::{Host, Vcpu, Vm};
 
 /// What must be as in [`PLAIN`]: EC, ISV, AR, VNCR, LST, FnV, EA, CM, S1PTW and the fault's kind, its level aside.
@@ -41,6 +42,9 @@ const WORD: u64 = 0b10 << 22;
 const IMMEDIATE: u64 = 0xffff;
 /// `HPFAR_EL2.FIPA`, which is IPA\[51:12\].
 const FIPA: u64 = 0xff_ffff_ffff << 4;
+
+/// Where a guest with a GICv2 finds GICD_SGIR.
+const SGIR: u64 = platform::GICD.start.raw() + vgic::SGIR;
 
 /// The page of the PL011, the one device whose every access counts, if the VM has one and `HPFAR_EL2` can be believed on these
 /// CPUs; else no page.
@@ -94,6 +98,9 @@ impl Vm {
             return false;
         }
         let ipa = ipa(syndrome);
+        if self.sends_sgi(vcpu, syndrome, host) {
+            return true;
+        }
         let Some(&Slot {
             kind: Kind::Device(device),
             range,
@@ -105,6 +112,26 @@ impl Vm {
             return false;
         };
         self.access(vcpu, &mmio, host);
+        vcpu.retire_access(esr);
+        true
+    }
+
+    /// GICD_SGIR written, which asks nothing of the list registers; false: it is another access, and nothing was done.
+    #[inline]
+    fn sends_sgi<H: Host>(&self, vcpu: &mut Vcpu, syndrome: &Syndrome, host: &mut H) -> bool {
+        let esr = syndrome.esr;
+        if ipa(syndrome) != SGIR
+            || esr & (SAS | WNR) != WORD | WNR
+            || self.gic != Version::V2
+            || may_be_big_endian(vcpu.registers.pstate, host)
+        {
+            return false;
+        }
+        let value = vcpu.registers.read(register(esr)) as u32;
+        self.on_devices(vcpu.index, host, |devices, _| {
+            devices.send_sgi_v2(vcpu.index, value);
+        });
+        vcpu.counters.mmio[usize::from(GICD)].add(1);
         vcpu.retire_access(esr);
         true
     }

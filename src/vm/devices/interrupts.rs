@@ -78,6 +78,12 @@ impl Devices {
         }
     }
 
+    /// `vcpu` wrote GICD_SGIR (GICv2).
+    #[inline]
+    pub(in crate::vm) fn send_sgi_v2(&mut self, vcpu: usize, value: u32) {
+        self.vgic.write_sgir(vcpu, value);
+    }
+
     /// The physical interrupt of a timer of `vcpu`, which this pCPU runs, was taken and left active for the guest to end: it
     /// goes into a list register.
     pub fn timer_interrupt<H: Host>(

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{GICD, GICR, RAM, RTC, Run, UART};
 use crate::exit::Syndrome;
 use crate::machine::El1;
-use crate::vgic::Version;
+use crate::vgic::{SGIR, Version};
 use std::vec::Vec;
 
 const VIRTIO: u64 = 0x0a00_0000;
@@ -55,7 +55,7 @@ fn access() -> impl Strategy<Value = Access> {
     let place = prop_oneof![
         4 => prop_oneof![Just(0u64), Just(0x18), Just(0x30), Just(0x38), Just(0x44), 0u64..0x50].prop_map(|at| UART + at),
         1 => (0u64..0x20).prop_map(|at| RTC + at),
-        2 => (0u64..0x1000).prop_map(|at| GICD + at),
+        2 => prop_oneof![4 => 0u64..0x1000, 1 => Just(SGIR)].prop_map(|at| GICD + at),
         1 => (0u64..0x1_1000).prop_map(|at| GICR + at),
         1 => (0u64..0x100).prop_map(|at| VIRTIO + at),
         3 => (0u64..0x3000).prop_map(|at| RAM + at),
@@ -127,7 +127,12 @@ fn seen(run: &Run) -> impl PartialEq + core::fmt::Debug + use<> {
     (
         (registers.x, registers.pc, registers.pstate),
         std::format!("{counters:?}"),
-        (host.console.clone(), host.listens, host.alarm),
+        (
+            host.console.clone(),
+            host.listens,
+            host.alarm,
+            host.kicks.clone(),
+        ),
         (devices.has_room(), devices.spoke(), devices.vcpus_to_plan()),
     )
 }
@@ -139,7 +144,7 @@ proptest! {
         version in prop_oneof![Just(Version::V2), Just(Version::V3)],
         is_big_endian in any::<bool>(),
     ) {
-        let [mut quick, mut long] = [Run::with(version), Run::with(version)];
+        let [mut quick, mut long] = [Run::with_vcpus(version, 2), Run::with_vcpus(version, 2)];
         for run in [&mut quick, &mut long] {
             run.m.el1[El1::Sctlr as usize] = if is_big_endian { EE } else { 0 };
         }
@@ -172,4 +177,31 @@ fn a_polled_console_takes_the_shortcut() {
     assert_eq!(quick, [true; 10]);
     assert_eq!(run.m.host.console, b"quick");
     assert_eq!(run.vcpu.registers.x[2], 0x90, "TXFE and RXFE");
+}
+
+/// GICD_SGIR: to the requester itself, and to the other vCPU.
+#[test]
+fn an_sgi_of_a_gicv2_takes_the_shortcut() {
+    /// GICD_SPENDSGIR of SGIs 4 to 7.
+    const SPENDSGIR1: u64 = 0xf24;
+    let mut run = Run::with_vcpus(Version::V2, 2);
+    let access = |at: u64, value: u64, wnr: u64| Access {
+        esr: 0x24 << 26 | 1 << 25 | 1 << 24 | 2 << 22 | 1 << 16 | wnr << 6 | 0x07,
+        ipa: GICD + at,
+        value,
+    };
+    take(&mut run, access(0, 1, 1), false);
+    let before = run.vcpu.counters.mmio[0].get();
+    assert!(
+        take(&mut run, access(SGIR, 0x0201_0005, 1), true),
+        "to itself"
+    );
+    assert!(
+        take(&mut run, access(SGIR, 0x0002_0006, 1), true),
+        "to vCPU 1"
+    );
+    assert_eq!(run.vcpu.counters.mmio[0].get() - before, 2);
+    assert_eq!(run.m.host.kicks, [1 << 1]);
+    take(&mut run, access(SPENDSGIR1, 0, 0), false);
+    assert_eq!(run.vcpu.registers.x[1], 0x0100, "SGI 5, from vCPU 0");
 }
