@@ -31,6 +31,7 @@ mod ids;
 mod interrupts;
 mod machine;
 mod percpu;
+mod pmu;
 mod power;
 mod refuse;
 mod run;

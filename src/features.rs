@@ -100,6 +100,8 @@ pub struct IdRegisters {
     pub isar2: u64,
     /// `ID_AA64DFR0_EL1`
     pub dfr0: u64,
+    /// `PMCR_EL0`, where that says that it is there
+    pub pmcr: u64,
     /// `MIDR_EL1`
     pub midr: u64,
 }
@@ -185,6 +187,8 @@ pub struct Features {
     pub pauth: bool,
     /// FEAT_PMUv3.
     pub pmu: bool,
+    /// Its event counters.
+    pub pmu_counters: u8,
     /// `ID_AA64PFR0_EL1`, for what it proves of vulnerabilities.
     pub pfr0: u64,
     /// The 4 KiB granule works at stage 2.
@@ -238,6 +242,8 @@ impl Features {
             rng: self.rng && other.rng,
             guest_errors_trap: self.guest_errors_trap && other.guest_errors_trap,
             pauth: self.pauth && other.pauth,
+            pmu: self.pmu && other.pmu,
+            pmu_counters: self.pmu_counters.min(other.pmu_counters),
             granule_4k: self.granule_4k && other.granule_4k,
             aarch32_el0: self.aarch32_el0 && other.aarch32_el0,
             erratum_834220: self.erratum_834220 || other.erratum_834220,
@@ -265,7 +271,6 @@ impl Features {
         let mmfr2 = LocalRegisterCopy::<u64, ID_AA64MMFR2_EL1::Register>::new(id.mmfr2);
         let isar0 = LocalRegisterCopy::<u64, ID_AA64ISAR0_EL1::Register>::new(id.isar0);
         let pfr0 = LocalRegisterCopy::<u64, ID_AA64PFR0_EL1::Register>::new(id.pfr0);
-        let dfr0 = LocalRegisterCopy::<u64, ID_AA64DFR0_EL1::Register>::new(id.dfr0);
         let granule_4k = match mmfr0.read(ID_AA64MMFR0_EL1::TGRAN4_2) {
             0 => !mmfr0.matches_all(ID_AA64MMFR0_EL1::TGRAN4::Absent),
             1 => false,
@@ -300,7 +305,8 @@ impl Features {
             guest_errors_trap: pfr0.read(ID_AA64PFR0_EL1::RAS) != 0,
             // APA, API, GPA and GPI of one register, APA3 and GPA3 of the other.
             pauth: id.isar1 & 0xff00_0ff0 != 0 || id.isar2 & 0xff00 != 0,
-            pmu: !matches!(dfr0.read(ID_AA64DFR0_EL1::PMUVER), 0 | 0xf),
+            pmu: has_pmu(id.dfr0),
+            pmu_counters: event_counters(id.pmcr),
             pfr0: id.pfr0,
             granule_4k,
             aarch32_el0: pfr0.read(ID_AA64PFR0_EL1::EL0) == 2,
@@ -308,6 +314,18 @@ impl Features {
             midr: id.midr,
         }
     }
+}
+
+/// Whether a CPU with this `ID_AA64DFR0_EL1` has the architecture's performance monitors.
+#[must_use]
+pub fn has_pmu(dfr0: u64) -> bool {
+    let dfr0 = LocalRegisterCopy::<u64, ID_AA64DFR0_EL1::Register>::new(dfr0);
+    !matches!(dfr0.read(ID_AA64DFR0_EL1::PMUVER), 0 | 0xf)
+}
+
+/// `PMCR_EL0.N`.
+const fn event_counters(pmcr: u64) -> u8 {
+    (pmcr >> 11 & 0x1f) as u8
 }
 
 /// `CLIDR_EL1` says that no data cache needs cleaning to the point of unification: LoC is 0, or both LoUIS and LoUU are.

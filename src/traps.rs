@@ -163,10 +163,9 @@ pub const CPTR_EL2: &[Setting] = &[
     set("TAM", 30, "no activity monitors"),
 ];
 
-/// `MDCR_EL2`, its `HPMN` aside. Breakpoints, watchpoints and single step are the guest's.
+/// `MDCR_EL2`, its `HPMN` aside, while a vCPU counts nothing. Breakpoints, watchpoints and single step are the guest's.
 pub const MDCR_EL2: &[Setting] = &[
-    set("TPMCR", 5, "no PMU: the guest is told that there is none"),
-    set("TPM", 6, "no PMU"),
+    set("TPM", 6, "the PMU, until a vCPU uses it"),
     set("TPMS", 14, "no statistical profiling"),
     set("HPMD", 17, "nothing is counted at EL2"),
     set("TTRF", 19, "no trace filter"),
@@ -227,7 +226,7 @@ mod tests {
         assert_eq!(value(HCR_EL2, &plain), 0x0308_807d_063f);
         assert_eq!(value(HCR_EL2, &cpu(1 << 40, 1 << 28)), 0x4338_803d_063f);
         assert_eq!(value(CPTR_EL2, &plain), 0x4010_33ff);
-        assert_eq!(value(MDCR_EL2, &plain), 0x008a_4060);
+        assert_eq!(value(MDCR_EL2, &plain), 0x008a_4040);
         assert_eq!(value(CNTHCTL_EL2, &plain), 3);
         assert_eq!(value(ICC_SRE_EL2, &plain), 0xf);
     }
@@ -255,6 +254,7 @@ mod tests {
             assert_eq!(on_big & (FWB | TERR | TEA), TERR, "its error records alone");
             assert_eq!(on_little & (FWB | TERR | TEA), 0);
             assert!(!all.guest_errors_trap);
+            assert!(!all.pmu && all.pmu_counters == 0);
         }
         let alone = value(HCR_EL2, &big.and(&big).trapping_on(&big));
         assert_eq!(alone & (FWB | TERR | TEA), FWB | TERR | TEA);

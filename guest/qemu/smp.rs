@@ -5,7 +5,7 @@ use crate::lab::Cpu;
 use crate::run::{Case, Start, VIRTUAL_TIME, code};
 
 /// Guests for several CPUs that pass or fail by themselves.
-const GUESTS: [&str; 14] = [
+const GUESTS: [&str; 15] = [
     "smp_start",
     "psci_race",
     "sgi",
@@ -13,6 +13,7 @@ const GUESTS: [&str; 14] = [
     "own_tables",
     "wakeups",
     "fp_isolation",
+    "pmu",
     "self_modifying",
     "timers",
     "debug",

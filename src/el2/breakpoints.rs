@@ -8,7 +8,7 @@
 use aarch64_cpu::registers::ID_AA64DFR0_EL1;
 use tock_registers::interfaces::Readable;
 
-use super::sysreg::MDCR_EL2;
+use super::guest_state::trap_debug;
 
 /// `MDCR_EL2.TDA`.
 const TDA: u64 = 1 << 9;
@@ -38,7 +38,7 @@ impl Breakpoints {
         if self.is_open {
             write_all(&self.registers);
         }
-        set_trap(!self.is_open);
+        trap_debug(TDA, !self.is_open);
     }
 
     /// The vCPU accessed a debug register while they trapped: from now on they are its own. Answers whether that was so.
@@ -47,7 +47,7 @@ impl Breakpoints {
             return false;
         }
         self.is_open = true;
-        set_trap(false);
+        trap_debug(TDA, false);
         true
     }
 
@@ -67,14 +67,6 @@ impl Breakpoints {
 /// At boot: off, whatever firmware left.
 pub(super) fn switch_off() {
     write_all(&Registers::default());
-}
-
-fn set_trap(on: bool) {
-    let now = MDCR_EL2.get();
-    let wanted = if on { now | TDA } else { now & !TDA };
-    if wanted != now {
-        MDCR_EL2.set(wanted);
-    }
 }
 
 /// How many breakpoints and watchpoints there are.

@@ -284,6 +284,7 @@ fn gives_lazily(exit: &Exit, run: &mut VcpuRun, cpu: &mut Cpu) -> bool {
     match exit {
         Exit::Hidden { class } if *class == FP_SIMD => cpu.fp.open(&run.fp),
         Exit::SysReg(access) if access.is_debug() => run.breakpoints.open(),
+        Exit::SysReg(access) if access.is_pmu() => run.pmu.open(),
         _ => false,
     }
 }

@@ -13,7 +13,7 @@ use super::ids;
 use super::machine::Cpu;
 use super::sysreg::{
     CPTR_EL2, HCRX_EL2, HDFGRTR_EL2, HDFGWTR_EL2, HFGITR_EL2, HFGRTR_EL2, HFGWTR_EL2, HSTR_EL2,
-    MDCR_EL2, PMCR_EL0, VPIDR_EL2,
+    MDCR_EL2, VPIDR_EL2,
 };
 
 /// Sets what traps on this pCPU whichever vCPU runs. Once, before any does. `all`: what all CPUs can do.
@@ -22,12 +22,12 @@ pub(super) fn set_traps(all: &Features, cpu: &mut Cpu) {
     CPTR_EL2.set(traps::value(traps::CPTR_EL2, features));
     HSTR_EL2.set(traps::value(traps::HSTR_EL2, features));
     CNTHCTL_EL2.set(traps::value(traps::CNTHCTL_EL2, features));
-    // HPMN: all event counters there are belong to EL1, which cannot reach them.
-    let counters = if features.pmu {
-        PMCR_EL0.get() >> 11 & 0x1f
+    // HPMN: the event counters that all CPUs have are EL1's; or all of this one's, where EL1 cannot reach them.
+    let counters = u64::from(if all.pmu {
+        all.pmu_counters
     } else {
-        0
-    };
+        features.pmu_counters
+    });
     MDCR_EL2.set(traps::value(traps::MDCR_EL2, features) | counters);
     if features.hcx {
         HCRX_EL2.set(traps::value(traps::HCRX_EL2, features));
@@ -66,6 +66,15 @@ pub(super) fn trap_waits(cpu: &mut Cpu, on: bool) {
 /// Sets what traps for this vCPU alone.
 pub(super) fn set_own_traps(cpu: &mut Cpu, vcpu: &Vcpu) {
     set_hcr(cpu, traps::HCR_EL2_TVM, vcpu.traps);
+}
+
+/// Has what `bit` of `MDCR_EL2` is for trap, or not. The ERET is the context synchronization event.
+pub(super) fn trap_debug(bit: u64, on: bool) {
+    let now = MDCR_EL2.get();
+    let wanted = if on { now | bit } else { now & !bit };
+    if wanted != now {
+        MDCR_EL2.set(wanted);
+    }
 }
 
 /// Changes bits of `HCR_EL2`. The ERET is the context synchronization event.

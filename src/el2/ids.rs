@@ -4,11 +4,11 @@ use aarch64_cpu::registers::{
     CLIDR_EL1, ID_AA64DFR0_EL1, ID_AA64ISAR0_EL1, ID_AA64ISAR1_EL1, ID_AA64MMFR0_EL1,
     ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, MIDR_EL1,
 };
-use faultline::features::{Features, IdRegisters};
+use faultline::features::{self, Features, IdRegisters};
 use faultline::sysreg::id::{RawIds, index};
 use tock_registers::interfaces::Readable;
 
-use super::sysreg::{AIDR_EL1, CTR_EL0, ID_AA64ISAR2_EL1, REVIDR_EL1};
+use super::sysreg::{AIDR_EL1, CTR_EL0, ID_AA64ISAR2_EL1, PMCR_EL0, REVIDR_EL1};
 
 /// What this CPU can do.
 pub(super) fn features() -> Features {
@@ -23,8 +23,14 @@ pub(super) fn features() -> Features {
         isar1: ID_AA64ISAR1_EL1.get(),
         isar2: ID_AA64ISAR2_EL1.get(),
         dfr0: ID_AA64DFR0_EL1.get(),
+        pmcr: if has_pmu() { PMCR_EL0.get() } else { 0 },
         midr: MIDR_EL1.get(),
     })
+}
+
+/// Whether this CPU has performance monitors.
+pub(super) fn has_pmu() -> bool {
+    features::has_pmu(ID_AA64DFR0_EL1.get())
 }
 
 macro_rules! read {

@@ -71,6 +71,26 @@ system_registers! {
     RNDR = "S3_3_C2_C4_0";
     /// Performance Monitors Control.
     PMCR_EL0 = "pmcr_el0";
+    /// Which counters count; writing 1 has them do.
+    PMCNTENSET_EL0 = "pmcntenset_el0";
+    /// The same; writing 1 stops them.
+    PMCNTENCLR_EL0 = "pmcntenclr_el0";
+    /// Which counters interrupt when they overflow; writing 1 has them do.
+    PMINTENSET_EL1 = "pmintenset_el1";
+    /// The same; writing 1 has them not.
+    PMINTENCLR_EL1 = "pmintenclr_el1";
+    /// Which counters have overflowed; writing 1 says so.
+    PMOVSSET_EL0 = "pmovsset_el0";
+    /// The same; writing 1 clears it.
+    PMOVSCLR_EL0 = "pmovsclr_el0";
+    /// The counter that PMXEVTYPER_EL0 and PMXEVCNTR_EL0 are.
+    PMSELR_EL0 = "pmselr_el0";
+    /// What EL0 may do.
+    PMUSERENR_EL0 = "pmuserenr_el0";
+    /// The cycle counter.
+    PMCCNTR_EL0 = "pmccntr_el0";
+    /// Where it counts.
+    PMCCFILTR_EL0 = "pmccfiltr_el0";
     /// Floating-point Control.
     FPCR = "fpcr";
     /// Floating-point Status.

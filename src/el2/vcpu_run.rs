@@ -20,6 +20,7 @@ use super::dispatch::{Due, Moment};
 use super::fp::FpState;
 use super::guest_state;
 use super::machine::Cpu;
+use super::pmu::Pmu;
 use super::vm_run::VmRun;
 
 /// A vCPU. Whoever has the box owns it.
@@ -27,6 +28,7 @@ pub(super) struct VcpuRun {
     pub(super) vcpu: Vcpu,
     pub(super) fp: FpState,
     pub(super) breakpoints: Breakpoints,
+    pub(super) pmu: Pmu,
     context: Context,
     pub(super) interface: CpuInterface,
     /// When it became ready to run, in ticks.
@@ -54,6 +56,7 @@ impl VcpuRun {
             vcpu,
             fp: FpState::at_reset(),
             breakpoints: Breakpoints::default(),
+            pmu: Pmu::at_reset(features.pmu),
             context: Context::at_reset(affinity, features),
             interface: CpuInterface::default(),
             ready_since: 0,
@@ -68,6 +71,7 @@ impl VcpuRun {
         self.vcpu = vcpu;
         self.fp = FpState::at_reset();
         self.breakpoints = Breakpoints::default();
+        self.pmu = Pmu::at_reset(features.pmu);
         self.context = Context::at_reset(platform::affinity(self.vcpu.index), features);
         self.interface = CpuInterface::default();
     }
@@ -102,6 +106,7 @@ impl VcpuRun {
         self.last_cpu = cpu.number;
         self.context.load();
         self.breakpoints.load();
+        self.pmu.load();
         cpu.fp.begin(&self.fp, cpu.number);
         cpu.gic.load_virtual(&self.interface);
         guest_state::set_own_traps(cpu, &self.vcpu);
@@ -113,6 +118,7 @@ impl VcpuRun {
     pub(super) fn save(&mut self, cpu: &mut Cpu) {
         cpu.fp.end(&mut self.fp, cpu.number);
         self.breakpoints.save();
+        self.pmu.save();
         self.context.save();
         context::close_stage1();
     }
@@ -171,4 +177,5 @@ pub(super) fn begin(features: &Features, cpu: &mut Cpu) {
     guest_state::park();
     guest_state::set_traps(features, cpu);
     super::breakpoints::switch_off();
+    super::pmu::begin();
 }

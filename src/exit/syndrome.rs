@@ -109,6 +109,17 @@ impl SysRegAccess {
         self.encoding >> 14 == 2 && matches!(self.encoding >> 11 & 7, 0 | 3)
     }
 
+    /// Whether it is one of the performance monitors: op0 3; CRn 9, op1 3 with CRm 12 to 14 or op1 0 with CRm 14; and CRn 14, op1 3
+    /// with CRm 8 on.
+    #[must_use]
+    pub const fn is_pmu(&self) -> bool {
+        let e = self.encoding;
+        matches!(
+            (e >> 14, e >> 11 & 7, e >> 7 & 15, e >> 3 & 15),
+            (3, 3, 9, 12..=14) | (3, 0, 9, 14) | (3, 3, 14, 8..=15)
+        )
+    }
+
     /// From `ESR_EL2` of a trapped access.
     #[inline]
     pub(crate) fn decode(iss: u64) -> Self {

@@ -209,6 +209,45 @@ fn system_register_traps_name_their_register() {
 }
 
 #[test]
+fn registers_are_told_by_their_encoding() {
+    let access = |op0, op1, crn, crm, op2| SysRegAccess {
+        encoding: encoding(op0, op1, crn, crm, op2),
+        rt: 0,
+        is_read: true,
+    };
+    // PMCR_EL0, PMCCNTR_EL0, PMOVSSET_EL0, PMINTENSET_EL1, PMMIR_EL1, PMEVCNTR0_EL0, PMCCFILTR_EL0.
+    for (op1, crn, crm, op2) in [
+        (3, 9, 12, 0),
+        (3, 9, 13, 0),
+        (3, 9, 14, 3),
+        (0, 9, 14, 1),
+        (0, 9, 14, 6),
+        (3, 14, 8, 0),
+        (3, 14, 15, 7),
+    ] {
+        let access = access(3, op1, crn, crm, op2);
+        assert!(access.is_pmu() && !access.is_debug(), "{access}");
+    }
+    // MDSCR_EL1, DBGBVR0_EL1, DBGDTR_EL0.
+    for access in [
+        access(2, 0, 0, 2, 2),
+        access(2, 0, 0, 0, 4),
+        access(2, 3, 0, 4, 0),
+    ] {
+        assert!(access.is_debug() && !access.is_pmu(), "{access}");
+    }
+    // PMSCR_EL1 (profiling), CNTV_CTL_EL0, AMCR_EL0, TRCOSLAR.
+    for access in [
+        access(3, 0, 9, 9, 0),
+        access(3, 3, 14, 3, 1),
+        access(3, 3, 13, 2, 0),
+        access(2, 1, 1, 0, 4),
+    ] {
+        assert!(!access.is_debug() && !access.is_pmu(), "{access}");
+    }
+}
+
+#[test]
 fn calls_keep_their_immediate() {
     assert_eq!(
         Exit::decode(Vector::Synchronous, &syndrome(0x16, 0xbeef)),

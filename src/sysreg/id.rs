@@ -1,7 +1,7 @@
 //! The allow-list of CPU features a guest is shown.
 //!
 //! Kept: the base architecture, LSE, crypto and the like (instructions that need nothing from EL2), pointer authentication,
-//! stage-1 features, self-hosted debug. Absent: SVE, SME, MTE, PMU, AMU, trace, statistical profiling, EL2 and EL3, and
+//! stage-1 features, self-hosted debug, the PMU. Absent: SVE, SME, MTE, AMU, trace, statistical profiling, EL2 and EL3, and
 //! whatever is not in the table, so that a new feature of a new CPU is not a hole. Registers that come with what is absent
 //! are UNDEFINED; those that no control keeps from a guest belong to features that are shown.
 

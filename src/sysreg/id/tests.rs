@@ -21,7 +21,6 @@ fn hidden_features_read_as_absent_whatever_the_cpu_has() {
         (4, 0, 12, "EL3"),
         (4, 1, 8, "MTE"),
         (4, 1, 24, "SME"),
-        (5, 0, 8, "PMUVer"),
         (5, 0, 4, "TraceVer"),
         (5, 0, 32, "PMSVer"),
         (4, 1, 36, "NMI"),
@@ -38,6 +37,18 @@ fn hidden_features_read_as_absent_whatever_the_cpu_has() {
     }
     for (crm, op2) in [(4, 4), (4, 5), (7, 3), (7, 4), (5, 1), (3, 7)] {
         assert_eq!(table.read(encoding(3, 0, 0, crm, op2)), Some(0));
+    }
+}
+
+/// A version that is not known yet is shown as the last that is, and one that is not the architecture's as it is.
+#[test]
+fn performance_monitors_are_shown_as_far_as_they_are_switched() {
+    for (has, shown) in [(0, 0), (1, 1), (8, 8), (9, 8), (0xf, 0xf)] {
+        let mut raw = RawIds::default();
+        raw.0[index(5, 0)] = has << 8;
+        let table = IdTable::new(&raw, true, 40);
+        let value = table.read(encoding(3, 0, 0, 5, 0)).unwrap();
+        assert_eq!(value >> 8 & 0xf, shown);
     }
 }
 
