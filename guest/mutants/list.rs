@@ -243,4 +243,11 @@ pub(crate) const LINES: &[Line] = &[
         new: "drop(page);",
         tests: FAULTS,
     },
+    Line {
+        name: "contiguous-hint-on-single-pages",
+        file: "src/stage2/descriptor.rs",
+        old: "Self((shape + attributes + owner + rights_field(rights)).value | address_bits(oa))",
+        new: "Self((shape + attributes + owner + rights_field(rights)).value | address_bits(oa) | u64::from(level.is_last()) << 52)",
+        tests: MODEL,
+    },
 ];

@@ -2,14 +2,11 @@
 
 use std::string::String;
 
-use super::bits::{self, Kind};
+use super::bits::{self, Kind, LOCKED};
 use super::hardware::Hardware;
 use super::memory::Owner;
 use super::tlb::Entry;
 use crate::addr::PAGE_SIZE;
-
-/// Invalid for the hardware, taken for the software.
-const LOCKED: u64 = 1 << 56;
 
 impl Hardware {
     /// A descriptor changes from `old` to `new`.
@@ -146,8 +143,8 @@ impl Hardware {
         for (n, pe) in self.pes.iter().enumerate() {
             for old in pe.tlb.entries().filter(|old| old.vmid == new.vmid) {
                 let overlap = old.ipa < new.ipa + new.size && new.ipa < old.ipa + old.size;
-                let is_same =
-                    bits::fixed(old.leaf) == bits::fixed(new.leaf) && old.level == new.level;
+                let is_same = old.level == new.level
+                    && bits::common(old.leaf, old.level) == bits::common(new.leaf, new.level);
                 assert!(
                     !overlap || is_same,
                     "I5, CPU {n} still has {old:x?} when {new:x?} is made"
@@ -348,31 +345,36 @@ impl Hardware {
                 .chain(combined)
                 .filter(|(entry, _)| entry.vmid == vmid)
             {
-                let (table, index, level) = self.live_place(tree, entry.ipa);
-                let live = self.ram.frame(table).descriptor(index);
-                if live == LOCKED {
-                    continue;
-                }
-                assert!(
-                    bits::kind(live, level) == Kind::Leaf
-                        && entry.output(entry.ipa)
-                            == bits::address(live) + entry.ipa % bits::span(level),
-                    "I8, CPU {n} holds {entry:x?} where {live:#x} is"
-                );
-                assert!(
-                    !is_stage2 || level == entry.level,
-                    "I5, CPU {n} holds {entry:x?} where {live:#x} is"
-                );
-                let (held, given) = (bits::rights(entry.leaf), bits::rights(live));
-                assert!(
-                    (0..3).all(|right| given[right] || !held[right]),
-                    "I6, CPU {n} holds {entry:x?} where {live:#x} is"
-                );
-                assert!(
-                    live & bits::AF != 0,
-                    "I23, CPU {n} holds {entry:x?} where {live:#x} is not in use"
-                );
+                self.audit_entry(tree, n, entry, is_stage2);
             }
+        }
+    }
+
+    fn audit_entry(&self, tree: usize, n: usize, entry: &Entry, is_stage2: bool) {
+        for at in (entry.ipa..entry.ipa + entry.size).step_by(bits::span(entry.level) as usize) {
+            let (table, index, level) = self.live_place(tree, at);
+            let live = self.ram.frame(table).descriptor(index);
+            if live == LOCKED {
+                continue;
+            }
+            assert!(
+                bits::kind(live, level) == Kind::Leaf
+                    && entry.output(at) == bits::address(live) + at % bits::span(level),
+                "I8, CPU {n} holds {entry:x?} where {live:#x} is"
+            );
+            assert!(
+                !is_stage2 || level == entry.level,
+                "I5, CPU {n} holds {entry:x?} where {live:#x} is"
+            );
+            let (held, given) = (bits::rights(entry.leaf), bits::rights(live));
+            assert!(
+                (0..3).all(|right| given[right] || !held[right]),
+                "I6, CPU {n} holds {entry:x?} where {live:#x} is"
+            );
+            assert!(
+                live & bits::AF != 0,
+                "I23, CPU {n} holds {entry:x?} where {live:#x} is not in use"
+            );
         }
     }
 }

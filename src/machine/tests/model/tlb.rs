@@ -3,7 +3,7 @@
 
 use std::vec::Vec;
 
-use super::bits::{address, fixed, span};
+use super::bits::{address, common, reach, span};
 use crate::addr::PAGE_SIZE;
 use crate::machine::Tlbi;
 
@@ -11,7 +11,8 @@ use crate::machine::Tlbi;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) vmid: u16,
-    /// Where what it covers begins: a whole leaf in a stage-2 entry, a page in a combined one.
+    /// Where what it covers begins: a whole leaf in a stage-2 entry, or a whole group of leaves with the contiguous hint;
+    /// a page in a combined one.
     pub(super) ipa: u64,
     pub(super) size: u64,
     /// The level of the leaf.
@@ -48,14 +49,15 @@ impl Entry {
 
     /// Where it takes `ipa`.
     pub(super) const fn output(&self, ipa: u64) -> u64 {
-        address(self.leaf) + ipa % span(self.level)
+        let reach = reach(self.leaf, self.level);
+        (address(self.leaf) & !(reach - 1)) + ipa % reach
     }
 
     /// Whether hardware that finds both would not know which to take: other size, other output, other attributes.
     fn conflicts_with(&self, other: &Self) -> bool {
         let is_same = self.level == other.level
-            && fixed(self.leaf) == fixed(other.leaf)
-            && (self.ipa ^ other.ipa) & !(span(self.level) - 1) == 0;
+            && common(self.leaf, self.level) == common(other.leaf, other.level)
+            && (self.ipa ^ other.ipa) & !(reach(self.leaf, self.level) - 1) == 0;
         self.vmid == other.vmid && self.overlaps(other.ipa, other.size) && !is_same
     }
 }
@@ -185,5 +187,82 @@ impl Tlb {
             let is_here = way.ipa < ipa + size && ipa < way.ipa + span(way.level);
             !(way.vmid == vmid && is_here && is_meant)
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bits::{AF, CONTIGUOUS, LOCKED, READ, WRITE, agree};
+    use super::*;
+    use crate::addr::Ipa;
+    use crate::machine::Ttl;
+
+    const PAGE: u64 = 3 | READ | AF | 0x8000_0000;
+    const MEMBER: u64 = PAGE | CONTIGUOUS;
+
+    /// Made of the fifth member, kept for all sixteen.
+    fn group() -> Entry {
+        Entry {
+            vmid: 1,
+            ipa: 0x4000_0000,
+            size: 16 * PAGE_SIZE,
+            level: 3,
+            leaf: MEMBER + 5 * PAGE_SIZE,
+        }
+    }
+
+    #[test]
+    fn one_entry_of_a_group_answers_for_all_of_it_until_any_member_is_invalidated() {
+        for member in 0..16 {
+            let mut tlb = Tlb::default();
+            tlb.insert(group());
+            let ipa = 0x4000_0000 + member * PAGE_SIZE;
+            let output = tlb.stage2(1, ipa).map(|entry| entry.output(ipa + 8));
+            assert_eq!(output, Some(0x8000_0008 + member * PAGE_SIZE));
+            tlb.invalidate(Tlbi::Ipas2e1Is(Ipa::new(ipa), Ttl::ANY), 1);
+            assert!(tlb.stage2(1, 0x4000_0000).is_none());
+        }
+    }
+
+    #[test]
+    fn a_member_may_be_kept_alone_beside_its_group() {
+        let mut tlb = Tlb::default();
+        tlb.insert(group());
+        tlb.insert(Entry {
+            ipa: 0x4000_2000,
+            size: PAGE_SIZE,
+            leaf: MEMBER + 2 * PAGE_SIZE,
+            ..group()
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "I5, TLB conflict")]
+    fn a_member_that_lost_the_hint_while_the_group_is_cached_is_a_conflict() {
+        let mut tlb = Tlb::default();
+        tlb.insert(group());
+        tlb.insert(Entry {
+            ipa: 0x4000_2000,
+            size: PAGE_SIZE,
+            leaf: PAGE + 2 * PAGE_SIZE,
+            ..group()
+        });
+    }
+
+    #[test]
+    fn a_group_is_of_congruent_leaves_with_equal_rights_or_locked_ones() {
+        let with = |other| agree(MEMBER, 0x4000_0000, 3, other, 0x4000_1000);
+        assert!(with(MEMBER + PAGE_SIZE) && with(LOCKED));
+        // Free, without the hint, with another right, another one's memory, memory of another group.
+        let wrong = [
+            0,
+            PAGE + PAGE_SIZE,
+            (MEMBER | WRITE) + PAGE_SIZE,
+            MEMBER + 2 * PAGE_SIZE,
+            MEMBER + 17 * PAGE_SIZE,
+        ];
+        assert!(wrong.into_iter().all(|other| !with(other)));
+        // Alike, and not congruent.
+        assert!(!agree(MEMBER, 0x4000_1000, 3, MEMBER, 0x4000_0000));
     }
 }

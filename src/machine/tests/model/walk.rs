@@ -1,6 +1,6 @@
 //! The hardware's own walk: not the library's, and from no copy of it.
 
-use super::bits::{self, AF, DBM, Kind, WRITE};
+use super::bits::{self, AF, CONTIGUOUS, DBM, Kind, WRITE};
 use super::hardware::Hardware;
 use super::memory::Owner;
 use super::tlb::{Entry, Way};
@@ -57,7 +57,7 @@ impl Hardware {
                     (table, level) = (next, level + 1);
                 }
                 Kind::Leaf if descriptor & AF != 0 => {
-                    return Ok(self.keep(pe, tree, ipa, level, descriptor));
+                    return Ok(self.keep(pe, tree, ipa, (table, level), descriptor));
                 }
                 Kind::Leaf if !view.hardware.0 => {
                     return Err(Fault {
@@ -67,7 +67,7 @@ impl Hardware {
                 }
                 Kind::Leaf => {
                     if self.update(table, index, descriptor, descriptor | AF) {
-                        return Ok(self.keep(pe, tree, ipa, level, descriptor | AF));
+                        return Ok(self.keep(pe, tree, ipa, (table, level), descriptor | AF));
                     }
                     // Somebody else was faster: once more, with what is in memory.
                     if self.ram.frame(table).descriptor(index) & 1 == 0 {
@@ -97,8 +97,23 @@ impl Hardware {
         }
     }
 
-    fn keep(&mut self, pe: usize, tree: usize, ipa: u64, level: u8, leaf: u64) -> Entry {
-        let size = bits::span(level);
+    /// Keeps `leaf`, found in `table` for `ipa`: with the contiguous hint for its whole group, if the hardware so likes, and
+    /// whatever has become of the others meanwhile.
+    fn keep(
+        &mut self,
+        pe: usize,
+        tree: usize,
+        ipa: u64,
+        (table, level): (u64, u8),
+        leaf: u64,
+    ) -> Entry {
+        let mut size = bits::span(level);
+        if leaf & CONTIGUOUS != 0 {
+            self.check_group(table, level, ipa, leaf);
+            if !self.rng.one_in(4) {
+                size = bits::reach(leaf, level);
+            }
+        }
         let entry = Entry {
             vmid: self.trees[tree].vmid(),
             ipa: ipa & !(size - 1),
@@ -108,6 +123,21 @@ impl Hardware {
         };
         self.pes[pe].tlb.insert(entry);
         entry
+    }
+
+    /// All sixteen leaves of the group are one, or are being made so.
+    fn check_group(&self, table: u64, level: u8, ipa: u64, leaf: u64) {
+        let (span, group) = (bits::span(level), bits::reach(leaf, level));
+        for at in (ipa & !(group - 1)..)
+            .step_by(span as usize)
+            .take(bits::GROUP as usize)
+        {
+            let other = self.ram.frame(table).descriptor(bits::index(at, level));
+            assert!(
+                bits::agree(leaf, ipa & !(span - 1), level, other, at),
+                "I5, contiguous hint: {leaf:#x} for {ipa:#x} is in one group with {other:#x} for {at:#x}"
+            );
+        }
     }
 
     /// Where the guest's access on PE `pe` goes: by what is cached of `va`, else by a walk for `ipa`, which is what the vCPU's
@@ -151,7 +181,7 @@ impl Hardware {
                     "nobody is in between"
                 );
                 self.forget_unseen(table, index);
-                let entry = self.keep(pe, tree, ipa, level, now | WRITE);
+                let entry = self.keep(pe, tree, ipa, (table, level), now | WRITE);
                 return Ok(self.pes[pe].tlb.combine(entry, va, ipa));
             }
         }
