@@ -5,7 +5,7 @@
 
 use crate::addr::{Ipa, IpaRange, PAGE_SHIFT, PAGE_SIZE, Pa, PaRange};
 use crate::features::{Coherence, Mmu};
-use crate::machine::{Dc, Dsb, Ic, Machine, TlbRange, Tlbi, Ttl};
+use crate::machine::{Dc, Dsb, El1, Ic, Machine, TlbRange, Tlbi, Ttl};
 
 /// Makes bytes we wrote visible to a guest whatever memory type it uses: a guest with its stage-1 MMU off reads past the
 /// caches. With FWB it cannot, and nothing is done. Before the page is published, never after.
@@ -201,9 +201,20 @@ pub fn take_back<M: Machine>(m: &mut M, range: PaRange, coherence: &Coherence) {
     make_visible(m, range, coherence);
 }
 
-/// Runs `body` with another `VTTBR_EL2`, so that TLB maintenance acts on that VMID, and puts the old one back.
+/// `TCR_EL1.EPD0` and `EPD1`: a miss in a TLB walks nothing.
+const NO_WALKS: u64 = 1 << 7 | 1 << 23;
+/// `SCTLR_EL1.M`.
+const MMU_ON: u64 = 1 << 0;
+
+/// Runs `body` with another `VTTBR_EL2`, so that TLB maintenance acts on that VMID, and puts the old one back. EL1's stage 1 is on
+/// and walks nothing meanwhile: what it would find, if only speculatively, a TLB would keep as the other VM's (errata 1165522,
+/// 1319367, 1530923 and their like).
 pub fn under_vttbr<M: Machine, R>(m: &mut M, vttbr: u64, body: impl FnOnce(&mut M) -> R) -> R {
     let before = m.vttbr();
+    let (tcr, sctlr) = (m.el1(El1::Tcr), m.el1(El1::Sctlr));
+    m.set_el1(El1::Tcr, NO_WALKS);
+    m.set_el1(El1::Sctlr, sctlr | MMU_ON);
+    m.isb();
     // The walker may still be at work for the old one.
     m.dsb(Dsb::Nsh);
     m.set_vttbr(vttbr);
@@ -212,6 +223,8 @@ pub fn under_vttbr<M: Machine, R>(m: &mut M, vttbr: u64, body: impl FnOnce(&mut 
     m.dsb(Dsb::Nsh);
     m.set_vttbr(before);
     m.isb();
+    m.set_el1(El1::Tcr, tcr);
+    m.set_el1(El1::Sctlr, sctlr);
     answer
 }
 

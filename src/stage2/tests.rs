@@ -10,7 +10,7 @@ use super::*;
 use crate::addr::{Ipa, PAGE_SIZE, PaRange};
 use crate::features::{Features, IdRegisters};
 use crate::machine::recorder::{Op, RAM, Recorder};
-use crate::machine::{Dc, Dsb, Ic, Tlbi, Ttl};
+use crate::machine::{Dc, Dsb, El1, Ic, Tlbi, Ttl};
 use proptest::prelude::*;
 use std::vec::Vec;
 
@@ -165,9 +165,23 @@ fn a_new_mapping_needs_a_barrier_and_no_tlbi() {
 #[test]
 fn another_vmid_is_current_between_two_isbs_and_never_while_walks_go_on() {
     let under = done_by(|m| mt::under_vttbr(m, 7 << 48, mt::invalidate_vmid));
-    let mut expected = std::vec![Op::Dsb(Dsb::Nsh), Op::SetVttbr(7 << 48), Op::Isb];
+    // EPD0 and EPD1; M.
+    let mut expected = std::vec![
+        Op::SetEl1(El1::Tcr, 0x80_0080),
+        Op::SetEl1(El1::Sctlr, 1),
+        Op::Isb,
+        Op::Dsb(Dsb::Nsh),
+        Op::SetVttbr(7 << 48),
+        Op::Isb
+    ];
     expected.extend(WHOLE_VMID);
-    expected.extend([Op::Dsb(Dsb::Nsh), Op::SetVttbr(0), Op::Isb]);
+    expected.extend([
+        Op::Dsb(Dsb::Nsh),
+        Op::SetVttbr(0),
+        Op::Isb,
+        Op::SetEl1(El1::Tcr, 0),
+        Op::SetEl1(El1::Sctlr, 0),
+    ]);
     assert_eq!(under, expected);
 }
 

@@ -333,7 +333,18 @@ impl Machine for Cpu {
         0
     }
 
-    fn set_el1(&mut self, _register: El1, _value: u64) {}
+    fn set_el1(&mut self, register: El1, value: u64) {
+        /// EPD0 and EPD1.
+        const NO_WALKS: u64 = 1 << 7 | 1 << 23;
+        let index = self.index;
+        let pe = &mut self.operation().pes[index];
+        match register {
+            El1::Tcr => pe.stage1_is_closed = value & NO_WALKS == NO_WALKS,
+            // Off, stage 1 walks nothing and keeps what it passes on all the same.
+            El1::Sctlr => {}
+            other => panic!("{other:?} is the guest's"),
+        }
+    }
 
     /// Others are let in here as at every other step.
     fn interrupt_window(&mut self) {

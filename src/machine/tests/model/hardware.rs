@@ -58,6 +58,8 @@ pub(super) struct Pe {
     pub(super) stage1: Option<u64>,
     /// AT found no translation since this was looked at last.
     pub(super) stage1_changed: bool,
+    /// `TCR_EL1` lets it walk nothing.
+    pub(super) stage1_is_closed: bool,
 }
 
 /// A tree that the hardware may walk.
@@ -220,6 +222,7 @@ impl Hardware {
             return;
         };
         if let Some(stage1) = self.pes[pe].stage1
+            && !self.pes[pe].stage1_is_closed
             && self.pes[pe].tlb.combined(vmid, ipa ^ stage1).is_none()
             && self.rng.one_in(2)
         {

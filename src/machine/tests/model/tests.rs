@@ -1,6 +1,6 @@
 //! The model at work: for a fixed budget, or for as long as asked; and histories of bugs that it found.
 
-use std::io::Write;
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use super::action::Action;
@@ -208,4 +208,59 @@ fn a_verb_goes_on_where_the_hardware_was_faster() {
         (0, Action::Protect(0, 0, 3, 0b001)),
     ];
     (0..8).for_each(|seed| replay(MARKS_DIRTY, seed, &history));
+}
+
+/// What a walk for one VM's vCPU finds while another VM's tables are in `VTTBR_EL2` for a TLBI is kept as that VM's.
+#[test]
+fn no_walk_mixes_one_vms_stage_1_with_anothers_stage_2() {
+    use Access::{Fetch, Maintain, Read, Write};
+    use Action::{Age, Guest, Idle, Protect, Split, Switch, Unmap, WriteAndRun, WriteProtect};
+    let setup = Setup {
+        cpus: 2,
+        ipa_bits: 32,
+        fwb: false,
+        idc: true,
+        dic: false,
+        pipt: true,
+        hafdbs: 1,
+        ttl: false,
+        ranges: true,
+        stores_linger: true,
+        caches_off: 0,
+        granule: 2,
+        lazy: false,
+        patience: 3,
+    };
+    let history = [
+        (0, Split(0, 0, 512)),
+        (0, Protect(1, 0, 1024, 1)),
+        (1, Guest(0, 3, Write)),
+        (1, Switch(0)),
+        (1, WriteProtect(0, 0, 3)),
+        (1, Guest(0, 513, Fetch)),
+        (0, Guest(0, 2, Write)),
+        (0, Guest(0, 16, Write)),
+        (1, Unmap(0, 510, 4)),
+        (1, Unmap(0, 0, 3)),
+        (1, Guest(0, 1023, Read)),
+        (1, Protect(0, 0, 512, 6)),
+        (1, Guest(0, 0, Maintain)),
+        (0, Guest(0, 3, Read)),
+        (1, Protect(0, 512, 512, 4)),
+        (1, Age(0, 1, 1)),
+        (1, WriteAndRun(0, 0)),
+        (1, Guest(0, 512, Fetch)),
+        (1, Split(0, 0, 512)),
+        (1, Age(1, 1, 1)),
+        (1, Guest(1, 2, Read)),
+        (0, Guest(1, 193, Write)),
+        (0, Unmap(0, 512, 512)),
+        (0, Guest(0, 954, Write)),
+        (0, Guest(0, 511, Read)),
+        (0, Guest(0, 511, Fetch)),
+        (0, Guest(0, 1023, Write)),
+        (0, Idle),
+        (0, Guest(0, 512, Fetch)),
+    ];
+    replay(setup, 958_759, &history);
 }
