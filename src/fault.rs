@@ -12,6 +12,7 @@
 mod block;
 mod copy;
 mod emulate;
+mod group;
 pub mod inject;
 mod ipa;
 mod neighbours;

@@ -31,6 +31,8 @@ use crate::sync::{AtomicUsize, Ordering, SpinMutex};
 /// log2 of the largest run of chunks the buddy allocator keeps together: 2^19 chunks of 2 MiB are 1 TiB.
 const CHUNK_ORDERS: usize = 20;
 
+/// Pages of a window of 64 KiB.
+const WINDOW_PAGES: usize = 16;
 /// What a block may be: a level-2 or a level-1 leaf of stage 2.
 const BLOCK_SIZES: [u64; 2] = [1 << CHUNK_SHIFT, 512 << CHUNK_SHIFT];
 
@@ -233,6 +235,28 @@ impl PagePool {
         let start = self.take_run(count)?;
         let page = |i| RawPage::new(OwnedPage::new(start.add(i as u64 * PAGE_SIZE)));
         Some((0..count).map(page).collect())
+    }
+
+    /// Takes the pages of one window of 64 KiB, aligned to its size; `None` when there is no such run.
+    #[must_use]
+    pub fn take_window(&self) -> Option<RawBlock> {
+        let range = PaRange {
+            start: self.take_run(WINDOW_PAGES)?,
+            size: WINDOW_PAGES as u64 * PAGE_SIZE,
+        };
+        Some(RawBlock::new(OwnedBlock::new(range)))
+    }
+
+    /// Gives such a window back.
+    ///
+    /// # Panics
+    /// If one of its pages is not the pool's or is free already: a bug of ours.
+    pub fn give_window(&self, window: OwnedBlock) {
+        let PaRange { start, size } = window.into_range();
+        let mut inner = self.inner.lock();
+        for offset in (0..size).step_by(PAGE_SIZE as usize) {
+            inner.give(start.add(offset));
+        }
     }
 
     /// Gives a page back.

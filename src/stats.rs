@@ -71,6 +71,8 @@ pub struct Counters {
     pub mapped: Count,
     /// Blocks of the pool mapped.
     pub blocks: Count,
+    /// Contiguous groups of 64 KiB mapped.
+    pub groups: Count,
     /// Pages of modules mapped in place, those of blocks among them.
     pub lent: Count,
     /// Pages of modules copied because the guest wrote them, those of blocks among them.
@@ -214,6 +216,7 @@ impl Counters {
             translated_by_at,
             mapped,
             blocks,
+            groups,
             lent,
             copied,
             split,
@@ -249,6 +252,7 @@ impl Counters {
             translated_by_at,
             mapped,
             blocks,
+            groups,
             lent,
             copied,
             split,

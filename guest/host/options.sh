@@ -116,7 +116,7 @@ check_guest() {
     if [ "${GUEST:-}" = tour ]; then RIGHTS=${RIGHTS:-lazy} GRANULE=${GRANULE:-4k}; fi
     RIGHTS=${RIGHTS:-eager} GRANULE=${GRANULE:-auto} GUEST_MEM=${GUEST_MEM:-256M} APPEND=${APPEND:-}
     check_word RIGHTS "$RIGHTS" eager lazy
-    check_word GRANULE "$GRANULE" 4k 64k 2m 1g auto
+    check_word GRANULE "$GRANULE" 4k 64k contiguous 2m 1g auto
     check_word REBOOT "$REBOOT" restart stop
     is_number "$VCPUS" && [ "$VCPUS" -gt 0 ] || refuse "VCPUS=$VCPUS: must be a number"
     [ "$VCPUS" -le 8 ] || refuse "VCPUS=$VCPUS: a VM has 1 to 8 vCPUs"

@@ -8,7 +8,7 @@
 #   guest     GUEST=tour          a guest of ours by name, or the path of a flat arm64 image (it has a / or a .)
 #             INITRD=file  APPEND="words for its command line"  GUEST_MEM=256M  VCPUS=1
 #             PIN="0 1-3 0,2"       the CPUs that vCPU 0, 1 and 2 may run on; the others run anywhere
-#             RIGHTS=eager|lazy  GRANULE=4k|64k|2m|1g|auto  REBOOT=restart|stop
+#             RIGHTS=eager|lazy  GRANULE=4k|64k|contiguous|2m|1g|auto  REBOOT=restart|stop
 #             VMS=file.dts|.dtb   a whole VM bundle instead of all these
 #   run       SEED=n  EPOCH=seconds since 1970 (now)  TIMEOUT=seconds, 0 for none (none on a terminal, else 600)
 #             EARLYCON=pl011,0x9000000 | ns16550,0xfe215040,2,4   the UART for lines before the device tree is found

@@ -47,7 +47,12 @@ impl<'a> Planner<'a> {
         let any = self.any();
         // What one fault brings, besides the default, which is 2 MiB where there is memory; 1 GiB needs a guest that has it in
         // one piece.
-        for (granule, size) in [("4k", "256M"), ("64k", "256M"), ("1g", "2G")] {
+        for (granule, size) in [
+            ("4k", "256M"),
+            ("64k", "256M"),
+            ("contiguous", "256M"),
+            ("1g", "2G"),
+        ] {
             let mut case = self
                 .linux_on(any)
                 .with("GRANULE", granule)
@@ -175,7 +180,7 @@ impl<'a> Planner<'a> {
     /// Every granule policy on every CPU promised.
     fn linux_by_granule(&mut self) {
         for cpu in self.linux_cpus() {
-            for granule in ["4k", "64k", "2m", "auto"] {
+            for granule in ["4k", "64k", "contiguous", "2m", "auto"] {
                 let mut case = self
                     .linux_on(Machine::Virt(cpu, 3))
                     .with("GRANULE", granule)

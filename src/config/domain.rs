@@ -86,7 +86,7 @@ pub(super) fn domain(
             node,
             "faultline,granule",
             &GRANULES,
-            "\"4k\", \"64k\", \"2m\", \"1g\" or \"auto\"",
+            "\"4k\", \"64k\", \"contiguous\", \"2m\", \"1g\" or \"auto\"",
         )?,
         reboot: policy(
             parser,
@@ -101,9 +101,10 @@ pub(super) fn domain(
 
 const RIGHTS: [(&str, RightsPolicy); 2] =
     [("eager", RightsPolicy::Eager), ("lazy", RightsPolicy::Lazy)];
-const GRANULES: [(&str, GranulePolicy); 5] = [
+const GRANULES: [(&str, GranulePolicy); 6] = [
     ("4k", GranulePolicy::Page),
     ("64k", GranulePolicy::Neighbours),
+    ("contiguous", GranulePolicy::Group),
     ("2m", GranulePolicy::Block2M),
     ("1g", GranulePolicy::Block1G),
     ("auto", GranulePolicy::Auto),

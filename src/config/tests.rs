@@ -328,7 +328,7 @@ fn each_mistake_has_its_own_line() {
         (
             "granule",
             domain_with(&[("faultline,granule", b"16k\0")], std::vec![kernel()]),
-            "vm: `faultline,granule` is \"16k\"; it can be \"4k\", \"64k\", \"2m\", \"1g\" or \"auto\"",
+            "vm: `faultline,granule` is \"16k\"; it can be \"4k\", \"64k\", \"contiguous\", \"2m\", \"1g\" or \"auto\"",
         ),
         (
             "reboot",
@@ -394,6 +394,7 @@ fn every_granule_has_its_word() {
     for (word, granule) in [
         (&b"4k\0"[..], GranulePolicy::Page),
         (b"64k\0", GranulePolicy::Neighbours),
+        (b"contiguous\0", GranulePolicy::Group),
         (b"2m\0", GranulePolicy::Block2M),
         (b"1g\0", GranulePolicy::Block1G),
         (b"auto\0", GranulePolicy::Auto),

@@ -237,7 +237,7 @@ fn cpu() -> Features {
     // What a CPU may have and stage 2 leaves alone.
     log!(
         "",
-        "unused   {}BBM levels: blocks and tables change by break-before-make; contiguous hint",
+        "unused   {}BBM levels: blocks and tables change by break-before-make",
         if f.pa_bits > 48 {
             "address bits above 48 (LPA2); "
         } else {

@@ -4,12 +4,13 @@
 //! locked and try again until it is filled, taking their interrupts in between. They take no page instead: that would need
 //! a table where the block is to be, and the guest has the whole block by the time it would have faulted a second time.
 
-use crate::addr::IpaRange;
+use crate::addr::{IpaRange, PAGE_SIZE};
 use crate::exit::Need;
 use crate::fault::ram::RamFault;
 use crate::fault::{Resolution, translation};
 use crate::machine::Machine;
-use crate::stage2::{Absent, Lent, Level, Tables};
+use crate::page_pool::RawBlock;
+use crate::stage2::{Absent, CleanBlock, Grant, Lent, Level, Tables};
 
 /// Maps a block for `leaf`, where there is room for one.
 ///
@@ -60,11 +61,23 @@ fn map_own<'t, M: Machine>(
         fault.memory.pool.give_block(block.into_owned());
         return Ok(Resolution::Retry);
     };
+    let (block, grant) = filled(fault, leaf, block, m);
+    claim.fill(m, block, grant);
+    fault.counters.blocks.add(1);
+    fault.note_mapped(level.pages());
+    Ok(Resolution::Retry)
+}
+
+/// The block with what `leaf` is to hold, and what the guest may do to it at first.
+pub(super) fn filled<M: Machine>(
+    fault: &RamFault<'_>,
+    leaf: IpaRange,
+    block: RawBlock,
+    m: &mut M,
+) -> (CleanBlock, Grant) {
     let coherence = fault.stage2().coherence();
-    fault
-        .counters
-        .dcache
-        .add(u64::from(!coherence.fwb) * level.pages());
+    let pages = leaf.size / PAGE_SIZE;
+    fault.counters.dcache.add(u64::from(!coherence.fwb) * pages);
     let block = match fault.in_place(leaf) {
         Some(from) => block.copied(m, coherence, from),
         None => block.filled(m, coherence, |m, pa| {
@@ -73,8 +86,5 @@ fn map_own<'t, M: Machine>(
         }),
     };
     let grant = fault.first_grant(fault.need, |m| block.make_executable(m, coherence), m);
-    claim.fill(m, block, grant);
-    fault.counters.blocks.add(1);
-    fault.note_mapped(level.pages());
-    Ok(Resolution::Retry)
+    (block, grant)
 }

@@ -35,6 +35,8 @@ pub enum GranulePolicy {
     Page,
     /// `64k`: it and its neighbours, 16 pages of their own.
     Neighbours,
+    /// `contiguous`: it and its neighbours, in one piece and with the contiguous hint.
+    Group,
     /// `2m`: a block of 2 MiB.
     Block2M,
     /// `1g`: a block of 1 GiB.
@@ -52,6 +54,7 @@ impl fmt::Display for GranulePolicy {
         f.write_str(match self {
             Self::Page => "4k",
             Self::Neighbours => "64k",
+            Self::Group => "contiguous",
             Self::Block2M => "2m",
             Self::Block1G => "1g",
             Self::Auto => "auto",

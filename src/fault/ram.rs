@@ -78,7 +78,7 @@ impl<'a> RamFault<'a> {
     pub(super) fn blocks(&self) -> &'static [Level] {
         match self.memory.granule {
             _ if self.is_logged => &[],
-            GranulePolicy::Page | GranulePolicy::Neighbours => &[],
+            GranulePolicy::Page | GranulePolicy::Neighbours | GranulePolicy::Group => &[],
             GranulePolicy::Block1G => &UP_TO_1G,
             GranulePolicy::Block2M => &UP_TO_1G[1..],
             GranulePolicy::Auto if self.is_plenty() => &UP_TO_1G[1..],
@@ -88,7 +88,16 @@ impl<'a> RamFault<'a> {
 
     /// Whether the page brings its neighbours.
     pub(super) fn has_neighbours(&self) -> bool {
-        self.memory.granule == GranulePolicy::Neighbours && !self.is_logged
+        let has_some = matches!(
+            self.memory.granule,
+            GranulePolicy::Neighbours | GranulePolicy::Group
+        );
+        has_some && !self.is_logged
+    }
+
+    /// Whether they are to be a contiguous group.
+    pub(super) fn are_grouped(&self) -> bool {
+        self.memory.granule == GranulePolicy::Group && !self.is_logged
     }
 
     /// Whether the pool could give the VM all of its memory, so that what a block takes too much is missed by nobody.

@@ -5,7 +5,7 @@
 
 use crate::addr::{Pa, PaRange};
 use crate::fault::ram::{RamFault, out_of_pages};
-use crate::fault::{GuestMemory, Resolution, block, neighbours};
+use crate::fault::{GuestMemory, Resolution, block, group, neighbours};
 use crate::machine::Machine;
 use crate::stage2::{Absent, Lent, Level, Mapped, Rights, Tables};
 use crate::stats::Counters;
@@ -35,6 +35,12 @@ fn map_more<M: Machine>(fault: RamFault<'_>, absent: Absent<'_>, m: &mut M) -> R
             continue;
         };
         match block::map(&fault, leaf, absent, m) {
+            Ok(answer) => return answer,
+            Err(unused) => absent = unused,
+        }
+    }
+    if fault.are_grouped() {
+        match group::map(&fault, absent, m) {
             Ok(answer) => return answer,
             Err(unused) => absent = unused,
         }

@@ -61,6 +61,10 @@ impl<'t> Absent<'t> {
         Self { seen }
     }
 
+    pub(super) const fn seen(&self) -> &Seen<'t> {
+        &self.seen
+    }
+
     /// Table pages that a page here needs: prepare as many.
     #[must_use]
     #[inline]
@@ -295,7 +299,7 @@ impl Stage2 {
     ///
     /// # Errors
     /// What is there now, if it is not free, or takes more tables than were prepared.
-    fn link<M: Machine>(
+    pub(super) fn link<M: Machine>(
         &self,
         m: &mut M,
         ipa: Ipa,

@@ -36,6 +36,8 @@ mod bits {
             OA OFFSET(12) NUMBITS(36) [],
             /// Dirty Bit Modifier (FEAT_HAFDBS): a store to a leaf without S2AP write makes the hardware set it.
             DBM OFFSET(51) NUMBITS(1) [],
+            /// One of 16 that a TLB may keep as one.
+            CONTIGUOUS OFFSET(52) NUMBITS(1) [],
             // One bit does for both exception levels, with FEAT_XNX and without: 0b00 executes, 0b10 does not.
             XN OFFSET(53) NUMBITS(2) [ExecuteAll = 0b00, ExecuteNone = 0b10],
             /// Software: the memory belongs to this tree and goes back to the pool when it is destroyed.
@@ -446,6 +448,21 @@ impl Descriptor {
         Self(bits.get())
     }
 
+    /// Whether it is one of a group of 16 that a TLB may keep as one entry (the Contiguous bit).
+    #[must_use]
+    #[inline]
+    pub fn has_hint(self) -> bool {
+        self.bits().is_set(STAGE2::CONTIGUOUS)
+    }
+
+    /// The same leaf as one of such a group, or not.
+    #[must_use]
+    pub fn with_hint(self, hint: bool) -> Self {
+        let mut bits = self.bits();
+        bits.modify(STAGE2::CONTIGUOUS.val(u64::from(hint)));
+        Self(bits.get())
+    }
+
     /// The same leaf with no rights but those of `most` that it has already. Without W in `most` the hardware does not give
     /// it back by itself either.
     #[must_use]
@@ -464,12 +481,13 @@ impl Descriptor {
         Self(bits.get())
     }
 
-    /// What of a leaf is neither rights nor state: valid, type, output, memory attributes, owner. With no rights at all.
+    /// What of a leaf is neither rights nor state nor a hint: valid, type, output, memory attributes, owner. With no rights at all.
     #[must_use]
     pub fn fixed(self) -> Self {
         self.with_at_most(Rights::NONE)
             .with_access_flag(false)
             .with_tracking(false)
+            .with_hint(false)
     }
 
     /// Whether the two differ in nothing but what the hardware may write by itself: access flag and S2AP write.

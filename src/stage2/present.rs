@@ -139,6 +139,10 @@ impl<'t> Present<'t> {
         let Seen {
             tree, ipa, place, ..
         } = self.seen;
+        if self.seen.descriptor.has_hint() {
+            // All of its group would have to change.
+            tree.dissolve(m, ipa);
+        }
         let walking = tree.gate.enter(m.cpu());
         let as_seen = match self.seen.is_current() {
             true => self.add_rights(m, grant.rights()),
@@ -158,6 +162,9 @@ impl<'t> Present<'t> {
     #[inline(always)]
     fn add_rights<M: Machine>(&self, m: &mut M, rights: Rights) -> Option<Relaxed<'t>> {
         let seen = self.seen.descriptor;
+        if seen.has_hint() {
+            return None;
+        }
         if seen.rights().allows(rights) && seen.is_young() {
             return Some(Relaxed::Sufficient);
         }
@@ -179,7 +186,7 @@ impl<'t> Present<'t> {
         let outcome = loop {
             let seen = tree.see(m, ipa);
             // Another output means another page: the proof that X asks for is not for it.
-            if !self.is_same_leaf(&seen) {
+            if !self.is_same_leaf(&seen) || seen.descriptor.has_hint() {
                 break Relaxed::Raced {
                     now: Leaf::of(seen),
                 };
@@ -302,10 +309,18 @@ impl<'t> Present<'t> {
     /// it. Answers what was there at the last; `None` if it is not the leaf that was seen any more.
     fn lock<M: Machine>(&self, m: &mut M) -> Option<Seen<'t>> {
         let Seen { tree, ipa, .. } = self.seen;
+        let had_hint = self.seen.descriptor.has_hint();
+        if had_hint {
+            tree.dissolve(m, ipa);
+        }
         let walking = tree.gate.enter(m.cpu());
-        let mut seen = self.seen.renewed(m);
+        let mut seen = if had_hint {
+            tree.see(m, ipa)
+        } else {
+            self.seen.copied().renewed(m)
+        };
         let locked = loop {
-            if !self.is_same_leaf(&seen) {
+            if !self.is_same_leaf(&seen) || seen.descriptor.has_hint() {
                 break None;
             }
             match seen.publish(m, Descriptor::LOCKED) {

@@ -192,6 +192,11 @@ impl Stage2 {
                 if new == leaf {
                     break;
                 }
+                if leaf.has_hint() {
+                    self.dissolve_alone(m, Ipa::new(start));
+                    leaf = leaf.with_hint(false);
+                    continue;
+                }
                 match m.publish(place.table, place.index, leaf.raw(), new.raw()) {
                     Ok(()) => {
                         let size = place.level.size();

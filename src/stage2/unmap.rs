@@ -84,7 +84,12 @@ impl Stage2 {
             if at >= end || gone.leaf_count == LEAVES {
                 break;
             }
-            let (place, leaf, start) = self.at(m, at);
+            let (place, mut leaf, start) = self.at(m, at);
+            if leaf.has_hint() {
+                // Of a group that is taken out in part a TLB could keep all.
+                self.dissolve_alone(m, Ipa::new(start));
+                leaf = leaf.with_hint(false);
+            }
             if let View::Leaf(oa, _) = leaf.view(place.level) {
                 let last = take_out(m, place, leaf);
                 let size = place.level.size();

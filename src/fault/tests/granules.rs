@@ -20,9 +20,10 @@ const PAGES: u64 = 2 * 512 + 64;
 /// `auto` finds the VM too large for the pool.
 const _: () = assert!(RAM_SIZE > PAGES * PAGE_SIZE);
 
-const POLICIES: [(GranulePolicy, u64); 5] = [
+const POLICIES: [(GranulePolicy, u64); 6] = [
     (GranulePolicy::Page, 1),
     (GranulePolicy::Neighbours, 16),
+    (GranulePolicy::Group, 16),
     (GranulePolicy::Block2M, 512),
     // No slot of these tests holds 1 GiB.
     (GranulePolicy::Block1G, 512),

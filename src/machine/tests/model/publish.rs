@@ -87,8 +87,11 @@ impl Hardware {
                 "I20, a window that is not a device's: {leaf:#x}"
             );
         }
-        for offset in (0..bits::span(level)).step_by(PAGE_SIZE as usize) {
-            self.take_over(tree, start + offset, memory + offset);
+        // By one of a contiguous group all of it can be reached.
+        let reach = bits::reach(leaf, level);
+        let inside = start % reach;
+        for offset in (0..reach).step_by(PAGE_SIZE as usize) {
+            self.take_over(tree, start - inside + offset, memory - inside + offset);
         }
         self.check_lent(leaf);
         if bits::rights(leaf)[2] {

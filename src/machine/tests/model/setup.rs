@@ -37,7 +37,7 @@ pub(super) struct Setup {
     /// The guests run with their stage-1 MMU and caches off: 0 never, 1 always, 2 at times.
     pub(super) caches_off: u8,
     /// What a fault brings: 0 a page, 1 its neighbours too, 2 a block, 3 whatever the pool allows, 4 a block of 1 GiB, for
-    /// which nobody has the memory.
+    /// which nobody has the memory, 5 a contiguous group.
     pub(super) granule: u8,
     /// Rights are given one by one.
     pub(super) lazy: bool,
@@ -59,7 +59,7 @@ impl Setup {
             ranges: rng.one_in(2),
             stores_linger: rng.one_in(2),
             caches_off: rng.pick(&[0, 0, 1, 2]),
-            granule: rng.pick(&[0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4]),
+            granule: rng.pick(&[0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 5]),
             lazy: rng.one_in(2),
             patience: rng.pick(&[3, 8, 24]),
         }
@@ -88,6 +88,7 @@ impl Setup {
             1 => GranulePolicy::Neighbours,
             2 => GranulePolicy::Block2M,
             4 => GranulePolicy::Block1G,
+            5 => GranulePolicy::Group,
             _ => GranulePolicy::Auto,
         }
     }
