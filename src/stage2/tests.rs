@@ -1,5 +1,6 @@
 //! The verbs and the sequences, on a machine that panics where a rule is broken.
 
+mod group;
 #[cfg(loom)]
 mod interleaved;
 mod plain;
