@@ -43,7 +43,7 @@ pub enum GranulePolicy {
     Block1G,
     /// `auto`: a block of 2 MiB as long as the pool could still give the VM all of its memory; else the page.
     ///
-    /// The default: Linux boots with 47 faults where pages take 15,700, and with a third of the instructions at EL2
+    /// The default: Linux boots with 47 faults where pages take 15,800, and with half of the instructions at EL2
     /// (docs/stage2.md).
     #[default]
     Auto,
