@@ -251,10 +251,10 @@ pub(crate) const LINES: &[Line] = &[
         tests: MODEL,
     },
     Line {
-        name: "group-not-dissolved",
+        name: "hint-not-on-all-of-a-group",
         file: "src/stage2/group.rs",
-        old: "if !leaf.has_hint() {",
-        new: "if leaf.is_leaf(place.level) {",
+        old: "swap(m, at, Descriptor::LOCKED, leaf.with_hint(true));",
+        new: "swap(m, at, Descriptor::LOCKED, leaf.with_hint(n != 5));",
         tests: FAULTS,
     },
     Line {
