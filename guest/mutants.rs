@@ -79,7 +79,7 @@ fn run(chosen: impl Fn(&str) -> bool + Clone) -> impl Iterator<Item = (&'static 
     let switches = SWITCHES.iter().filter(move |(name, _)| choose(name));
     let mut binary = None;
     let switches = switches.map(move |(name, tests)| {
-        let binary = binary.get_or_insert_with(|| build(&root()));
+        let binary = binary.get_or_insert_with(|| build(&root(), &folder()));
         (
             *name,
             binary.as_ref().map_or_else(
@@ -101,6 +101,12 @@ fn run(chosen: impl Fn(&str) -> bool + Clone) -> impl Iterator<Item = (&'static 
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where the tree is built.
+fn folder() -> PathBuf {
+    let chosen = std::env::var_os("CARGO_TARGET_DIR");
+    root().join(chosen.unwrap_or_else(|| tree::BUILT.into()))
 }
 
 /// Why a line of the list cannot be applied.
@@ -131,7 +137,8 @@ fn try_line(copy: &Copy, line: &Line) -> Fate {
     if let Err(why) = copy.change(line.file, line.old, line.new) {
         return Fate::Broken(why);
     }
-    let fate = match build(&copy.root) {
+    // A folder of its own: cargo takes two trees for one, and would hand a mutant's build to who builds the tree next.
+    let fate = match build(&copy.root, &copy.root.join(tree::BUILT)) {
         Ok(binary) => {
             let mut command = Command::new(binary);
             command.args(line.tests).current_dir(&copy.root);
@@ -145,12 +152,13 @@ fn try_line(copy: &Copy, line: &Line) -> Fate {
     }
 }
 
-/// Builds the library's tests of the tree at `root`; answers the binary.
-fn build(root: &Path) -> Result<PathBuf, String> {
+/// Builds the library's tests of the tree at `root` into `folder`; answers the binary.
+fn build(root: &Path, folder: &Path) -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
         .args(["test", "--lib", "--no-run", "--color", "never"])
+        .env("CARGO_TARGET_DIR", folder)
         .current_dir(root);
     let (status, text) = output(command, BUILD).ok_or("the build does not end")?;
     let path = text.lines().rev().find_map(|line| {
@@ -158,8 +166,6 @@ fn build(root: &Path) -> Result<PathBuf, String> {
             .strip_prefix("Executable unittests src/lib.rs (")?
             .strip_suffix(')')
     });
-    let folder =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     match path {
         // As cargo prints it: relative to the folder it ran in, where it lies below.
         Some(path) if status => Ok(root.join(path)),

@@ -20,6 +20,7 @@ mod permission;
 mod policy;
 pub mod progress;
 mod ram;
+mod spins;
 mod stage1;
 mod status;
 pub mod stop;
@@ -27,6 +28,7 @@ mod translation;
 
 pub use emulate::Emulation;
 pub use policy::{GranulePolicy, RightsPolicy};
+pub use spins::spins;
 pub use stop::Stop;
 
 use alloc::vec::Vec;

@@ -13,13 +13,15 @@
 //! - A pCPU that goes idle looks at its queue with interrupts masked; who puts a vCPU there sends it an SGI after, and WFI
 //!   does not sleep on a pending interrupt.
 //!
-//! Fairness: first come, first served in each queue; a vCPU whose time slice ends goes to the back. A pCPU without work takes
+//! Fairness: first come, first served in each queue; a vCPU whose [`Slice`] ends goes to the back. A pCPU without work takes
 //! the vCPU that waits longest with another.
 
 mod deadlines;
+mod slice;
 mod whereabouts;
 
 pub use deadlines::{Deadlines, NEVER};
+pub use slice::Slice;
 pub use whereabouts::{Place, Wake, Whereabouts};
 
 use alloc::boxed::Box;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const PARTS: [&str; 6] = ["Cargo.toml", "Cargo.lock", ".cargo", "src", "guest", "docs"];
 
 /// What cargo makes in a folder.
-const BUILT: &str = "target";
+pub(crate) const BUILT: &str = "target";
 
 /// The copy.
 pub(crate) struct Copy {

@@ -1,15 +1,15 @@
 //! A pCPU at work: takes a ready vCPU, runs it until its slice ends, and puts it where it belongs; waits when there is none.
 //!
 //! A vCPU that has its pCPU to itself runs without a tick, and its WFI is the hardware's. While others wait for the pCPU, WFI
-//! and WFE trap and a slice is one of [`SLICES`].
+//! and WFE trap, and its time is a [`Slice`].
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 
 use aarch64_cpu::registers::CNTFRQ_EL0;
 use faultline::exit::{Exit, Vector};
-use faultline::fault::Stop;
-use faultline::sched::{NEVER, Whereabouts};
+use faultline::fault::{self, Stop};
+use faultline::sched::{Slice, Whereabouts};
 use faultline::stage2::clean;
 use faultline::vm::{End, Next, Vm};
 use tock_registers::interfaces::Readable;
@@ -22,10 +22,6 @@ use super::shared::Shared;
 use super::vcpu_run::{VcpuRun, now};
 use super::vm_run::VmRun;
 use super::{guest_state, vcpu_run, watch};
-
-/// Slices per second. A guest's CPU that waits for another of its CPUs, which waits for this pCPU, has it for so long in vain where
-/// its WFE does not trap: QEMU's never does.
-const SLICES: u64 = 1000;
 
 /// Pages that are zeroed ahead of time each time a vCPU waits.
 const PREPARED_PER_WAIT: usize = 4;
@@ -184,11 +180,27 @@ pub(super) fn begin_slice(shares: bool, cpu: &mut Cpu) {
     cpu.shares = shares;
     cpu.slice_is_over = false;
     guest_state::trap_waits(cpu, shares);
-    cpu.slice_ends(if shares {
-        now() + CNTFRQ_EL0.get() / SLICES
+    cpu.set_slice(if shares {
+        Slice::new(now(), CNTFRQ_EL0.get())
     } else {
-        NEVER
+        Slice::ENDLESS
     });
+}
+
+/// The moment to look at the slice has come. It is over for a vCPU that waits in vain for another of its VM, which may wait for
+/// this pCPU.
+pub(super) fn look_at_slice(current: Option<&Current<'_>>, shared: &Shared, cpu: &mut Cpu) {
+    if !shared.scheduler.has_waiting(cpu.number) {
+        return begin_slice(false, cpu);
+    }
+    let mut slice = cpu.slice;
+    let is_over = slice.is_over(|| {
+        current.is_none_or(|Current { vm, run }| {
+            fault::spins(vm.vm.stage2(), &run.vcpu.registers, cpu)
+        })
+    });
+    cpu.slice_is_over = is_over;
+    cpu.set_slice(if is_over { Slice::ENDLESS } else { slice });
 }
 
 /// Runs a vCPU on this pCPU until it leaves it.

@@ -95,7 +95,7 @@ pub(super) fn handle(current: Option<Current<'_>>, shared: &'static Shared, cpu:
                 maintain(vm, run, cpu);
             }
         } else if intid == sources.hyp_timer {
-            moments_have_come(shared, cpu);
+            moments_have_come(current.as_ref(), shared, cpu);
         } else if Some(intid) == sources.console
             && let Some(vm) = shared.console_vm()
         {
@@ -128,13 +128,9 @@ fn maintain(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) {
 }
 
 /// The pCPU's timer has fired.
-fn moments_have_come(shared: &'static Shared, cpu: &mut Cpu) {
-    if cpu.take_slice_end(now()) {
-        if shared.scheduler.has_waiting(cpu.number) {
-            cpu.slice_is_over = true;
-        } else {
-            dispatch::begin_slice(false, cpu);
-        }
+fn moments_have_come(current: Option<&Current<'_>>, shared: &'static Shared, cpu: &mut Cpu) {
+    if cpu.slice.next_look() <= now() {
+        dispatch::look_at_slice(current, shared, cpu);
     }
     while let Some(Due { vm, what }) = cpu.take_due(now()) {
         let Some(vm) = vm.upgrade() else { continue };

@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use faultline::addr::{Gva, Ipa, Pa, PaRange};
 use faultline::features::Features;
 use faultline::machine::{AtAborted, Dc, Dsb, El1, Ic, Machine, Tlbi, Ttl};
-use faultline::sched::{Deadlines, NEVER};
+use faultline::sched::{Deadlines, NEVER, Slice};
 use tock_registers::interfaces::{Readable, Writeable};
 
 unsafe extern "C" {
@@ -52,7 +52,8 @@ pub(super) struct Cpu {
     pub(super) shares: bool,
     /// And its vCPU has had its time.
     pub(super) slice_is_over: bool,
-    slice_end: u64,
+    /// What is left of its time, and the moment at which it is looked at.
+    pub(super) slice: Slice,
     deadlines: Deadlines<Due>,
     /// What EL2's own timer is set to.
     alarm: u64,
@@ -70,7 +71,7 @@ impl Cpu {
             hcr: 0,
             shares: false,
             slice_is_over: false,
-            slice_end: NEVER,
+            slice: Slice::ENDLESS,
             deadlines: Deadlines::new(DEADLINES),
             alarm: NEVER,
             gic,
@@ -93,22 +94,13 @@ impl Cpu {
         self.set_timer();
     }
 
-    /// Sets the moment at which the slice of the vCPU ends.
+    /// Sets the slice of the vCPU.
     #[inline]
-    pub(super) fn slice_ends(&mut self, at: u64) {
-        if self.slice_end != at {
-            self.slice_end = at;
+    pub(super) fn set_slice(&mut self, slice: Slice) {
+        if self.slice != slice {
+            self.slice = slice;
             self.set_timer();
         }
-    }
-
-    /// Whether the slice has ended by `now`; once.
-    pub(super) fn take_slice_end(&mut self, now: u64) -> bool {
-        let has_ended = self.slice_end <= now;
-        if has_ended {
-            self.slice_end = NEVER;
-        }
-        has_ended
     }
 
     /// Takes what is due by `now`. The last time, when there is nothing, the timer is set to what comes next.
@@ -122,7 +114,7 @@ impl Cpu {
 
     #[inline]
     fn set_timer(&mut self) {
-        let first = self.slice_end.min(self.deadlines.earliest());
+        let first = self.slice.next_look().min(self.deadlines.earliest());
         if self.alarm != first {
             self.alarm = first;
             interrupts::set_hyp_timer(first);

@@ -12,5 +12,6 @@ mod loops;
 mod model;
 mod races;
 mod rom;
+mod spins;
 mod walks;
 mod world;
