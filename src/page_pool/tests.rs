@@ -23,11 +23,8 @@ impl PagePool {
         Some(self.is_taken_by(&*self.inner.try_lock()?, pa))
     }
 
-    fn is_taken_by(&self, inner: &Inner, pa: Pa) -> bool {
-        let is_out = inner.place(pa.raw() >> CHUNK_SHIFT).is_some_and(|(b, c)| {
-            inner.banks[b].chunks[c].is_taken((pa.raw() >> 12) as usize % CHUNK_PAGES)
-        });
-        is_out && !self.used_stocks().any(|stock| stock.holds(pa.page()))
+    fn is_taken_by(&self, free: &Free, pa: Pa) -> bool {
+        free.is_out(pa) && !self.used_stocks().any(|stock| stock.holds(pa.page()))
     }
 }
 

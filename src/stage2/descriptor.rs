@@ -3,11 +3,17 @@
 //! Source: DDI 0487 "VMSAv8-64 translation table format descriptors", "Stage 2 attribute fields in Block and Page
 //! descriptors".
 
+mod level;
+mod rights;
+
+pub use level::{ENTRY_BITS, Level};
+pub use rights::Rights;
+
 use core::fmt;
 
 use tock_registers::LocalRegisterCopy;
 
-use crate::addr::{PAGE_SHIFT, Pa};
+use crate::addr::Pa;
 
 /// Bit positions, named as in the manual.
 #[allow(
@@ -46,182 +52,6 @@ mod bits {
     }
 }
 use bits::STAGE2;
-
-/// log2 of the entries in a table.
-pub const ENTRY_BITS: u32 = 9;
-
-/// A level of the walk, as the Arm ARM counts: 0 is the largest, 3 holds pages.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Level(Number);
-
-/// The compiler knows that there are no more.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(usize)] // a structure with it in has no holes, which would be copied one by one
-enum Number {
-    Zero,
-    One,
-    Two,
-    Three,
-}
-
-impl fmt::Debug for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Level({})", self.number())
-    }
-}
-
-impl Level {
-    /// The last level.
-    pub const LAST: Self = Self(Number::Three);
-
-    /// Level `number`.
-    ///
-    /// # Panics
-    /// Above 3.
-    #[must_use]
-    pub const fn new(number: u8) -> Self {
-        Self(match number {
-            0 => Number::Zero,
-            1 => Number::One,
-            2 => Number::Two,
-            3 => Number::Three,
-            _ => panic!("levels are 0 to 3"),
-        })
-    }
-
-    /// 0 to 3.
-    #[must_use]
-    pub const fn number(self) -> u8 {
-        self.0 as u8
-    }
-
-    /// Bytes that one descriptor of this level stands for.
-    #[must_use]
-    pub const fn size(self) -> u64 {
-        1 << self.shift()
-    }
-
-    /// The level at which a leaf stands for `size` bytes.
-    ///
-    /// # Panics
-    /// If no leaf does.
-    #[must_use]
-    pub const fn of_size(size: u64) -> Self {
-        let mut number = 1;
-        while number <= 3 {
-            if Self::new(number).size() == size {
-                return Self::new(number);
-            }
-            number += 1;
-        }
-        panic!("leaves are of 4 KiB, 2 MiB or 1 GiB")
-    }
-
-    /// Pages of 4 KiB that one descriptor of this level stands for.
-    #[must_use]
-    pub const fn pages(self) -> u64 {
-        1 << (self.shift() - PAGE_SHIFT)
-    }
-
-    /// Whether a leaf may lie here: pages at level 3, blocks of 2 MiB at 2 and of 1 GiB at 1.
-    #[must_use]
-    pub const fn has_leaves(self) -> bool {
-        self.number() >= 1
-    }
-
-    /// Whether descriptors here are pages or nothing.
-    #[must_use]
-    pub const fn is_last(self) -> bool {
-        matches!(self.0, Number::Three)
-    }
-
-    /// The next level down.
-    ///
-    /// # Panics
-    /// On the last.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self::new(self.number() + 1)
-    }
-
-    /// log2 of the bytes that one descriptor of this level stands for.
-    #[must_use]
-    pub const fn shift(self) -> u32 {
-        PAGE_SHIFT + ENTRY_BITS * (3 - self.number() as u32)
-    }
-
-    /// Which descriptor of its table stands for the address `raw`.
-    #[must_use]
-    pub const fn index(self, raw: u64) -> usize {
-        (raw >> self.shift()) as usize % (1 << ENTRY_BITS)
-    }
-}
-
-/// What a guest may do to a page.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rights(u8);
-
-impl Rights {
-    /// All there is.
-    pub const ALL: Self = Self(7);
-    /// Nothing.
-    pub const NONE: Self = Self(0);
-    /// Loads.
-    pub const READ: Self = Self(1);
-    /// Stores.
-    pub const WRITE: Self = Self(2);
-    /// Instruction fetches at EL1 and EL0.
-    pub const EXECUTE: Self = Self(4);
-
-    /// One right: the first, second or third of these.
-    #[must_use]
-    pub const fn single(number: u8) -> Self {
-        Self(1 << (number & 3))
-    }
-
-    /// Both sets together.
-    #[must_use]
-    pub const fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// What is in `self` and not in `other`.
-    #[must_use]
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    /// What is in both.
-    #[must_use]
-    pub const fn intersection(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    /// Whether all of `need` is there.
-    #[must_use]
-    pub const fn allows(self, need: Self) -> bool {
-        need.0 & !self.0 == 0
-    }
-}
-
-impl fmt::Display for Rights {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let letter = |right, letter| if self.allows(right) { letter } else { '-' };
-        write!(
-            f,
-            "{}{}{}",
-            letter(Self::READ, 'R'),
-            letter(Self::WRITE, 'W'),
-            letter(Self::EXECUTE, 'X')
-        )
-    }
-}
-
-impl fmt::Debug for Rights {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// The memory type of a leaf.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
