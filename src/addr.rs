@@ -11,6 +11,10 @@ use core::fmt;
 pub const PAGE_SHIFT: u32 = 12;
 /// Bytes in a page (the 4 KiB granule).
 pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
+/// Pages of a window, which fault-around and the contiguous hint of a 4 KiB granule deal in.
+pub const WINDOW_PAGES: usize = 16;
+/// Bytes of a window: 64 KiB.
+pub const WINDOW_SIZE: u64 = WINDOW_PAGES as u64 * PAGE_SIZE;
 
 macro_rules! address {
     ($(#[$doc:meta])* $name:ident) => {

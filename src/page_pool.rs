@@ -25,12 +25,10 @@ use chunk::{CHUNK_PAGES, CHUNK_SHIFT};
 use free::Free;
 use stock::{BATCH, Ready, Stock};
 
-use crate::addr::{PAGE_SIZE, Pa, PaRange};
+use crate::addr::{PAGE_SIZE, Pa, PaRange, WINDOW_PAGES, WINDOW_SIZE};
 use crate::machine::MAX_CPUS;
 use crate::sync::{AtomicUsize, Ordering, SpinMutex};
 
-/// Pages of a window of 64 KiB.
-const WINDOW_PAGES: usize = 16;
 /// What a block may be: a level-2 or a level-1 leaf of stage 2.
 const BLOCK_SIZES: [u64; 2] = [1 << CHUNK_SHIFT, 512 << CHUNK_SHIFT];
 
@@ -188,7 +186,7 @@ impl PagePool {
     pub fn take_window(&self) -> Option<RawBlock> {
         let range = PaRange {
             start: self.take_run(WINDOW_PAGES)?,
-            size: WINDOW_PAGES as u64 * PAGE_SIZE,
+            size: WINDOW_SIZE,
         };
         Some(RawBlock::new(OwnedBlock::new(range)))
     }

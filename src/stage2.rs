@@ -27,14 +27,13 @@ mod unmap;
 pub mod vmid;
 pub mod walk;
 
-pub use absent::{Absent, Claim, Mapped, Neighbours, Supply, WINDOW_PAGES};
+pub use absent::{Absent, Claim, Mapped, Neighbours, Supply};
 pub use clean::{CleanBlock, CleanPage, Lent};
 pub use config::{Config, ConfigError};
 pub use descriptor::{Descriptor, Level, Memory, Rights, View};
 pub use dirty::LogError;
 pub use gate::Gate;
 pub use grant::Grant;
-pub use group::GROUP;
 pub use present::{Present, Relaxed, Replaced};
 pub use range::Ages;
 pub use tables::Tables;

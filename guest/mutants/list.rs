@@ -288,7 +288,7 @@ pub(crate) const LINES: &[Line] = &[
     Line {
         name: "stage1-open-under-another-vttbr",
         file: "src/stage2/maintenance.rs",
-        old: "m.set_el1(El1::Tcr, NO_WALKS);",
+        old: "m.set_el1(El1::Tcr, TCR_NO_WALKS);",
         new: "",
         tests: TREE,
     },

@@ -8,7 +8,7 @@
 use aarch64_cpu::registers::ID_AA64DFR0_EL1;
 use tock_registers::interfaces::Readable;
 
-use super::guest_state::trap_debug;
+use super::guest_state::set_mdcr_trap;
 
 /// `MDCR_EL2.TDA`.
 const TDA: u64 = 1 << 9;
@@ -38,7 +38,7 @@ impl Breakpoints {
         if self.is_open {
             write_all(&self.registers);
         }
-        trap_debug(TDA, !self.is_open);
+        set_mdcr_trap(TDA, !self.is_open);
     }
 
     /// The vCPU accessed a debug register while they trapped: from now on they are its own. Answers whether that was so.
@@ -47,7 +47,7 @@ impl Breakpoints {
             return false;
         }
         self.is_open = true;
-        trap_debug(TDA, false);
+        set_mdcr_trap(TDA, false);
         true
     }
 

@@ -14,6 +14,7 @@ use aarch64_cpu::registers::{
 };
 use faultline::features::Features;
 use faultline::sched::NEVER;
+use faultline::stage2::maintenance::{SCTLR_MMU_ON, TCR_NO_WALKS};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::interrupts::asserts;
@@ -24,10 +25,6 @@ use super::sysreg::{
 
 /// `SCTLR_EL1` at reset: RES1 bits (EOS, TSCXT, EIS, SPAN, nTLSMD, LSMAOE and the barrier controls), MMU and caches off.
 const SCTLR_EL1_RESET: u64 = 0x30d0_0980;
-/// `SCTLR_EL1.M`.
-const SCTLR_MMU_ON: u64 = 1;
-/// `TCR_EL1.EPD0` and `EPD1`: a miss in a TLB walks nothing.
-const TCR_NO_WALKS: u64 = 1 << 7 | 1 << 23;
 /// `CNTx_CTL.ENABLE`, `IMASK`, `ISTATUS`.
 const TIMER_STATE: u64 = 0b111;
 /// Enabled, not masked, and its moment has not come.

@@ -69,7 +69,7 @@ pub(super) fn set_own_traps(cpu: &mut Cpu, vcpu: &Vcpu) {
 }
 
 /// Has what `bit` of `MDCR_EL2` is for trap, or not. The ERET is the context synchronization event.
-pub(super) fn trap_debug(bit: u64, on: bool) {
+pub(super) fn set_mdcr_trap(bit: u64, on: bool) {
     let now = MDCR_EL2.get();
     let wanted = if on { now | bit } else { now & !bit };
     if wanted != now {

@@ -7,7 +7,7 @@
 //!
 //! Source: DDI 0487 "The Performance Monitors Extension", "MDCR_EL2, Monitor Debug Configuration Register".
 
-use super::guest_state::trap_debug;
+use super::guest_state::set_mdcr_trap;
 use super::ids;
 use super::sysreg::{
     MDCR_EL2, PMCCFILTR_EL0, PMCCNTR_EL0, PMCNTENCLR_EL0, PMCNTENSET_EL0, PMCR_EL0, PMINTENCLR_EL1,
@@ -66,7 +66,7 @@ impl Pmu {
         if self.is_open {
             self.registers.write();
         }
-        trap_debug(TPM, !self.is_open);
+        set_mdcr_trap(TPM, !self.is_open);
     }
 
     /// The vCPU accessed the PMU while that trapped: from now on it is its own. Answers whether that was so.
@@ -76,7 +76,7 @@ impl Pmu {
         }
         self.is_open = true;
         self.registers.write();
-        trap_debug(TPM, false);
+        set_mdcr_trap(TPM, false);
         true
     }
 

@@ -1,12 +1,12 @@
 //! Contiguous groups: one fault brings 64 KiB of memory in one piece, as 16 pages with the contiguous hint.
 
-use crate::addr::{Ipa, IpaRange};
+use crate::addr::{Ipa, IpaRange, WINDOW_PAGES, WINDOW_SIZE};
 use crate::exit::Need;
 use crate::fault::Resolution;
 use crate::fault::block::filled;
 use crate::fault::ram::RamFault;
 use crate::machine::Machine;
-use crate::stage2::{Absent, GROUP, Tables, WINDOW_PAGES};
+use crate::stage2::{Absent, Tables};
 
 /// Maps the group that holds the place.
 ///
@@ -20,8 +20,8 @@ pub(super) fn map<'t, M: Machine>(
 ) -> Result<Resolution, Absent<'t>> {
     let pool = fault.memory.pool;
     let group = IpaRange {
-        start: Ipa::new(fault.ipa.raw() & !(GROUP - 1)),
-        size: GROUP,
+        start: Ipa::new(fault.ipa.raw() & !(WINDOW_SIZE - 1)),
+        size: WINDOW_SIZE,
     };
     let is_lent = fault.need != Need::Write && fault.in_place(group).is_some();
     if !fault.holds(group) || is_lent || absent.vacant_around(m) != u16::MAX {

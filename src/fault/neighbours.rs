@@ -2,15 +2,12 @@
 //!
 //! Pages of their own: one may be written, aged or taken back without the others.
 
-use crate::addr::{Ipa, PAGE_SIZE};
+use crate::addr::{Ipa, PAGE_SIZE, WINDOW_SIZE};
 use crate::exit::Need;
 use crate::fault::ram::RamFault;
 use crate::fault::{Resolution, RightsPolicy, page_of};
 use crate::machine::Machine;
-use crate::stage2::{Absent, Grant, Lent, Neighbours, Rights, Supply, Tables, WINDOW_PAGES};
-
-/// Bytes of a window.
-const WINDOW: u64 = WINDOW_PAGES as u64 * PAGE_SIZE;
+use crate::stage2::{Absent, Grant, Lent, Neighbours, Rights, Supply, Tables};
 
 /// Maps the page that faulted and its neighbours. The page is a must; a neighbour that the pool has no page for is left out.
 pub(super) fn map<M: Machine>(fault: &RamFault<'_>, absent: Absent<'_>, m: &mut M) -> Resolution {
@@ -19,14 +16,14 @@ pub(super) fn map<M: Machine>(fault: &RamFault<'_>, absent: Absent<'_>, m: &mut 
         return fault.out_of_pages();
     };
     let mut around = Neighbours::default();
-    let own = (fault.ipa.raw() % WINDOW / PAGE_SIZE) as usize;
+    let own = (fault.ipa.raw() % WINDOW_SIZE / PAGE_SIZE) as usize;
     around[own] = supply(fault, fault.ipa.page(), fault.need, m);
     if around[own].is_none() {
         tables.give_back(pool);
         return fault.out_of_pages();
     }
     let vacant = absent.vacant_around(m);
-    let start = Ipa::new(fault.ipa.raw() & !(WINDOW - 1));
+    let start = Ipa::new(fault.ipa.raw() & !(WINDOW_SIZE - 1));
     for (n, place) in around.iter_mut().enumerate() {
         let page = page_of(start.add(n as u64 * PAGE_SIZE));
         if n != own && vacant >> n & 1 == 1 && fault.holds(page) {

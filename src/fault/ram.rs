@@ -97,7 +97,7 @@ impl<'a> RamFault<'a> {
 
     /// Whether they are to be a contiguous group.
     pub(super) fn are_grouped(&self) -> bool {
-        self.memory.granule == GranulePolicy::Group && !self.is_logged
+        self.memory.granule == GranulePolicy::Group && self.has_neighbours()
     }
 
     /// Whether the pool could give the VM all of its memory, so that what a block takes too much is missed by nobody.

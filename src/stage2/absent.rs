@@ -4,7 +4,7 @@
 //! make ready, so it is claimed before: its descriptor is [`Descriptor::LOCKED`] while one vCPU fills it, and others that
 //! fault on it try again.
 
-use crate::addr::{Ipa, IpaRange, PAGE_SIZE, Pa, PaRange};
+use crate::addr::{Ipa, IpaRange, PAGE_SIZE, Pa, PaRange, WINDOW_PAGES, WINDOW_SIZE};
 use crate::machine::Machine;
 use crate::page_pool::OwnedPage;
 use crate::stage2::clean::CleanBlock;
@@ -40,9 +40,6 @@ pub struct Claim<'t> {
     ipa: Ipa,
     place: Place,
 }
-
-/// Pages of one fault-around window: 64 KiB.
-pub const WINDOW_PAGES: usize = 16;
 
 /// What a page of a window is made of.
 #[derive(Debug)]
@@ -157,7 +154,7 @@ impl<'t> Absent<'t> {
             return 0;
         };
         let first = place.index & !(WINDOW_PAGES - 1);
-        let window = ipa.raw() & !(WINDOW_PAGES as u64 * PAGE_SIZE - 1);
+        let window = ipa.raw() & !(WINDOW_SIZE - 1);
         let mut mapped = 0;
         for (n, slot) in around.iter_mut().enumerate() {
             let Some((supply, grant)) = slot else {

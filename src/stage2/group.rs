@@ -7,22 +7,19 @@
 //! Source: DDI 0487 "The Contiguous bit", "Misprogramming the Contiguous bit", "Using break-before-make when updating
 //! translation table entries".
 
-use crate::addr::{Ipa, IpaRange, PAGE_SIZE};
+use crate::addr::{Ipa, IpaRange, PAGE_SIZE, WINDOW_PAGES, WINDOW_SIZE};
 use crate::machine::Machine;
 use crate::stage2::absent::unlock;
 use crate::stage2::clean::CleanBlock;
 use crate::stage2::descriptor::{Descriptor, Level};
 use crate::stage2::walk::{Place, Seen};
-use crate::stage2::{Absent, Grant, Stage2, Tables, WINDOW_PAGES, maintenance};
-
-/// Bytes of a group.
-pub const GROUP: u64 = WINDOW_PAGES as u64 * PAGE_SIZE;
+use crate::stage2::{Absent, Grant, Stage2, Tables, maintenance};
 
 /// The group's IPAs.
 const fn group_of(ipa: Ipa) -> IpaRange {
     IpaRange {
-        start: Ipa::new(ipa.raw() & !(GROUP - 1)),
-        size: GROUP,
+        start: Ipa::new(ipa.raw() & !(WINDOW_SIZE - 1)),
+        size: WINDOW_SIZE,
     }
 }
 
@@ -82,8 +79,8 @@ impl GroupClaim<'_> {
     pub fn fill<M: Machine>(self, m: &mut M, block: CleanBlock, grant: Grant) {
         let Self { tree, ipa, place } = self;
         let memory = block.range();
-        assert_eq!(memory.size, GROUP, "a block as large as its claim");
-        grant.check(memory.start, GROUP);
+        assert_eq!(memory.size, WINDOW_SIZE, "a block as large as its claim");
+        grant.check(memory.start, WINDOW_SIZE);
         let _walking = tree.gate.enter(m.cpu());
         for (n, at) in places(place).enumerate() {
             let pa = memory.start.add(n as u64 * PAGE_SIZE);

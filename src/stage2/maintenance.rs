@@ -202,9 +202,9 @@ pub fn take_back<M: Machine>(m: &mut M, range: PaRange, coherence: &Coherence) {
 }
 
 /// `TCR_EL1.EPD0` and `EPD1`: a miss in a TLB walks nothing.
-const NO_WALKS: u64 = 1 << 7 | 1 << 23;
+pub const TCR_NO_WALKS: u64 = 1 << 7 | 1 << 23;
 /// `SCTLR_EL1.M`.
-const MMU_ON: u64 = 1 << 0;
+pub const SCTLR_MMU_ON: u64 = 1 << 0;
 
 /// Runs `body` with another `VTTBR_EL2`, so that TLB maintenance acts on that VMID, and puts the old one back. EL1's stage 1 is on
 /// and walks nothing meanwhile: what it would find, if only speculatively, a TLB would keep as the other VM's (errata 1165522,
@@ -212,8 +212,8 @@ const MMU_ON: u64 = 1 << 0;
 pub fn under_vttbr<M: Machine, R>(m: &mut M, vttbr: u64, body: impl FnOnce(&mut M) -> R) -> R {
     let before = m.vttbr();
     let (tcr, sctlr) = (m.el1(El1::Tcr), m.el1(El1::Sctlr));
-    m.set_el1(El1::Tcr, NO_WALKS);
-    m.set_el1(El1::Sctlr, sctlr | MMU_ON);
+    m.set_el1(El1::Tcr, TCR_NO_WALKS);
+    m.set_el1(El1::Sctlr, sctlr | SCTLR_MMU_ON);
     m.isb();
     // The walker may still be at work for the old one.
     m.dsb(Dsb::Nsh);

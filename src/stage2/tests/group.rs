@@ -1,9 +1,9 @@
 //! Contiguous groups: made all at once or not at all, and gone before anything is done to one of their pages.
 
 use super::plain::Plain;
-use crate::addr::{Ipa, IpaRange, PAGE_SIZE};
+use crate::addr::{Ipa, IpaRange, PAGE_SIZE, WINDOW_SIZE};
 use crate::page_pool::OwnedPage;
-use crate::stage2::{GROUP, Grant, Leaf, Relaxed, Rights, Stage2, Tables};
+use crate::stage2::{Grant, Leaf, Relaxed, Rights, Stage2, Tables};
 
 const RW: Rights = Rights::READ.with(Rights::WRITE);
 /// Where the group is.
@@ -70,8 +70,8 @@ fn a_group_is_sixteen_pages_in_one_piece() {
     let [(ipa, size, pa, bits)] = runs[..] else {
         panic!("{runs:x?}")
     };
-    assert_eq!((ipa, size), (START, GROUP));
-    assert!(pa.is_multiple_of(GROUP) && bits & HINT != 0);
+    assert_eq!((ipa, size), (START, WINDOW_SIZE));
+    assert!(pa.is_multiple_of(WINDOW_SIZE) && bits & HINT != 0);
     assert_eq!((tree.page_count(), m.broadcasts), (16, 0));
     end(m, tree);
 }
