@@ -25,7 +25,7 @@ const ROUNDS: u64 = 1024;
 type Measure = fn(Gic) -> Option<u64>;
 
 /// Each name with its measurement. Those that need fresh pages come first: nothing has touched them then.
-const NAMES: [(&str, Measure); 24] = [
+const NAMES: [(&str, Measure); 25] = [
     ("translation_4k", memory::translation_4k),
     ("translation_2m", memory::translation_2m),
     ("permission_write", memory::permission_write),
@@ -50,6 +50,7 @@ const NAMES: [(&str, Measure); 24] = [
     ("sgi_same_cpu", vcpus::sgi_same_cpu),
     ("vcpu_switch", vcpus::vcpu_switch),
     ("vcpu_switch_fp", vcpus::vcpu_switch_fp),
+    ("lock_turn", vcpus::lock_turn),
 ];
 
 fn bench() {

@@ -25,6 +25,8 @@ static READY: AtomicU64 = AtomicU64::new(0);
 static CAME: AtomicU64 = AtomicU64::new(0);
 /// When the other vCPU got there, in instructions.
 static MOMENT: AtomicU64 = AtomicU64::new(0);
+/// Whose turn it is.
+static TURN: AtomicU64 = AtomicU64::new(0);
 
 /// Lets the other vCPU go on.
 type GiveWay = fn();
@@ -228,6 +230,38 @@ pub fn vcpu_switch_fp(gic: Gic) -> Option<u64> {
             clock::instructions(clock::edge())
         },
     )
+}
+
+/// Spins until it is the turn of `vcpu`, as Linux waits for a lock.
+fn wait_for_turn(vcpu: usize) {
+    while TURN.load(Ordering::Acquire) != vcpu as u64 {
+        // SAFETY: a hint.
+        unsafe { asm!("wfe", options(nomem, nostack, preserves_flags)) };
+    }
+}
+
+/// Both share a pCPU and hand each other a lock: the mean from one turn to the next. Each round has two.
+pub fn lock_turn(gic: Gic) -> Option<u64> {
+    const TURNS: u64 = WARM_UP + ROUNDS / 2;
+    fn take_turns() {
+        for _ in 0..TURNS {
+            wait_for_turn(OTHER);
+            TURN.store(0, Ordering::Release);
+        }
+    }
+    TURN.store(0, Ordering::Release);
+    if !start(gic, take_turns) {
+        return None;
+    }
+    let mut begin = 0;
+    for n in 0..TURNS {
+        if n == WARM_UP {
+            begin = clock::fine();
+        }
+        TURN.store(OTHER as u64, Ordering::Release);
+        wait_for_turn(0);
+    }
+    Some(clock::rounded(clock::fine().saturating_sub(begin), ROUNDS))
 }
 
 /// One floating-point instruction.

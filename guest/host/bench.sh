@@ -62,7 +62,7 @@ interrupts=timer_late,wfi_wake,irq_ack_eoi,sgi_self
 boot "$exits,$interrupts"
 boot_bare "$interrupts"
 boot sgi SMP=2 VCPUS=2
-for name in sgi_same_cpu vcpu_switch vcpu_switch_fp; do boot $name SMP=1 VCPUS=2; done
+for name in sgi_same_cpu vcpu_switch vcpu_switch_fp lock_turn; do boot $name SMP=1 VCPUS=2; done
 boot sufficient SMP=2 VCPUS=2 RIGHTS=lazy GRANULE=4k
 boot translation_2m GRANULE=2m MEM=3G GUEST_MEM=2304M
 plugin=$(plugin_with "$folder/counts" histogram=on)

@@ -8,7 +8,7 @@ const ICOUNT: &str =
 const KNOWN: &str = include_str!("../bench/known.txt");
 
 /// What is measured together: names, and the variables of run.sh they want.
-const GROUPS: [(&str, &[(&str, &str)]); 7] = [
+const GROUPS: [(&str, &[(&str, &str)]); 8] = [
     (
         "hypercall,psci_call,id_register,mmio_read,mmio_write,uart_flag,uart_write,distributor_read,distributor_write,inject,\
          timer_late,wfi_wake,irq_ack_eoi,sgi_self",
@@ -31,6 +31,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 7] = [
     ("sgi_same_cpu", &[("VCPUS", "2")]),
     ("vcpu_switch", &[("VCPUS", "2")]),
     ("vcpu_switch_fp", &[("VCPUS", "2")]),
+    ("lock_turn", &[("VCPUS", "2")]),
 ];
 
 impl Planner<'_> {

@@ -1,11 +1,11 @@
-//! Whether a vCPU waits for another in a loop, on a CPU whose WFE does not trap.
+//! Whether a vCPU waits for another in a loop that does not trap.
 //!
 //! `HCR_EL2.TWE` is a permission, not a promise: a WFE whose event register is set does not wait, and QEMU's, with a thread per
-//! CPU, never does. There a CPU of the guest that waits for a lock uses up its slice, and the one it waits for waits for the pCPU.
-//! Where the loop is, its WFE is next to PC.
+//! CPU, never does; and YIELD never traps. A CPU of the guest that waits for a lock so uses up its slice, and the one it waits for
+//! waits for the pCPU. Where the loop is, its hint is next to PC.
 //!
 //! Source: DDI 0487 "Wait for Event mechanism and Send event", "Traps to EL2 of Non-secure EL0 and EL1 execution of WFE and WFI
-//! instructions".
+//! instructions", "YIELD".
 
 use crate::addr::{Gva, PAGE_SIZE};
 use crate::fault::stage1;
@@ -13,13 +13,13 @@ use crate::machine::Machine;
 use crate::registers::{Registers, pstate};
 use crate::stage2::Stage2;
 
-/// `WFE`.
-const WFE: u32 = 0xd503_205f;
+/// `WFE` and `YIELD`.
+const HINTS: [u32; 2] = [0xd503_205f, 0xd503_203f];
 /// Bytes before PC, and from PC on, that are looked at: Linux's loops, a load, a test, `SEVL`, `WFE`, a load again, a test and
 /// `WFE`, are as long.
 const REACH: u64 = 32;
 
-/// Whether the vCPU is in a loop around a WFE. Nothing is mapped for the answer; `false` where the code cannot be read.
+/// Whether the vCPU is in a loop around a WFE or a YIELD. Nothing is mapped for the answer; `false` where the code cannot be read.
 pub fn spins<M: Machine>(stage2: &Stage2, registers: &Registers, m: &mut M) -> bool {
     let pc = registers.pc;
     if registers.pstate & pstate::AARCH32 != 0 || !pc.is_multiple_of(4) {
@@ -33,5 +33,8 @@ pub fn spins<M: Machine>(stage2: &Stage2, registers: &Registers, m: &mut M) -> b
     let (code, _) = code.split_at_mut(size as usize);
     stage1::translate(stage2, Gva::new(pc - before), m)
         .and_then(|ipa| stage1::read(stage2, ipa, code, m))
-        .is_some_and(|()| code.chunks_exact(4).any(|word| word == WFE.to_le_bytes()))
+        .is_some_and(|()| {
+            let is_hint = |word| HINTS.iter().any(|hint| word == hint.to_le_bytes());
+            code.chunks_exact(4).any(is_hint)
+        })
 }
