@@ -292,4 +292,32 @@ pub(crate) const LINES: &[Line] = &[
         new: "",
         tests: TREE,
     },
+    Line {
+        name: "no-interrupt-window",
+        file: "src/stage2/range.rs",
+        old: "m.interrupt_window();",
+        new: "",
+        tests: TREE,
+    },
+    Line {
+        name: "scrubbed-in-one-go",
+        file: "src/stage2/unmap.rs",
+        old: "if part == PART {",
+        new: "if part > PART {",
+        tests: TREE,
+    },
+    Line {
+        name: "spinner-keeps-its-slice",
+        file: "src/sched/slice.rs",
+        old: "if self.look >= self.length || spins() {",
+        new: "if self.look >= self.length || (spins() && self.length == 0) {",
+        tests: &["sched::"],
+    },
+    Line {
+        name: "spinner-looked-for-beyond-its-page",
+        file: "src/fault/spins.rs",
+        old: "let before = REACH.min(offset);",
+        new: "let before = REACH;",
+        tests: FAULTS,
+    },
 ];
