@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 .PHONY: soak help run linux bench model mutants test test-all debug image setup setup-raspi4b clean build
 
 # Variables reach the scripts through the environment, byte for byte: neither make nor a shell reads their text.
-VARIABLES := BOARD GIC CPU SMP MEM QEMU GUEST INITRD APPEND GUEST_MEM VCPUS PIN VMS RIGHTS GRANULE REBOOT SEED EPOCH TIMEOUT LINUX BUG \
+VARIABLES := BOARD GIC CPU SMP MEM QEMU GUEST INITRD APPEND GUEST_MEM VCPUS PIN VMS RIGHTS GRANULE RESIZE REBOOT SEED EPOCH TIMEOUT LINUX BUG \
 	EARLYCON GDB_SCRIPT FORMAT WHAT STEPS
 $(foreach name,$(VARIABLES),$(eval override export $(name) := $$(value $(name))))
 # Where make was called: relative paths are meant from there.

@@ -29,7 +29,7 @@ use crate::fault::{GranulePolicy, RightsPolicy};
 use crate::machine::MAX_CPUS;
 use crate::platform;
 use crate::slot::{Kind, Slots};
-use crate::stage2::Rights;
+use crate::stage2::{ResizePolicy, Rights};
 
 /// RAM of a guest whose description does not say: 256 MiB.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
@@ -91,6 +91,8 @@ pub struct DomainConfig {
     pub rights: RightsPolicy,
     /// How much one fault brings.
     pub granule: GranulePolicy,
+    /// How blocks and tables take each other's place.
+    pub resize: ResizePolicy,
     /// RAM that it cannot write.
     pub rom: Vec<IpaRange>,
     /// RAM that it cannot execute.

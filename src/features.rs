@@ -144,6 +144,9 @@ pub struct Mmu {
     pub access_flag: bool,
     /// FEAT_HAFDBS: and keeps the dirty state of leaves that ask for it.
     pub dirty_state: bool,
+    /// FEAT_BBM from level 2, with FWB and DIC: a block and the table of its parts may stand for each other without a break
+    /// between. A TLB that holds both may answer with a TLB conflict abort.
+    pub resizes_in_place: bool,
 }
 
 /// What a CPU can do that Faultline cares for.
@@ -216,6 +219,7 @@ impl Features {
             tlbi_range: self.tlbi_range,
             access_flag: self.hafdbs >= 1 && sound,
             dirty_state: self.hafdbs >= 2 && sound,
+            resizes_in_place: self.bbm >= 2 && self.coherence.fwb && self.coherence.dic,
         }
     }
 

@@ -29,7 +29,7 @@ pub mod walk;
 
 pub use absent::{Absent, Claim, Mapped, Neighbours, Supply};
 pub use clean::{CleanBlock, CleanPage, Lent};
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, ResizePolicy};
 pub use descriptor::{Descriptor, Level, Memory, Rights, View};
 pub use dirty::LogError;
 pub use gate::Gate;

@@ -198,7 +198,7 @@ impl Vm {
             Some(bits) => Config::with_bits(bits, slots.highest(), ground.features),
             None => Config::for_highest(slots.highest(), ground.features),
         };
-        let shape = shape.map_err(VmError::Config)?;
+        let shape = shape.map_err(VmError::Config)?.with_resize(config.resize);
         let vmid = ground.vmids.take(m).ok_or(VmError::OutOfVmids)?;
         let stage2 = Stage2::new(m, ground.pool, shape, vmid, ground.features.coherence)
             .inspect_err(|OutOfPages| ground.vmids.give(vmid))

@@ -76,6 +76,7 @@ beside kernel "$guest_file"
             vpl011;
             faultline,rights = "$RIGHTS";
             faultline,granule = "$GRANULE";
+            faultline,resize = "$RESIZE";
             faultline,reboot = "$REBOOT";
             ${PROPERTIES:-}
             module@0 {

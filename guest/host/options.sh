@@ -92,7 +92,7 @@ virt_machine() {
 check_guest() {
     VCPUS=${VCPUS:-1} PIN=${PIN:-} REBOOT=${REBOOT:-restart} SEED=${SEED:-} EPOCH=${EPOCH:-} initrd_file=
     if [ -n "${VMS:-}" ]; then
-        for name in GUEST INITRD APPEND GUEST_MEM PIN RIGHTS GRANULE; do
+        for name in GUEST INITRD APPEND GUEST_MEM PIN RIGHTS GRANULE RESIZE; do
             eval "[ -z \"\${$name:-}\" ]" || refuse "VMS=$VMS describes the whole VM; leave $name= out"
         done
         check_file VMS "$VMS"
@@ -117,6 +117,8 @@ check_guest() {
     RIGHTS=${RIGHTS:-eager} GRANULE=${GRANULE:-auto} GUEST_MEM=${GUEST_MEM:-256M} APPEND=${APPEND:-}
     check_word RIGHTS "$RIGHTS" eager lazy
     check_word GRANULE "$GRANULE" 4k 64k contiguous 2m 1g auto
+    RESIZE=${RESIZE:-break-before-make}
+    check_word RESIZE "$RESIZE" break-before-make in-place
     check_word REBOOT "$REBOOT" restart stop
     is_number "$VCPUS" && [ "$VCPUS" -gt 0 ] || refuse "VCPUS=$VCPUS: must be a number"
     [ "$VCPUS" -le 8 ] || refuse "VCPUS=$VCPUS: a VM has 1 to 8 vCPUs"

@@ -9,6 +9,7 @@
 #             INITRD=file  APPEND="words for its command line"  GUEST_MEM=256M  VCPUS=1
 #             PIN="0 1-3 0,2"       the CPUs that vCPU 0, 1 and 2 may run on; the others run anywhere
 #             RIGHTS=eager|lazy  GRANULE=4k|64k|contiguous|2m|1g|auto  REBOOT=restart|stop
+#             RESIZE=break-before-make|in-place
 #             VMS=file.dts|.dtb   a whole VM bundle instead of all these
 #   run       SEED=n  EPOCH=seconds since 1970 (now)  TIMEOUT=seconds, 0 for none (none on a terminal, else 600)
 #             EARLYCON=pl011,0x9000000 | ns16550,0xfe215040,2,4   the UART for lines before the device tree is found

@@ -13,7 +13,7 @@ triple=aarch64-unknown-none-softfloat log=target/host/test.log passed=0 failed=0
 
 # The tests choose their own machines; of the person's variables only the QEMU counts.
 [ -z "${QEMU:-}" ] || QEMU=$(command -v "$(locate "$QEMU")") || refuse "QEMU=$QEMU: there is no such program"
-for name in BOARD GIC CPU SMP MEM GUEST INITRD APPEND GUEST_MEM VCPUS PIN VMS RIGHTS GRANULE REBOOT SEED EPOCH TIMEOUT LINUX BUG POISON; do
+for name in BOARD GIC CPU SMP MEM GUEST INITRD APPEND GUEST_MEM VCPUS PIN VMS RIGHTS GRANULE RESIZE REBOOT SEED EPOCH TIMEOUT LINUX BUG POISON; do
     unset $name
 done
 

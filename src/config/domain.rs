@@ -8,7 +8,7 @@ use super::module::{self, Module, ModuleKind};
 use super::vcpu;
 use super::{
     ConfigError, DomainConfig, GranulePolicy, MAX_VCPUS, Parser, Problem, RebootPolicy,
-    RightsPolicy,
+    ResizePolicy, RightsPolicy,
 };
 use crate::addr::{Ipa, IpaRange, PAGE_SIZE};
 use crate::board::tree::Node;
@@ -27,6 +27,7 @@ const KNOWN: &[&str] = &[
     "phandle",
     "faultline,rights",
     "faultline,granule",
+    "faultline,resize",
     "faultline,rom",
     "faultline,xn",
     "faultline,reboot",
@@ -88,6 +89,13 @@ pub(super) fn domain(
             &GRANULES,
             "\"4k\", \"64k\", \"contiguous\", \"2m\", \"1g\" or \"auto\"",
         )?,
+        resize: policy(
+            parser,
+            node,
+            "faultline,resize",
+            &RESIZES,
+            "\"break-before-make\" or \"in-place\"",
+        )?,
         reboot: policy(
             parser,
             node,
@@ -108,6 +116,10 @@ const GRANULES: [(&str, GranulePolicy); 6] = [
     ("2m", GranulePolicy::Block2M),
     ("1g", GranulePolicy::Block1G),
     ("auto", GranulePolicy::Auto),
+];
+const RESIZES: [(&str, ResizePolicy); 2] = [
+    ("break-before-make", ResizePolicy::BreakBeforeMake),
+    ("in-place", ResizePolicy::InPlace),
 ];
 const REBOOTS: [(&str, RebootPolicy); 2] = [
     ("restart", RebootPolicy::Restart),

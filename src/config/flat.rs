@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use super::module::{self, Module, ModuleKind};
 use super::{
     ConfigError, DEFAULT_MEMORY, DomainConfig, GranulePolicy, Parser, Problem, RebootPolicy,
-    RightsPolicy,
+    ResizePolicy, RightsPolicy,
 };
 use crate::board::tree::Node;
 
@@ -86,6 +86,7 @@ fn guest(
         bootargs,
         rights: RightsPolicy::default(),
         granule: GranulePolicy::default(),
+        resize: ResizePolicy::default(),
         rom: Vec::new(),
         xn: Vec::new(),
         reboot: RebootPolicy::default(),

@@ -294,7 +294,7 @@ fn what_is_wrong_with_a_vcpu_has_a_line_that_names_its_node() {
 fn each_mistake_has_its_own_line() {
     let nine = 9u32.to_be_bytes();
     let zero = [0; 8];
-    let cases: [(&str, Vec<u8>, &str); 13] = [
+    let cases: [(&str, Vec<u8>, &str); 14] = [
         (
             "cpus",
             domain_with(&[("cpus", &nine)], std::vec![kernel()]),
@@ -324,6 +324,11 @@ fn each_mistake_has_its_own_line() {
             "rights",
             domain_with(&[("faultline,rights", b"lazzy\0")], std::vec![kernel()]),
             "vm: `faultline,rights` is \"lazzy\"; it can be \"eager\" or \"lazy\"",
+        ),
+        (
+            "resize",
+            domain_with(&[("faultline,resize", b"inplace\0")], std::vec![kernel()]),
+            "vm: `faultline,resize` is \"inplace\"; it can be \"break-before-make\" or \"in-place\"",
         ),
         (
             "granule",
@@ -402,6 +407,20 @@ fn every_granule_has_its_word() {
         let blob = domain_with(&[("faultline,granule", word)], std::vec![kernel()]);
         assert_eq!(read(&blob).unwrap().domains[0].granule, granule);
     }
+}
+
+#[test]
+fn blocks_are_resized_in_place_only_if_asked_for() {
+    for (word, resize) in [
+        (&b"break-before-make\0"[..], ResizePolicy::BreakBeforeMake),
+        (b"in-place\0", ResizePolicy::InPlace),
+    ] {
+        let blob = domain_with(&[("faultline,resize", word)], std::vec![kernel()]);
+        assert_eq!(read(&blob).unwrap().domains[0].resize, resize);
+    }
+    let blob = domain_with(&[], std::vec![kernel()]);
+    let asked_for = read(&blob).unwrap().domains[0].resize;
+    assert_eq!(asked_for, ResizePolicy::BreakBeforeMake);
 }
 
 fn cells(numbers: &[u64]) -> Vec<u8> {

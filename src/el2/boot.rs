@@ -235,15 +235,9 @@ fn cpu() -> Features {
         bit(f.hcx)
     );
     // What a CPU may have and stage 2 leaves alone.
-    log!(
-        "",
-        "unused   {}BBM levels: blocks and tables change by break-before-make",
-        if f.pa_bits > 48 {
-            "address bits above 48 (LPA2); "
-        } else {
-            ""
-        }
-    );
+    if f.pa_bits > 48 {
+        log!("", "unused   address bits above 48 (LPA2)");
+    }
     if !f.granule_4k {
         refuse(format_args!("this CPU has no 4 KiB granule at stage 2"));
     }

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
 use faultline::addr::{PAGE_SIZE, Size};
-use faultline::config::RebootPolicy;
+use faultline::config::{DomainConfig, RebootPolicy};
 use faultline::fault::RightsPolicy;
 use faultline::guest_tree::{self, GicVersion, GuestTree};
 use faultline::options::Crash;
@@ -140,6 +140,7 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     };
     let vm = Vm::new(&machine.domain, &ground, loaded, devices, &mut machine.cpu)
         .unwrap_or_else(|error| refuse(format_args!("VM '{name}': {error}")));
+    warn_of_resize(&machine.domain, &vm);
     debug::note_vm(&vm);
     let start = CNTPCT_EL0.get();
     let affinities = &machine.domain.affinities;
@@ -242,6 +243,17 @@ fn announce(machine: &Machine, loaded: &Loaded) {
         domain.granule,
     );
     log!("", "{}, entered at {}", loaded.format(), loaded.entry());
+}
+
+/// What was asked for and cannot be had is said, and what is done instead.
+fn warn_of_resize(domain: &DomainConfig, vm: &Vm) {
+    if vm.stage2().config().resize != domain.resize {
+        log!(
+            "warning",
+            "'{}': `faultline,resize` is \"in-place\" and a CPU lacks FEAT_BBM level 2, FWB or DIC: break-before-make",
+            domain.name
+        );
+    }
 }
 
 fn report(vm: &Vm, end: End, milliseconds: u64) {

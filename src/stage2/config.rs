@@ -66,6 +66,16 @@ pub enum ConfigError {
     },
 }
 
+/// How a block and the table of its parts take each other's place: `faultline,resize`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ResizePolicy {
+    /// `break-before-make`: never two sizes for one address in a TLB; vCPUs that touch it meanwhile fault and wait.
+    #[default]
+    BreakBeforeMake,
+    /// `in-place`: in one store, where the CPUs have FEAT_BBM level 2 or more, FWB and DIC; TLB conflict aborts are answered.
+    InPlace,
+}
+
 /// The shape of one VM's stage 2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -79,6 +89,8 @@ pub struct Config {
     pub vtcr: u64,
     /// What the MMU can do.
     pub mmu: Mmu,
+    /// How blocks and tables take each other's place.
+    pub resize: ResizePolicy,
 }
 
 impl Config {
@@ -153,7 +165,19 @@ impl Config {
             root_tables: 1 << ipa_bits.saturating_sub(resolved),
             vtcr: fields.value,
             mmu: features.mmu(),
+            resize: ResizePolicy::BreakBeforeMake,
         }
+    }
+
+    /// The same, with blocks and tables that take each other's place as `policy` wants it, if the MMU can do that.
+    #[must_use]
+    pub const fn with_resize(self, policy: ResizePolicy) -> Self {
+        let resize = if self.mmu.resizes_in_place {
+            policy
+        } else {
+            ResizePolicy::BreakBeforeMake
+        };
+        Self { resize, ..self }
     }
 
     /// The first IPA beyond the space.

@@ -1,12 +1,15 @@
 //! Split and coalesce: the same translation by other descriptors.
 //!
-//! Between a block and the table that stands for the same memory there is always a break: two sizes for one IPA in a TLB
-//! are a TLB conflict. FEAT_BBM could spare it, at the price of conflict aborts or of other rules per level; it is not used.
+//! Between a block and the table that stands for the same memory there is a break: two sizes for one IPA in a TLB are a TLB
+//! conflict. With [`ResizePolicy::InPlace`] there is none, where FEAT_BBM allows it: output address, attributes and rights
+//! stay, the gate is closed until every PE has dropped the old size, and an abort for two sizes in one TLB is answered by
+//! the fault handler. Guests that touch the memory meanwhile do not fault.
 
 use crate::addr::{Ipa, IpaRange};
 use crate::machine::Machine;
 use crate::page_pool::{OwnedPage, PagePool};
 use crate::stage2::absent::unlock;
+use crate::stage2::config::ResizePolicy;
 use crate::stage2::descriptor::{Descriptor, ENTRY_BITS, Level, Rights, View};
 use crate::stage2::walk::Place;
 use crate::stage2::{OutOfPages, Stage2, Tables, maintenance};
@@ -112,7 +115,8 @@ impl Stage2 {
         }
     }
 
-    /// One block becomes a table of its parts: filled out of sight, then break, then make. The gate is closed.
+    /// One block becomes a table of its parts: filled out of sight, then break, then make; in place, the table is what it is
+    /// broken to. The gate is closed.
     fn split_leaf<M: Machine>(
         &self,
         m: &mut M,
@@ -121,16 +125,18 @@ impl Stage2 {
         start: u64,
         tables: &mut Tables,
     ) {
-        let table = tables.take();
+        let page = tables.take();
         let step = place.level.next().size();
+        let (parts, table) = (page.pa(), Descriptor::table(self.note_table(page)));
+        let is_in_place = self.config().resize == ResizePolicy::InPlace;
+        let next = if is_in_place {
+            table
+        } else {
+            Descriptor::LOCKED
+        };
         loop {
-            m.fill_table(table.pa(), leaf.part(place.level, 0).raw(), step);
-            match m.publish(
-                place.table,
-                place.index,
-                leaf.raw(),
-                Descriptor::LOCKED.raw(),
-            ) {
+            m.fill_table(parts, leaf.part(place.level, 0).raw(), step);
+            match m.publish(place.table, place.index, leaf.raw(), next.raw()) {
                 Ok(()) => break,
                 // The hardware noted an access or a store: the parts inherit that.
                 Err(found) => leaf = Descriptor::from_raw(found),
@@ -138,8 +144,9 @@ impl Stage2 {
         }
         let ttl = self.ttl(place.level);
         self.under(m, |m| maintenance::after_break(m, Ipa::new(start), ttl));
-        let table = Descriptor::table(self.note_table(table));
-        unlock(m, place, table);
+        if !is_in_place {
+            unlock(m, place, table);
+        }
     }
 
     /// Makes blocks of 2 MiB, and of those blocks of 1 GiB, of tables in `range` that are full, whose memory is in one piece
@@ -190,14 +197,16 @@ impl Stage2 {
         let View::Table(table) = linked.view(level) else {
             return None;
         };
-        whole_of(m, linked, level)?;
-        m.publish(
-            place.table,
-            place.index,
-            linked.raw(),
-            Descriptor::LOCKED.raw(),
-        )
-        .ok()?;
+        let whole = whole_of(m, linked, level)?;
+        let is_in_place = self.config().resize == ResizePolicy::InPlace && whole.is_uniform;
+        let next = if is_in_place {
+            // What the hardware notes from here on in the parts would be lost.
+            whole.block.with_access_flag(true)
+        } else {
+            Descriptor::LOCKED
+        };
+        m.publish(place.table, place.index, linked.raw(), next.raw())
+            .ok()?;
         let span = IpaRange {
             start: Ipa::new(start),
             size: level.size(),
@@ -205,15 +214,25 @@ impl Stage2 {
         self.under(m, |m| {
             maintenance::after_breaks(m, span, &self.config().mmu)
         });
-        // Looked at again: until the broadcast was over the hardware could note stores and accesses.
-        let block = whole_of(m, linked, level);
-        unlock(m, place, block.unwrap_or(linked));
-        block.map(|_| OwnedPage::from_descriptor(table))
+        if !is_in_place {
+            // Looked at again: until the broadcast was over the hardware could note stores and accesses.
+            let block = whole_of(m, linked, level).map(|whole| whole.block);
+            unlock(m, place, block.unwrap_or(linked));
+            block?;
+        }
+        Some(OwnedPage::from_descriptor(table))
     }
 }
 
+/// What a table amounts to.
+struct Whole {
+    block: Descriptor,
+    /// All parts have the rights of the block, and the hardware notes no stores in them: only the size would change.
+    is_uniform: bool,
+}
+
 /// The block that `linked`, a table descriptor at `level`, could be replaced by.
-fn whole_of<M: Machine>(m: &mut M, linked: Descriptor, level: Level) -> Option<Descriptor> {
+fn whole_of<M: Machine>(m: &mut M, linked: Descriptor, level: Level) -> Option<Whole> {
     let below = level.next();
     let table = linked.address();
     let first = Descriptor::from_raw(m.load(table, 0));
@@ -221,7 +240,7 @@ fn whole_of<M: Machine>(m: &mut M, linked: Descriptor, level: Level) -> Option<D
     if !is_start || !first.is_owned() {
         return None;
     }
-    let (mut rights, mut is_young) = (Rights::ALL, false);
+    let (mut rights, mut is_young, mut is_uniform) = (Rights::ALL, false, true);
     let model = first.fixed();
     for index in 0..1usize << ENTRY_BITS {
         let leaf = Descriptor::from_raw(m.load(table, index));
@@ -234,9 +253,13 @@ fn whole_of<M: Machine>(m: &mut M, linked: Descriptor, level: Level) -> Option<D
         } else {
             Rights::NONE
         };
+        is_uniform &= leaf.rights() == first.rights() && !leaf.tracks_writes();
         rights = rights.intersection(leaf.rights().with(noted));
         is_young |= leaf.is_young();
     }
     let block = model.whole(below).with_rights(rights);
-    Some(block.with_access_flag(is_young))
+    Some(Whole {
+        block: block.with_access_flag(is_young),
+        is_uniform,
+    })
 }

@@ -1,6 +1,7 @@
 //! The verbs and the sequences, on a machine that panics where a rule is broken.
 
 mod group;
+mod in_place;
 #[cfg(loom)]
 mod interleaved;
 mod plain;

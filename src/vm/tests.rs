@@ -20,6 +20,7 @@ use crate::features::{Coherence, Features, IdRegisters};
 use crate::machine::El1;
 use crate::machine::recorder::{HostState, Recorder};
 use crate::smccc::Mitigations;
+use crate::stage2::ResizePolicy;
 use crate::stage2::Vmids;
 use crate::sysreg::id::{RawIds, index};
 use crate::vgic::{CpuInterface, ListRegister, MAX_LIST_REGISTERS, Plan, State, Version};
@@ -152,6 +153,7 @@ impl Run {
             bootargs: String::new(),
             rights: RightsPolicy::Lazy,
             granule: GranulePolicy::Page,
+            resize: ResizePolicy::default(),
             rom: Vec::new(),
             xn: Vec::new(),
             reboot: RebootPolicy::default(),

@@ -9,7 +9,7 @@ use crate::addr::{Gva, PAGE_SIZE, Pa, PaRange};
 use crate::features::{Coherence, Features, IdRegisters};
 use crate::machine::{AtAborted, Dc, Dsb, El1, Ic, Machine, Tlbi};
 use crate::page_pool::PagePool;
-use crate::stage2::{Config, Stage2, Vmid};
+use crate::stage2::{Config, ResizePolicy, Stage2, Vmid};
 
 /// Where its RAM begins: at a multiple of 1 GiB.
 const RAM: u64 = 0x8_4000_0000;
@@ -26,6 +26,8 @@ pub(super) struct Plain {
     pub(super) broadcasts: usize,
     pub(super) tlbis: Vec<Tlbi>,
     pub(super) vttbrs: Vec<u64>,
+    /// How often something that was mapped was not any more.
+    pub(super) breaks: usize,
     /// What was done since interrupts were taken last,
     now: Stretch,
     /// and the most of each at a time.
@@ -67,6 +69,7 @@ impl Plain {
             broadcasts: 0,
             tlbis: Vec::new(),
             vttbrs: Vec::new(),
+            breaks: 0,
             now: Stretch::default(),
             longest: Stretch::default(),
         }
@@ -81,7 +84,22 @@ impl Plain {
             isar0: tlb << 56,
             ..IdRegisters::default()
         });
-        let config = Config::with_bits(bits, 0, &features).unwrap();
+        self.tree_of(Config::with_bits(bits, 0, &features).unwrap())
+    }
+
+    /// A tree of 48 bits with blocks and tables that take each other's place in one store: FEAT_BBM level 2, FWB and DIC.
+    pub(super) fn tree_resized_in_place(&mut self) -> Stage2 {
+        let features = Features::new(&IdRegisters {
+            mmfr0: 5,
+            mmfr2: 2 << 52 | 1 << 40,
+            ctr: 1 << 29,
+            ..IdRegisters::default()
+        });
+        let config = Config::with_bits(48, 0, &features).unwrap();
+        self.tree_of(config.with_resize(ResizePolicy::InPlace))
+    }
+
+    fn tree_of(&mut self, config: Config) -> Stage2 {
         let pool = self.pool.clone();
         let rules = Coherence {
             fwb: true,
@@ -183,6 +201,7 @@ impl Machine for Plain {
             return Err(*slot);
         }
         *slot = new;
+        self.breaks += usize::from(current & 1 == 1 && new & 1 == 0);
         let address = |raw: u64| raw & 0x0000_ffff_ffff_f000;
         if current & 1 == 1 && (new & 1 == 0 || address(current) != address(new)) {
             self.unlinked.push(Pa::new(address(current)));

@@ -11,18 +11,18 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-const RW: Rights = Rights::READ.with(Rights::WRITE);
-const BLOCK_2M: Level = Level::new(2);
-const BLOCK_1G: Level = Level::new(1);
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+pub(super) const RW: Rights = Rights::READ.with(Rights::WRITE);
+pub(super) const BLOCK_2M: Level = Level::new(2);
+pub(super) const BLOCK_1G: Level = Level::new(1);
 
-fn range(start: u64, size: u64) -> IpaRange {
+pub(super) fn range(start: u64, size: u64) -> IpaRange {
     IpaRange::new(Ipa::new(start), size).unwrap()
 }
 
 /// Maps a page or a block of zeroes, or changes nothing.
-fn map(
+pub(super) fn map(
     tree: &Stage2,
     m: &mut Plain,
     ipa: u64,
@@ -217,7 +217,7 @@ fn a_verb_that_runs_out_of_pages_at_any_step_changes_no_translation() {
     }
 }
 
-fn end(mut m: Plain, tree: Stage2) {
+pub(super) fn end(mut m: Plain, tree: Stage2) {
     let pool = m.pool.clone();
     tree.destroy(&mut m, &pool);
     assert_eq!(pool.account().taken, 0);
