@@ -88,8 +88,9 @@ fn is_our_table(memory: GuestMemory<'_>, abort: &Abort) -> bool {
     abort.s1ptw() || !memory.guest_errors_trap
 }
 
-/// Two entries for one address: both go, and the guest tries again. Here first, then everywhere; if that does not help, a
-/// break-before-make of ours is missing, and this VM is stopped.
+/// Two entries for one address: both go, and the guest tries again. A block or a table that is resized in place may be met so
+/// until its TLBI is over. Here first, then everywhere; if that does not help, a break-before-make of ours is missing, and this
+/// VM is stopped.
 fn tlb_conflict<M: Machine>(vcpu: &mut FaultingVcpu<'_>, abort: &Abort, m: &mut M) -> Resolution {
     let pc = vcpu.registers.pc;
     vcpu.counters.tlb_conflicts.add(1);

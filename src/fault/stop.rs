@@ -103,7 +103,7 @@ impl fmt::Display for Stop {
             Self::TlbConflict { pc, esr } => {
                 write!(
                     f,
-                    "TLB conflict at PC {pc:#x} (ESR_EL2 {esr:#x}): a break-before-make is missing"
+                    "TLB conflict at PC {pc:#x} (ESR_EL2 {esr:#x}) again and again: a break-before-make or its TLBI is missing"
                 )
             }
             Self::TableMemory { pc, esr } => {

@@ -3,7 +3,8 @@
 //! Between a block and the table that stands for the same memory there is a break: two sizes for one IPA in a TLB are a TLB
 //! conflict. With [`ResizePolicy::InPlace`] there is none, where FEAT_BBM allows it: output address, attributes and rights
 //! stay, the gate is closed until every PE has dropped the old size, and an abort for two sizes in one TLB is answered by
-//! the fault handler. Guests that touch the memory meanwhile do not fault.
+//! the fault handler. Guests that touch the memory meanwhile do not fault. An entry from before some right was given may be
+//! among what a TLB then holds: whatever it makes of the two, nothing is in it that was not given.
 
 use crate::addr::{Ipa, IpaRange};
 use crate::machine::Machine;
@@ -128,7 +129,7 @@ impl Stage2 {
         let page = tables.take();
         let step = place.level.next().size();
         let (parts, table) = (page.pa(), Descriptor::table(self.note_table(page)));
-        let is_in_place = self.config().resize == ResizePolicy::InPlace;
+        let is_in_place = self.config().resize == ResizePolicy::InPlace && !leaf.tracks_writes();
         let next = if is_in_place {
             table
         } else {

@@ -108,7 +108,7 @@ impl Machine for Cpu {
         if found != current && hardware.weak != Weak::StoreForCas {
             return Err(found);
         }
-        hardware.check_publish(table.raw(), index, found, new);
+        hardware.check_publish(me, (table.raw(), index), found, new);
         hardware.store(me, table.raw(), index, new);
         for range in std::mem::take(&mut hardware.pes[me].late_cleans) {
             hardware.issue(me, Work::Dc(Dc::CleanInvalidateToPoc, range), true);

@@ -115,6 +115,7 @@ impl Cpu {
     ) -> Result<(), Abort> {
         let mut hardware = self.operation();
         let me = self.index;
+        hardware.end_resizing(me);
         hardware.check_entry(me, vm);
         hardware.pes[me].caches_off = !is_cached;
         hardware.warm(vm.tree, ipa);
@@ -156,6 +157,7 @@ impl Cpu {
     fn window_access(&self, vm: &Vm, ipa: u64, access: Access) -> Result<(), Abort> {
         let mut hardware = self.operation();
         let me = self.index;
+        hardware.end_resizing(me);
         hardware.check_entry(me, vm);
         hardware.warm(vm.tree, ipa);
         let va = hardware.va_of(me, ipa);
@@ -200,6 +202,10 @@ impl Hardware {
 
     fn check_entry(&self, pe: usize, vm: &Vm) {
         let cpu = &self.pes[pe];
+        assert!(
+            cpu.tlb.conflict.is_none(),
+            "I5, a TLB conflict was answered and what it was about is left"
+        );
         assert!(
             cpu.pending.is_empty(),
             "I29, never waited for: {:x?}",

@@ -98,6 +98,8 @@ pub(super) struct Hardware {
     pub(super) leaving: Vec<u64>,
     /// Leaves that are broken at the moment, by where they were.
     pub(super) broken: BTreeMap<(u64, usize), u64>,
+    /// Changes of size in one store that are not over: by which PE, in which tree.
+    pub(super) resizing: Vec<(usize, usize)>,
     /// Pages (tree, IPA) that something happened to lately.
     hot: Vec<(usize, u64)>,
     /// Changes to descriptors, by the PE that made them.
@@ -133,6 +135,7 @@ impl Hardware {
             trees: Vec::new(),
             leaving: Vec::new(),
             broken: BTreeMap::new(),
+            resizing: Vec::new(),
             hot: Vec::new(),
             changes: std::vec![0; setup.cpus],
             operations: std::vec![0; setup.cpus],
@@ -166,6 +169,10 @@ impl Hardware {
 
     /// What hardware and caches may do by themselves between two operations.
     pub(super) fn disturb(&mut self) {
+        if !self.resizing.is_empty() {
+            let pe = self.rng.below(self.pes.len());
+            self.speculate(pe);
+        }
         if !self.rng.one_in(3) {
             return;
         }
@@ -217,7 +224,9 @@ impl Hardware {
             return;
         }
         let vmid = self.trees[tree].vmid();
-        let entry = self.pes[pe].tlb.stage2(vmid, ipa);
+        // A walk may be on its way already when the entry it would miss is made.
+        let is_late = self.is_resizing(tree) && self.rng.one_in(2);
+        let entry = self.pes[pe].tlb.stage2(vmid, ipa).filter(|_| !is_late);
         let Some(entry) = entry.or_else(|| self.walk(pe, tree, ipa).ok()) else {
             return;
         };

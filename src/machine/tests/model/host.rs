@@ -196,6 +196,7 @@ impl World {
         let answer = body(m);
         let mut hardware = self.lab.hardware();
         hardware.trees[vm.tree].verbs -= 1;
+        hardware.end_resizing(me);
         hardware.note(|| std::format!("CPU {me} ends the verb on {range}"));
         hardware.audit(vm.tree);
         let after = hardware.translation(vm.tree);

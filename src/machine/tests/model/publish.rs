@@ -10,7 +10,13 @@ use crate::addr::PAGE_SIZE;
 
 impl Hardware {
     /// A descriptor changes from `old` to `new`.
-    pub(super) fn check_publish(&mut self, table: u64, index: usize, old: u64, new: u64) {
+    pub(super) fn check_publish(
+        &mut self,
+        pe: usize,
+        (table, index): (u64, usize),
+        old: u64,
+        new: u64,
+    ) {
         let Owner::Table { tree, level, ipa } = self.ram.frame(table).owner else {
             panic!(
                 "I9, a store into {table:#x}, which is {:x?}",
@@ -45,6 +51,9 @@ impl Hardware {
                     self.check_executable(level, new);
                 }
                 self.check_lent(new);
+                if bits::rights(new) != bits::rights(old) {
+                    self.check_one_size(tree, level, start, new);
+                }
             }
             (Kind::Leaf, Kind::Invalid) => {
                 assert!(
@@ -58,7 +67,13 @@ impl Hardware {
                 }
             }
             (Kind::Table(from), Kind::Invalid) => self.unlink(tree, from),
-            (Kind::Table(_) | Kind::Leaf, _) => {
+            (Kind::Leaf, Kind::Table(to)) => {
+                self.split_in_place((pe, tree), (level, start), old, to);
+            }
+            (Kind::Table(from), Kind::Leaf) => {
+                self.join_in_place((pe, tree), (level, start), from, new);
+            }
+            (Kind::Table(_), Kind::Table(_)) => {
                 panic!("I5, {old:#x} to {new:#x} at level {level} without break-before-make")
             }
         }
@@ -180,7 +195,6 @@ impl Hardware {
     }
 
     fn link(&mut self, tree: usize, level: u8, start: u64, table: u64) {
-        let below = level + 1;
         let entry = Entry {
             vmid: self.trees[tree].vmid(),
             ipa: start,
@@ -193,6 +207,15 @@ impl Hardware {
         let is_back = matches!(frame.owner, Owner::Unlinked { tree: of, .. } if of == tree);
         if !is_back {
             self.check_nothing_else_is_cached(&entry);
+        }
+        self.adopt(tree, level, start, table, is_back);
+    }
+
+    /// `table` is one of the tree's from now on, for `start`; it was before, or it is fresh.
+    pub(super) fn adopt(&mut self, tree: usize, level: u8, start: u64, table: u64, is_back: bool) {
+        let below = level + 1;
+        let frame = self.ram.frame(table);
+        if !is_back {
             assert!(
                 frame.owner == Owner::Hypervisor && frame.is_prepared,
                 "I9, {table:#x} is linked as a table and is {:x?}",
@@ -233,7 +256,7 @@ impl Hardware {
         );
     }
 
-    fn unlink(&mut self, tree: usize, table: u64) {
+    pub(super) fn unlink(&mut self, tree: usize, table: u64) {
         let frame = self.ram.frame_mut(table);
         let Owner::Table { level, ipa, .. } = frame.owner else {
             panic!("{table:#x} is unlinked and is {:x?}", frame.owner);
@@ -337,7 +360,7 @@ impl Hardware {
     /// Every entry in every TLB of `tree` is what the tree says now: no right that was taken away (I6), nothing that was
     /// unmapped (I8), no other size (I5), nothing that is not in use (I23). While no verb of the host is at work.
     pub(super) fn audit(&self, tree: usize) {
-        if self.trees[tree].verbs != 0 || self.trees[tree].is_dying {
+        if self.trees[tree].verbs != 0 || self.trees[tree].is_dying || self.is_resizing(tree) {
             return;
         }
         let vmid = self.trees[tree].vmid();

@@ -3,7 +3,7 @@
 use super::rng::Rng;
 use crate::fault::{GranulePolicy, RightsPolicy};
 use crate::features::{Coherence, Features, IdRegisters};
-use crate::stage2::Config;
+use crate::stage2::{Config, ResizePolicy};
 
 /// Guest RAM: its start, and its pages.
 pub(super) const RAM_START: u64 = 0x4000_0000;
@@ -41,13 +41,15 @@ pub(super) struct Setup {
     pub(super) granule: u8,
     /// Rights are given one by one.
     pub(super) lazy: bool,
+    /// FEAT_BBM level. All VMs are to have their blocks and tables resized in place.
+    pub(super) bbm: u64,
     /// A CPU goes on for so many machine operations on average before another gets its turn.
     pub(super) patience: usize,
 }
 
 impl Setup {
     pub(super) fn random(rng: &mut Rng) -> Self {
-        Self {
+        let setup = Self {
             cpus: rng.pick(&[1, 2, 2, 3, 4]),
             ipa_bits: rng.pick(&[32, 32, 40, 48]),
             fwb: rng.one_in(4),
@@ -62,7 +64,23 @@ impl Setup {
             granule: rng.pick(&[0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 5]),
             lazy: rng.one_in(2),
             patience: rng.pick(&[3, 8, 24]),
+            bbm: rng.pick(&[0, 1, 2]),
+        };
+        // All that resizing in place takes is seldom found by chance.
+        if rng.one_in(5) {
+            return Self {
+                fwb: true,
+                dic: true,
+                bbm: rng.pick(&[1, 2, 2]),
+                ..setup
+            };
         }
+        setup
+    }
+
+    /// Whether the hardware bears two sizes for one address.
+    pub(super) const fn resizes(&self) -> bool {
+        self.bbm >= 2 && self.fwb && self.dic
     }
 
     pub(super) const fn coherence(&self) -> Coherence {
@@ -97,10 +115,12 @@ impl Setup {
         let features = Features::new(&IdRegisters {
             mmfr0: 5,
             mmfr1: self.hafdbs,
-            mmfr2: u64::from(self.ttl) << 48,
+            mmfr2: u64::from(self.ttl) << 48 | u64::from(self.fwb) << 40 | self.bbm << 52,
+            ctr: u64::from(self.dic) << 29,
             isar0: if self.ranges { 2 << 56 } else { 0 },
             ..IdRegisters::default()
         });
-        Config::for_highest((1 << self.ipa_bits) - 1, &features).unwrap()
+        let shape = Config::for_highest((1 << self.ipa_bits) - 1, &features).unwrap();
+        shape.with_resize(ResizePolicy::InPlace)
     }
 }

@@ -75,6 +75,49 @@ fn a_store_that_lingers_reaches_nobody_elses_page() {
     }
 }
 
+/// Blocks come apart and together in one store under the guests of other CPUs, which may meet both sizes.
+#[test]
+fn blocks_and_tables_that_take_each_others_place_in_one_store_disturb_no_guest() {
+    let setup = Setup {
+        cpus: 3,
+        fwb: true,
+        dic: true,
+        granule: 2,
+        patience: 4,
+        ..PLAIN
+    };
+    let touch = |cpu, page, access| (cpu, Action::Guest(0, page, access));
+    // Each CPU does its own part of it in its own time.
+    let round = [
+        touch(0, 0, Access::Write),
+        (0, Action::Split(0, 0, 512)),
+        (0, Action::Coalesce(0)),
+        (0, Action::Split(0, 0, 512)),
+        (0, Action::Protect(0, 1, 1, 1)),
+        (0, Action::Coalesce(0)),
+        touch(0, 1, Access::Write),
+        (0, Action::Split(0, 0, 512)),
+        (0, Action::Age(0, 0, 512)),
+        (0, Action::Coalesce(0)),
+        touch(1, 0, Access::Write),
+        touch(1, 1, Access::Read),
+        touch(1, 0, Access::Fetch),
+        touch(1, 1, Access::Write),
+        touch(2, 1, Access::Fetch),
+        touch(2, 0, Access::Read),
+        touch(2, 0, Access::Write),
+        touch(2, 1, Access::Read),
+    ];
+    for seed in 0..80 {
+        // Now and then on a CPU that can almost do it.
+        let bbm = if seed % 4 == 3 { 1 } else { 2 };
+        let setup = Setup { bbm, ..setup };
+        if let Some(text) = report(setup, seed, Weak::from_environment(), &round.repeat(8)) {
+            panic!("{text}");
+        }
+    }
+}
+
 /// A history of a bug that was found: it must not come back.
 fn replay(setup: Setup, seed: u64, history: &[(usize, Action)]) {
     if let Some(text) = report(setup, seed, Weak::Sound, &history.to_vec()) {
@@ -97,6 +140,7 @@ const PLAIN: Setup = Setup {
     caches_off: 0,
     granule: 0,
     lazy: false,
+    bbm: 0,
     patience: 4,
 };
 
@@ -229,6 +273,7 @@ fn no_walk_mixes_one_vms_stage_1_with_anothers_stage_2() {
         caches_off: 0,
         granule: 2,
         lazy: false,
+        bbm: 0,
         patience: 3,
     };
     let history = [

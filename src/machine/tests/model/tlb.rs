@@ -3,7 +3,7 @@
 
 use std::vec::Vec;
 
-use super::bits::{address, common, reach, span};
+use super::bits::{CONTIGUOUS, address, common, fixed, reach, rights, span};
 use crate::addr::PAGE_SIZE;
 use crate::machine::Tlbi;
 
@@ -43,8 +43,23 @@ impl Entry {
         self.vmid == vmid && ipa >= self.ipa && ipa - self.ipa < self.size
     }
 
-    const fn overlaps(&self, ipa: u64, size: u64) -> bool {
+    /// Whether both are the same VM's, for the same memory in part.
+    pub(super) const fn overlaps(&self, other: &Self) -> bool {
+        self.vmid == other.vmid && self.meets(other.ipa, other.size)
+    }
+
+    const fn meets(&self, ipa: u64, size: u64) -> bool {
         self.ipa < ipa + size && ipa < self.ipa + self.size
+    }
+
+    /// Whether it is what `now` says, in whatever size, with no right that `now` has not.
+    pub(super) fn says_the_same(&self, now: &Self) -> bool {
+        let at = self.ipa.max(now.ipa);
+        let attributes = |entry: &Self| fixed(entry.leaf) & !(0x3 | CONTIGUOUS) & !address(!0);
+        let (held, given) = (rights(self.leaf), rights(now.leaf));
+        self.output(at) == now.output(at)
+            && attributes(self) == attributes(now)
+            && (0..3).all(|right| given[right] || !held[right])
     }
 
     /// Where it takes `ipa`.
@@ -58,7 +73,7 @@ impl Entry {
         let is_same = self.level == other.level
             && common(self.leaf, self.level) == common(other.leaf, other.level)
             && (self.ipa ^ other.ipa) & !(reach(self.leaf, self.level) - 1) == 0;
-        self.vmid == other.vmid && self.overlaps(other.ipa, other.size) && !is_same
+        self.overlaps(other) && !is_same
     }
 }
 
@@ -70,6 +85,8 @@ pub(super) struct Tlb {
     pub(super) stage2: Vec<Entry>,
     pub(super) combined: Vec<Combined>,
     pub(super) ways: Vec<Way>,
+    /// The VMID of a conflict that was reported, until all of it is invalidated.
+    pub(super) conflict: Option<u16>,
 }
 
 impl Tlb {
@@ -91,13 +108,29 @@ impl Tlb {
         ways.max_by_key(|way| way.level).copied()
     }
 
+    /// Whether what is kept for `va`, which is `ipa`, was found in leaves of two sizes.
+    pub(super) fn has_two_sizes(&self, vmid: u16, va: u64, ipa: u64) -> bool {
+        let stage2 = self.stage2.iter().filter(|entry| entry.covers(vmid, ipa));
+        let mut levels = stage2.map(|entry| entry.level);
+        let combined = self.combined(vmid, va).map(|entry| entry.level);
+        let first = combined.or_else(|| levels.next());
+        levels.any(|level| Some(level) != first)
+    }
+
+    /// Keeps `entry`; with `is_resizing`, beside what differs from it in size.
+    ///
     /// # Panics
     /// If it would be at odds with another entry.
-    pub(super) fn insert(&mut self, entry: Entry) {
+    pub(super) fn insert(&mut self, entry: Entry, is_resizing: bool) {
+        let is_harmless = |other: &Entry| {
+            is_resizing
+                && other.level != entry.level
+                && (other.says_the_same(&entry) || entry.says_the_same(other))
+        };
         if let Some(other) = self
             .stage2
             .iter()
-            .find(|other| other.conflicts_with(&entry))
+            .find(|other| other.conflicts_with(&entry) && !is_harmless(other))
         {
             panic!("I5, TLB conflict: {entry:x?} beside {other:x?}");
         }
@@ -157,6 +190,9 @@ impl Tlb {
 
     /// Carries out a TLBI for `vmid`.
     pub(super) fn invalidate(&mut self, op: Tlbi, vmid: u16) {
+        if matches!(op, Tlbi::Vmalls12e1 | Tlbi::Vmalls12e1Is) && self.conflict == Some(vmid) {
+            self.conflict = None;
+        }
         match op {
             Tlbi::Ipas2e1(ipa, ttl) | Tlbi::Ipas2e1Is(ipa, ttl) => {
                 self.by_ipa(vmid, ipa.raw() & !(PAGE_SIZE - 1), PAGE_SIZE, ttl.only());
@@ -180,7 +216,7 @@ impl Tlb {
     fn by_ipa(&mut self, vmid: u16, ipa: u64, size: u64, level: Option<u8>) {
         self.stage2.retain(|entry| {
             let is_meant = level.is_none_or(|level| level == entry.level);
-            !(entry.vmid == vmid && entry.overlaps(ipa, size) && is_meant)
+            !(entry.vmid == vmid && entry.meets(ipa, size) && is_meant)
         });
         self.ways.retain(|way| {
             let is_meant = level.is_none_or(|level| way.level < level);
@@ -192,7 +228,7 @@ impl Tlb {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bits::{AF, CONTIGUOUS, LOCKED, READ, WRITE, agree};
+    use super::super::bits::{AF, LOCKED, READ, WRITE, agree};
     use super::*;
     use crate::addr::Ipa;
     use crate::machine::Ttl;
@@ -215,7 +251,7 @@ mod tests {
     fn one_entry_of_a_group_answers_for_all_of_it_until_any_member_is_invalidated() {
         for member in 0..16 {
             let mut tlb = Tlb::default();
-            tlb.insert(group());
+            tlb.insert(group(), false);
             let ipa = 0x4000_0000 + member * PAGE_SIZE;
             let output = tlb.stage2(1, ipa).map(|entry| entry.output(ipa + 8));
             assert_eq!(output, Some(0x8000_0008 + member * PAGE_SIZE));
@@ -227,26 +263,32 @@ mod tests {
     #[test]
     fn a_member_may_be_kept_alone_beside_its_group() {
         let mut tlb = Tlb::default();
-        tlb.insert(group());
-        tlb.insert(Entry {
-            ipa: 0x4000_2000,
-            size: PAGE_SIZE,
-            leaf: MEMBER + 2 * PAGE_SIZE,
-            ..group()
-        });
+        tlb.insert(group(), false);
+        tlb.insert(
+            Entry {
+                ipa: 0x4000_2000,
+                size: PAGE_SIZE,
+                leaf: MEMBER + 2 * PAGE_SIZE,
+                ..group()
+            },
+            false,
+        );
     }
 
     #[test]
     #[should_panic(expected = "I5, TLB conflict")]
     fn a_member_that_lost_the_hint_while_the_group_is_cached_is_a_conflict() {
         let mut tlb = Tlb::default();
-        tlb.insert(group());
-        tlb.insert(Entry {
-            ipa: 0x4000_2000,
-            size: PAGE_SIZE,
-            leaf: PAGE + 2 * PAGE_SIZE,
-            ..group()
-        });
+        tlb.insert(group(), false);
+        tlb.insert(
+            Entry {
+                ipa: 0x4000_2000,
+                size: PAGE_SIZE,
+                leaf: PAGE + 2 * PAGE_SIZE,
+                ..group()
+            },
+            false,
+        );
     }
 
     #[test]

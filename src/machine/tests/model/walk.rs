@@ -16,6 +16,7 @@ pub(super) struct Fault {
 pub(super) const TRANSLATION: u64 = 0x04;
 pub(super) const ACCESS_FLAG: u64 = 0x08;
 pub(super) const PERMISSION: u64 = 0x0c;
+pub(super) const TLB_CONFLICT: u64 = 0x30;
 
 impl Hardware {
     /// Walks `tree` for `ipa` on PE `pe` and keeps what it finds.
@@ -121,7 +122,8 @@ impl Hardware {
             level,
             leaf,
         };
-        self.pes[pe].tlb.insert(entry);
+        let is_resizing = self.is_resizing(tree);
+        self.pes[pe].tlb.insert(entry, is_resizing);
         entry
     }
 
@@ -151,6 +153,12 @@ impl Hardware {
     ) -> Result<Entry, Fault> {
         let vmid = self.trees[tree].vmid();
         for _ in 0..8 {
+            if self.meets_conflict(pe, tree, (va, ipa)) {
+                return Err(Fault {
+                    class: TLB_CONFLICT,
+                    level: 0,
+                });
+            }
             let tlb = &self.pes[pe].tlb;
             let (combined, stage2) = (tlb.combined(vmid, va), tlb.stage2(vmid, ipa));
             let entry = match (combined, stage2) {
