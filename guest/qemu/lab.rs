@@ -65,6 +65,11 @@ impl Cpu {
         self.mmfr1 & 0xf == 2
     }
 
+    /// ID_AA64MMFR2_EL1.BBM, with what else it takes to resize a block in place.
+    pub(crate) fn resizes(&self) -> bool {
+        self.mmfr2 >> 52 & 0xf >= 2 && self.fwb() && self.dic()
+    }
+
     /// ID_AA64MMFR2_EL1.FWB: stage 2 can force write-back.
     pub(crate) fn fwb(&self) -> bool {
         self.mmfr2 >> 40 & 0xf != 0

@@ -29,6 +29,10 @@ const MEMORY: [&str; 3] = ["same_pages", "self_modifying", "par_kept"];
 /// One QEMU thread for all CPUs: a CPU that waits in WFE lets the next one run at once.
 const ONE_THREAD: &str = "-accel tcg,thread=single";
 
+/// The ramdisk that is lent to the guest `lent_blocks`: five blocks of 2 MiB, and what its words are, by their number.
+const LENT_BYTES: u64 = 10 << 20;
+const LENT_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Resets with all CPUs at something.
 const RESETS: usize = 6;
 
@@ -128,6 +132,7 @@ impl<'a> Planner<'a> {
             );
         }
         self.strict_timers();
+        self.lent_blocks();
         self.stops();
         self.pinned();
         self.asleep();
@@ -189,6 +194,40 @@ impl<'a> Planner<'a> {
             machines.push((Machine::Raspi4b, on(4, 4)));
         }
         machines
+    }
+
+    /// A block that is lent comes apart under its readers, with a break in between and in place.
+    fn lent_blocks(&mut self) {
+        let lab = self.lab;
+        let ramdisk = lab.root.join("target/lent_blocks.payload");
+        let words =
+            (0..LENT_BYTES / 8).flat_map(|n: u64| n.wrapping_mul(LENT_FACTOR).to_le_bytes());
+        std::fs::write(&ramdisk, words.collect::<Vec<u8>>()).expect("target can be written to");
+        let Machine::Virt(any, _) = self.any() else {
+            return;
+        };
+        let able = lab.cpu(Cpu::resizes);
+        if able.is_none() {
+            self.leave_out(
+                "blocks resized in place: no QEMU here has a CPU with FEAT_BBM 2, FWB and DIC",
+            );
+        }
+        let ways = [(any, "break-before-make")].into_iter();
+        for (cpu, resize) in ways.chain(able.map(|cpu| (cpu, "in-place"))) {
+            for (how, accel) in [("", ONE_THREAD), (" threads", "-accel tcg,thread=multi")] {
+                let mut case = self
+                    .crowd("lent_blocks", Machine::Virt(cpu, 3), on(4, 4))
+                    .with("INITRD", "target/lent_blocks.payload")
+                    .with("MEM", "48M")
+                    .with("GUEST_MEM", "96M")
+                    .with("GRANULE", "2m")
+                    .with("RESIZE", resize)
+                    .with("QEMU_ARGS", accel);
+                case.name.push_str(&format!(" {resize}{how}"));
+                let case = case.says("PASS lent_blocks").says("blocks split 5");
+                self.add(case.never("warning"));
+            }
+        }
     }
 
     /// In virtual time lateness says something. On as many pCPUs: where vCPUs share one they wait in WFE, of which QEMU

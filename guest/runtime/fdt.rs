@@ -102,6 +102,19 @@ pub fn memory() -> (u64, u64) {
     memory
 }
 
+/// Where the ramdisk begins, and its bytes.
+pub fn ramdisk() -> Option<(u64, u64)> {
+    let address = |name: &[u8]| {
+        let value =
+            find(|node, property, value| (node == b"chosen" && property == name).then_some(value))?;
+        value.iter().try_fold(0u64, |number, byte| {
+            Some(number.checked_mul(256)? + u64::from(*byte))
+        })
+    };
+    let start = address(b"linux,initrd-start")?;
+    Some((start, address(b"linux,initrd-end")?.checked_sub(start)?))
+}
+
 /// The kernel command line.
 pub fn bootargs() -> &'static str {
     let value = find(|node, property, value| {

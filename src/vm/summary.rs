@@ -47,8 +47,8 @@ impl fmt::Display for Summary<'_> {
         )?;
         writeln!(
             f,
-            "  upkeep       relaxed R {r} W {w} X {x}; pages: I-cache {}, D-cache {}; TLBI {}; all cleaned {}",
-            c.icache, c.dcache, c.tlbi, c.flushes
+            "  upkeep       relaxed R {r} W {w} X {x}; pages: I-cache {}, D-cache {}; TLBI {}; all cleaned {}; blocks split {}",
+            c.icache, c.dcache, c.tlbi, c.flushes, c.split
         )?;
         write!(f, "  devices     ")?;
         for (name, count) in NAMES.iter().zip(&c.mmio).filter(|(_, count)| **count != 0) {
