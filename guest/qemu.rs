@@ -22,6 +22,8 @@ mod entry;
 mod lab;
 #[path = "qemu/linux.rs"]
 mod linux;
+#[path = "qemu/observed.rs"]
+mod observed;
 #[path = "qemu/run.rs"]
 mod run;
 #[path = "qemu/smp.rs"]

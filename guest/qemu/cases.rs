@@ -91,6 +91,7 @@ pub(crate) fn plan(lab: &Lab, everything: bool) -> Plan {
     planner.kinds_of_memory();
     planner.crowds();
     planner.bare();
+    planner.observed();
     planner.bad_ends();
     planner.console_and_resets();
     planner.entries();

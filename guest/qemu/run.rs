@@ -37,6 +37,9 @@ pub(crate) enum Start {
 /// Looks at a console's whole text; says what is wrong with it.
 pub(crate) type Examine = fn(&str) -> Result<(), String>;
 
+/// Looks at two consoles' text, this case's and another's.
+pub(crate) type Compare = fn(&str, &str) -> Result<(), String>;
+
 /// One boot.
 pub(crate) struct Case {
     pub(crate) name: String,
@@ -47,6 +50,7 @@ pub(crate) struct Case {
     says: Vec<String>,
     never: Vec<String>,
     examine: Vec<Examine>,
+    compare: Option<(Box<Case>, Compare)>,
     limit: Duration,
 }
 
@@ -85,6 +89,7 @@ impl Case {
             says: Vec::new(),
             never: Vec::new(),
             examine: Vec::new(),
+            compare: None,
             limit: LIMIT,
         }
     }
@@ -137,6 +142,12 @@ impl Case {
         self
     }
 
+    /// What `other` says is compared with what this one says.
+    pub(crate) fn compared_with(mut self, other: Case, compare: Compare) -> Self {
+        self.compare = Some((Box::new(other), compare));
+        self
+    }
+
     /// Ends in at most this time.
     pub(crate) fn within(mut self, seconds: u64) -> Self {
         self.limit = Duration::from_secs(seconds);
@@ -146,18 +157,29 @@ impl Case {
     /// Boots; answers how long it took, and what was wrong.
     pub(crate) fn run(&self) -> (f64, Result<(), Failure>) {
         let begin = Instant::now();
+        let result = self.console().and_then(|console| {
+            let Some((other, compare)) = &self.compare else {
+                return Ok(());
+            };
+            compare(&console, &other.console()?).map_err(|why| Failure { why, console })
+        });
+        (begin.elapsed().as_secs_f64(), result)
+    }
+
+    /// Boots, and answers what was said if it pleases.
+    fn console(&self) -> Result<String, Failure> {
         let enough =
             |text: &str| matches!(self.start, Start::Qemu(..)) && self.missing(text).is_none();
-        let result = match console::watch(self.process(), &self.keys, self.patience(), enough) {
-            Ok((end, console)) => self
-                .judge(&end, &console)
-                .map_err(|why| Failure { why, console }),
+        match console::watch(self.process(), &self.keys, self.patience(), enough) {
+            Ok((end, console)) => match self.judge(&end, &console) {
+                Ok(()) => Ok(console),
+                Err(why) => Err(Failure { why, console }),
+            },
             Err(error) => Err(Failure {
                 why: format!("could not start: {error}"),
                 console: String::new(),
             }),
-        };
-        (begin.elapsed().as_secs_f64(), result)
+        }
     }
 
     /// How long to wait: run.sh keeps the limit itself.

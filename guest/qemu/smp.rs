@@ -68,7 +68,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn on_bare_qemu(&self, guest: &str, cpu: &Cpu, gic: u32) -> Case {
+    pub(crate) fn on_bare_qemu(&self, guest: &str, cpu: &Cpu, gic: u32) -> Case {
         let machine = format!("virt,gic-version={gic}");
         let binary = self.lab.root.join(format!("target/guest/{guest}.bin"));
         let binary = binary.to_string_lossy();

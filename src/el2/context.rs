@@ -89,7 +89,8 @@ struct Timer {
 impl Timer {
     const fn deadline(self, counter_offset: u64) -> u64 {
         if self.control == TIMER_ARMED {
-            self.compare.wrapping_add(counter_offset)
+            // The count at which a guest's "never" is reached is never reached.
+            self.compare.saturating_add(counter_offset)
         } else {
             NEVER
         }

@@ -145,7 +145,9 @@ fn one_life(machine: &mut Machine, mut loaded: Loaded, boot_number: u32) -> Life
     let start = CNTPCT_EL0.get();
     let affinities = &machine.domain.affinities;
     let allowed = |index: usize| affinities.get(index).copied().unwrap_or(u64::MAX);
-    let running = VmRun::new(vm, start, |vm, index| {
+    // The first life's time is the board's, as without us. A later one's begins with it.
+    let counter_offset = if boot_number == 0 { 0 } else { start };
+    let running = VmRun::new(vm, counter_offset, |vm, index| {
         VcpuRun::new(vm.vcpu(index), allowed(index), &shared.features)
     });
     let end = to_its_end(&running, shared, &mut machine.cpu);

@@ -23,7 +23,7 @@ use super::watch::Watch;
 /// A VM and its vCPUs.
 pub(super) struct VmRun {
     pub(super) vm: Vm,
-    /// `CNTVOFF_EL2`: the VM's virtual time began at this count.
+    /// `CNTVOFF_EL2`: the VM's virtual time began at this count of the physical counter.
     pub(super) counter_offset: u64,
     /// What was typed and the guest has not taken yet.
     pub(super) input: SpinMutex<Input>,

@@ -1,0 +1,119 @@
+//! What a machine answers with Faultline and without: the guest `observations` prints it, on both, and all that differs has
+//! its reason here.
+use crate::cases::{Machine, Planner, gives_all_pages_back};
+use crate::run::code;
+
+/// How the names of observations begin that may differ, and why.
+const MAY_DIFFER: [(&str, &str); 31] = [
+    (
+        "GICD_TYPER lines",
+        "some QEMUs report a block of SPIs less than they have",
+    ),
+    ("ISENABLER beyond", "and have them"),
+    (
+        "IPRIORITYR",
+        "a virtual interface has five bits of priority",
+    ),
+    ("ITARGETSR8", "there are as many bits as CPUs"),
+    (
+        "ISPENDR of",
+        "QEMU's GICv2 pends nothing that has no target",
+    ),
+    ("IROUTER after 0xffffffffffffffff", "reserved bits are 0"),
+    ("GICR_CTLR", "no LPIs"),
+    ("GICR_PROPBASER", "no LPIs"),
+    ("GICR_PENDBASER", "no LPIs"),
+    ("GICR_TYPER", "no LPIs"),
+    (
+        "SGI1R group 0",
+        "an SGI of group 0 may be sent so without two security states; QEMU does not",
+    ),
+    ("SGI0R", "the one before is pending"),
+    ("ASGI1R", "the one before is pending"),
+    ("UART 0x2", "registers are as wide as the PL011's"),
+    ("UART 0x3", "registers are as wide as the PL011's"),
+    ("UART 0x48", "registers are as wide as the PL011's"),
+    ("UART odd byte", "a lane that has no byte reads 0"),
+    ("clock odd byte", "a lane that has no byte reads 0"),
+    ("CNTFRQ_EL0", "EL1 writes it only where there is no EL2"),
+    ("smc #1", "there is somebody to call"),
+    ("RAM: stxr", "an exception in between clears the monitor"),
+    (
+        "the UART: ld",
+        "an access that no register is made for is an external abort",
+    ),
+    (
+        "the clock: ld",
+        "an access that no register is made for is an external abort",
+    ),
+    ("nowhere: ldur", "QEMU's FAR is aligned"),
+    ("just beyond RAM: ldur", "QEMU's FAR is aligned"),
+    ("double of ISENABLER", "a GICv2 has no accesses of 64 bits"),
+    (
+        "binary point",
+        "a virtual interface has five bits of priority",
+    ),
+    ("GICC_", "a virtual interface has five bits of priority"),
+    ("SPENDSGIR0", "there is no sender 2"),
+    ("ISPENDR0", "there is no sender 2"),
+    (
+        "61 pending: next",
+        "group 1 is off at the distributor, and QEMU asks at the interface",
+    ),
+];
+/// The line after that.
+const ACKNOWLEDGE: &str = "  acknowledge";
+
+impl Planner<'_> {
+    /// The same image with Faultline and without, on two CPUs and both interrupt controllers.
+    pub(crate) fn observed(&mut self) {
+        let Machine::Virt(any, _) = self.any() else {
+            return;
+        };
+        let max = self.lab.cpu(|cpu| cpu.model == "max");
+        for cpu in [any].into_iter().chain(max) {
+            for gic in [2, 3] {
+                let bare = self.on_bare_qemu("observations", cpu, gic);
+                let machine = Machine::Virt(cpu, gic);
+                let mut case = self.boot("observations", machine, code::OK);
+                case.name.push_str(" as bare");
+                let case = case
+                    .with("GUEST_MEM", "256M")
+                    .with("VCPUS", "4")
+                    .with("SMP", "4");
+                let case = case
+                    .says("PASS observations")
+                    .examined_by(gives_all_pages_back);
+                self.add(case.compared_with(bare, differs));
+            }
+        }
+    }
+}
+
+/// The first observation that differs and has no reason to.
+fn differs(here: &str, bare: &str) -> Result<(), String> {
+    let (here, bare) = (observations(here), observations(bare));
+    if here.len() != bare.len() || here.is_empty() {
+        return Err(format!(
+            "{} observations, {} on the bare machine",
+            here.len(),
+            bare.len()
+        ));
+    }
+    let mut has_reason = false;
+    for (one, other) in here.iter().zip(&bare) {
+        let follows = has_reason && one.starts_with(ACKNOWLEDGE);
+        has_reason = MAY_DIFFER.iter().any(|(name, _)| one.starts_with(name));
+        if one != other && !has_reason && !follows {
+            return Err(format!("`{one}` is `{other}` on the bare machine"));
+        }
+    }
+    Ok(())
+}
+
+fn observations(console: &str) -> Vec<&str> {
+    console
+        .lines()
+        .filter_map(|line| line.trim_end().strip_prefix("= "))
+        .collect()
+}
