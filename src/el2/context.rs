@@ -23,8 +23,13 @@ use super::sysreg::{
     OSDLR_EL1, OSLSR_EL1,
 };
 
-/// `SCTLR_EL1` at reset: RES1 bits (EOS, TSCXT, EIS, SPAN, nTLSMD, LSMAOE and the barrier controls), MMU and caches off.
-const SCTLR_EL1_RESET: u64 = 0x30d0_0980;
+/// `SCTLR_EL1` at reset: EOS, TSCXT, EIS, SPAN, nTLSMD and LSMAOE, which are RES1 or as if; nTWI and nTWE, so that EL0 may wait,
+/// as software finds it on every machine that does not say; MMU, caches and alignment checks off.
+const SCTLR_EL1_RESET: u64 = 0x30d5_0800;
+/// With EL0 in AArch32: CP15BEN, its barriers by CP15.
+const SCTLR_EL1_AARCH32: u64 = 1 << 5;
+/// Without: ITD and SED are RES1.
+const SCTLR_EL1_NO_AARCH32: u64 = 1 << 7 | 1 << 8;
 /// `CNTx_CTL.ENABLE`, `IMASK`, `ISTATUS`.
 const TIMER_STATE: u64 = 0b111;
 /// Enabled, not masked, and its moment has not come.
@@ -120,7 +125,12 @@ impl Context {
         const OS_LOCKED: u64 = 1 << 1;
         Self {
             copied: Copied::default(),
-            sctlr: SCTLR_EL1_RESET,
+            sctlr: SCTLR_EL1_RESET
+                | if features.aarch32_el0 {
+                    SCTLR_EL1_AARCH32
+                } else {
+                    SCTLR_EL1_NO_AARCH32
+                },
             tcr: 0,
             vmpidr: MPIDR_RES1 | affinity,
             os_lock: OS_LOCKED,
