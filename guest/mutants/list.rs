@@ -262,7 +262,7 @@ pub(crate) const LINES: &[Line] = &[
         file: "src/stage2/maintenance.rs",
         old: "m.ic(Ic::AllLocal);",
         new: "",
-        tests: TREE,
+        tests: MODEL,
     },
     Line {
         name: "vmid-used-again-at-once",

@@ -270,7 +270,7 @@ impl Hardware {
                     "I11, {ipa:#x} executes {value:#x}, and may see {history:x?}"
                 );
             }
-            Access::Maintain => self.maintain(pa, ipa, is_cached),
+            Access::Maintain => self.maintain(pe, pa, ipa, is_cached),
         }
     }
 
@@ -291,8 +291,15 @@ impl Hardware {
         }
     }
 
-    /// `DC CVAU`, `DSB`, `IC IVAU`, `DSB`, `ISB` of the guest's own, by its own address.
-    fn maintain(&mut self, pa: u64, ipa: u64, is_cached: bool) {
+    /// `DC CVAU`, `DSB`, `IC IVAU`, `DSB`, `ISB` of the guest's own, by its own address; `IC IALLUIS` where others know the page
+    /// by an address that the I-cache does not take for the same.
+    fn maintain(&mut self, pe: usize, pa: u64, ipa: u64, is_cached: bool) {
+        if self.setup.vivt {
+            let tag = self.tag_of(pe);
+            for pe in &mut self.pes {
+                pe.icache.retain(|(.., of), _| *of != tag);
+            }
+        }
         let (page, colour) = (pa & !(PAGE_SIZE - 1), self.colour(ipa));
         for line in 0..2 {
             let frame = self.ram.frame_mut(pa);

@@ -24,14 +24,16 @@ pub(super) const POOL_PAGES: u64 = 3 * 512 + 64;
 pub(super) const MODULE_START: u64 = POOL_START + 4 * 512 * PAGE_SIZE;
 pub(super) const MODULE_PAGES: u64 = 512;
 
-/// A line in an I-cache: whose it was when it was fetched.
+/// A line in an I-cache: where it is from, and whose it was when it was fetched.
 #[derive(Clone, Copy)]
 pub(super) struct Fetched {
     pub(super) value: u64,
+    pub(super) page: u64,
     pub(super) tenancy: u32,
 }
 
-/// Which line an I-cache keeps where: the page, the line, and, where virtual addresses index it, under which alias.
+/// Which line an I-cache keeps where: the page, the line, and, where virtual addresses index it, under which alias. Where they
+/// tag it too, the virtual page and what is to be told apart besides.
 pub(super) type IcacheKey = (u64, usize, u64);
 
 /// One CPU.
@@ -262,7 +264,14 @@ impl Hardware {
         line: usize,
         is_cached: bool,
     ) -> u64 {
-        let key = (pa & !(PAGE_SIZE - 1), line, self.colour(ipa));
+        let page = pa & !(PAGE_SIZE - 1);
+        let key = if self.setup.vivt {
+            let virtual_page = |stage1| (ipa ^ stage1) & !(PAGE_SIZE - 1);
+            let tag = self.pes[pe].stage1.map(virtual_page);
+            tag.map(|tag| (tag, line, self.tag_of(pe)))
+        } else {
+            Some((page, line, self.colour(ipa)))
+        };
         let frame = self.ram.frame(pa);
         let value = if is_cached {
             frame.lines[line].at_unification(self.setup.idc)
@@ -271,12 +280,18 @@ impl Hardware {
         };
         let fresh = Fetched {
             value,
+            page,
             tenancy: frame.tenancy,
         };
-        if self.setup.dic {
-            return fresh.value;
+        match key {
+            Some(key) if !self.setup.dic => self.pes[pe].icache.entry(key).or_insert(fresh).value,
+            _ => fresh.value,
         }
-        self.pes[pe].icache.entry(key).or_insert(fresh).value
+    }
+
+    /// What tells the lines of the VM on PE `pe` from others' where virtual addresses tag them: its VMID. No colour is so large.
+    pub(super) fn tag_of(&self, pe: usize) -> u64 {
+        1 << 16 | self.pes[pe].effective_vttbr >> 48
     }
 
     /// The leaf at `ipa` as memory has it now, and its level.

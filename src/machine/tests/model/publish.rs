@@ -3,7 +3,7 @@
 use std::string::String;
 
 use super::bits::{self, Kind, LOCKED};
-use super::hardware::Hardware;
+use super::hardware::{Fetched, Hardware};
 use super::memory::Owner;
 use super::tlb::Entry;
 use crate::addr::PAGE_SIZE;
@@ -185,9 +185,11 @@ impl Hardware {
             }
         }
         for (n, pe) in self.pes.iter().enumerate() {
-            for ((page, ..), fetched) in pe.icache.range((start, 0, 0)..(start + size, 0, 0)) {
+            let of_it = |line: &&Fetched| (start..start + size).contains(&line.page);
+            for fetched in pe.icache.values().filter(of_it) {
+                let page = fetched.page;
                 assert!(
-                    fetched.tenancy == self.ram.frame(*page).tenancy,
+                    fetched.tenancy == self.ram.frame(page).tenancy,
                     "I11, {page:#x} gets X while CPU {n}'s I-cache holds a line of its last owner"
                 );
             }

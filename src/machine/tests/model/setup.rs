@@ -28,6 +28,8 @@ pub(super) struct Setup {
     pub(super) idc: bool,
     pub(super) dic: bool,
     pub(super) pipt: bool,
+    /// Virtual addresses and VMIDs tag instruction caches.
+    pub(super) vivt: bool,
     /// 0, 1 (access flag), 2 (and dirty state).
     pub(super) hafdbs: u64,
     pub(super) ttl: bool,
@@ -64,7 +66,12 @@ impl Setup {
             granule: rng.pick(&[0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 5]),
             lazy: rng.one_in(2),
             patience: rng.pick(&[3, 8, 24]),
+            vivt: false,
             bbm: rng.pick(&[0, 1, 2]),
+        };
+        let setup = Self {
+            vivt: !setup.pipt && rng.one_in(3),
+            ..setup
         };
         // All that resizing in place takes is seldom found by chance.
         if rng.one_in(5) {

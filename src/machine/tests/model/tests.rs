@@ -118,6 +118,28 @@ fn blocks_and_tables_that_take_each_others_place_in_one_store_disturb_no_guest()
     }
 }
 
+/// Two vCPUs know two pages by one address, and an I-cache that goes by addresses knows nothing of vCPUs.
+#[test]
+fn no_vcpu_executes_what_another_fetched_at_the_same_address() {
+    let setup = Setup {
+        vivt: true,
+        ..PLAIN
+    };
+    let fetch = |page| (0, Action::Guest(0, page, Access::Fetch));
+    // Where the one has page 0 the other has page 2.
+    let history = [
+        (0, Action::WriteAndRun(0, 0)),
+        fetch(0),
+        (0, Action::Switch(0)),
+        fetch(2),
+    ];
+    for seed in 0..20 {
+        if let Some(text) = report(setup, seed, Weak::from_environment(), &history.repeat(2)) {
+            panic!("{text}");
+        }
+    }
+}
+
 /// A history of a bug that was found: it must not come back.
 fn replay(setup: Setup, seed: u64, history: &[(usize, Action)]) {
     if let Some(text) = report(setup, seed, Weak::Sound, &history.to_vec()) {
@@ -133,6 +155,7 @@ const PLAIN: Setup = Setup {
     idc: false,
     dic: false,
     pipt: false,
+    vivt: false,
     hafdbs: 0,
     ttl: false,
     ranges: false,
@@ -266,6 +289,7 @@ fn no_walk_mixes_one_vms_stage_1_with_anothers_stage_2() {
         idc: true,
         dic: false,
         pipt: true,
+        vivt: false,
         hafdbs: 1,
         ttl: false,
         ranges: true,
