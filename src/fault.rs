@@ -3,14 +3,17 @@
 //! [`resolve`] is the order of decisions; the two kinds of fault part at the live leaf. `translation` maps where nothing
 //! is, `permission` relaxes what is there, and neither can do the other's work. The fault status is only a hint that is
 //! cross-checked: between the fault and now another vCPU may have been here. How much one fault brings is `policy`'s, and
-//! the work of `block` and `neighbours`; memory that is lent is copied by `copy` when it is written.
+//! the work of `block` and `neighbours`; memory that is lent is copied by `copy` when it is written. What is no RAM, or is not
+//! to be used in that way, is `elsewhere`'s.
 //!
 //! Nothing in here knows of VMs or devices. What somebody else must do is answered as a [`Resolution`].
 //!
 //! Source: DDI 0487 "Stage 2 translation", "Abort exceptions"; handbook for the bugs behind each rule.
 
 mod block;
+mod context;
 mod copy;
+mod elsewhere;
 mod emulate;
 mod group;
 pub mod inject;
@@ -26,116 +29,19 @@ mod status;
 pub mod stop;
 mod translation;
 
+pub use context::{Contents, FaultingVcpu, GuestMemory, Mmio, Resolution, VmMemory};
 pub use emulate::Emulation;
 pub use policy::{GranulePolicy, RightsPolicy};
 pub use spins::spins;
 pub use stop::Stop;
 
-use alloc::vec::Vec;
-use core::ops::Deref;
-
-use crate::addr::{Gva, Ipa, IpaRange, PAGE_SIZE, Pa, PaRange};
-use crate::content::Content;
-use crate::exit::{Abort, FaultStatus, Need, Transfer};
-use crate::machine::{Machine, Ttl};
-use crate::page_pool::PagePool;
-use crate::registers::Registers;
-use crate::slot::{Kind, Slot, Slots};
-use crate::stage2::{Descriptor, Leaf, Present, Rights, Stage2, Translation, maintenance};
-use crate::stats::Counters;
-use inject::Exception;
-use progress::{Attempt, Escalation, Progress};
+use crate::addr::{Gva, Ipa, IpaRange, PAGE_SIZE, Pa};
+use crate::exit::{Abort, FaultStatus, Need};
+use crate::machine::Machine;
+use crate::slot::Slot;
+use crate::stage2::{Descriptor, Leaf, Present, Rights, Translation, maintenance};
+use progress::{Attempt, Escalation};
 use ram::RamFault;
-
-/// The memory of a VM.
-pub struct VmMemory {
-    /// What lies where.
-    pub slots: Slots,
-    /// What is mapped.
-    pub stage2: Stage2,
-    /// What pages hold at first.
-    pub contents: Contents,
-    /// How fast rights grow.
-    pub rights: RightsPolicy,
-    /// How much one fault brings.
-    pub granule: GranulePolicy,
-    /// The CPUs have erratum 834220.
-    pub erratum_834220: bool,
-    /// `HCR_EL2.TEA`: external aborts of the guest's own accesses and walks come to EL2.
-    pub guest_errors_trap: bool,
-}
-
-impl VmMemory {
-    /// The contents that have a part in `leaf`.
-    #[inline(always)]
-    fn contents_of(&self, leaf: IpaRange) -> impl Iterator<Item = &Content> {
-        let contents = self.contents.iter();
-        contents.filter(move |content| content.range().overlaps(&leaf))
-    }
-
-    /// The memory that holds all of `leaf` as it is, and can be lent.
-    fn in_place(&self, leaf: IpaRange) -> Option<PaRange> {
-        let mut contents = self.contents_of(leaf);
-        contents.find_map(|content| content.in_place(leaf))
-    }
-}
-
-/// The memory of a VM, as a fault sees it.
-#[derive(Clone, Copy)]
-pub struct GuestMemory<'a> {
-    /// What is the VM's own.
-    pub vm: &'a VmMemory,
-    /// Where pages come from.
-    pub pool: &'a PagePool,
-}
-
-impl Deref for GuestMemory<'_> {
-    type Target = VmMemory;
-
-    fn deref(&self) -> &VmMemory {
-        self.vm
-    }
-}
-
-/// The vCPU's part in it.
-pub struct FaultingVcpu<'a> {
-    /// Its registers: PC is that of the access.
-    pub registers: &'a Registers,
-    /// Its progress detector.
-    pub progress: &'a mut Progress,
-    /// Its counters.
-    pub counters: &'a Counters,
-}
-
-/// What is to be done now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Resolution {
-    /// Enter the guest at the same PC: the cause was removed.
-    Retry,
-    /// A device must answer the access.
-    Mmio(Mmio),
-    /// The same, for an instruction that does more than move one register.
-    Emulate(Emulation),
-    /// Step over the instruction: cache maintenance of nothing.
-    Skip,
-    /// The guest takes this exception.
-    Inject(Exception),
-    /// The VM cannot go on.
-    Stop(Stop),
-}
-
-/// One access for a device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mmio {
-    /// Which, by the VM's number.
-    pub device: u8,
-    /// Offset from the start of its slot.
-    pub offset: u64,
-    /// Store, not load.
-    pub is_write: bool,
-    /// How the value moves.
-    pub transfer: Transfer,
-}
 
 /// A located fault: the abort, where it hit, and what it wanted.
 #[derive(Clone, Copy)]
@@ -205,7 +111,7 @@ pub fn resolve<M: Machine>(
     }
     match locate(memory, vcpu, abort, m) {
         Some((fault, slot)) if !fault.is_allowed_in(slot) => {
-            elsewhere(memory, vcpu, &fault, slot, m)
+            elsewhere::resolve(memory, vcpu, &fault, slot, m)
         }
         // Or it says something else now than a moment ago.
         _ => unlocated(vcpu, abort, abort.far_as_is(), m),
@@ -373,139 +279,12 @@ fn is_about_age(abort: &Abort, present: &Present<'_>) -> bool {
     abort.is_access_flag() && !present.is_young()
 }
 
-/// A fault on anything but RAM that the guest may use in this way.
-fn elsewhere<M: Machine>(
-    memory: GuestMemory<'_>,
-    vcpu: &mut FaultingVcpu<'_>,
-    fault: &Fault<'_>,
-    slot: Option<&Slot>,
-    m: &mut M,
-) -> Resolution {
-    let Some(slot) = slot else {
-        return in_nothing(memory, vcpu, fault, m);
-    };
-    match slot.kind {
-        Kind::Ram(most) if most.allows(Rights::READ) && fault.may_be_less() => {
-            walk_of_ram(memory, vcpu, fault, m)
-        }
-        // RAM that is read-only, or execute-never: what the guest tried fails as on a bus that refuses.
-        Kind::Ram(_) => external(memory, vcpu, fault, m),
-        Kind::Window(base) if !fault.abort.is_fetch() && !fault.abort.s1ptw() => {
-            let page = base.add(fault.ipa.page().raw() - slot.range.start.raw());
-            by_leaf(memory, vcpu, fault, &Backing::Window(page), m)
-        }
-        Kind::Device(device) if fault.is_plain_data() => {
-            let window = emulate::Window {
-                device,
-                range: slot.range,
-            };
-            let Some(transfer) = fault.abort.transfer() else {
-                return emulate::by_instruction(memory, vcpu, fault, window, m);
-            };
-            match window.mmio(fault, transfer, 0) {
-                Some(mmio) => Resolution::Mmio(mmio),
-                None => external(memory, vcpu, fault, m),
-            }
-        }
-        Kind::Window(_) | Kind::Device(_) => not_memory(memory, vcpu, fault, m),
-    }
-}
-
-/// An address with more bits than the guest's PARange says that there are.
-fn too_large<M: Machine>(
-    memory: GuestMemory<'_>,
-    abort: &Abort,
-    far: Gva,
-    ipa: Ipa,
-    m: &mut M,
-) -> Resolution {
-    let level = stage1::level_of_address(&memory.stage2, far, ipa, m);
-    Resolution::Inject(Exception::address_size(abort, far, ipa, level))
-}
-
-/// A fault in no slot.
-fn in_nothing<M: Machine>(
-    memory: GuestMemory<'_>,
-    vcpu: &mut FaultingVcpu<'_>,
-    fault: &Fault<'_>,
-    m: &mut M,
-) -> Resolution {
-    if fault.ipa.raw() >= memory.stage2.config().limit() {
-        return too_large(memory, fault.abort, fault.far, fault.ipa, m);
-    }
-    not_memory(memory, vcpu, fault, m)
-}
-
-/// A walk or cache maintenance met RAM that has R and cannot have W. The CPU may have gone by an entry from before it had R:
-/// it tries once without that entry.
-fn walk_of_ram<M: Machine>(
-    memory: GuestMemory<'_>,
-    vcpu: &mut FaultingVcpu<'_>,
-    fault: &Fault<'_>,
-    m: &mut M,
-) -> Resolution {
-    let found = match memory.vm.stage2.walk().leaf(m, fault.ipa) {
-        Leaf::Present(present) if present.rights().allows(Rights::READ) => present.descriptor(),
-        // Taken away since the last look.
-        Leaf::Present(_) | Leaf::Absent(_) => {
-            vcpu.counters.raced.add(1);
-            return Resolution::Retry;
-        }
-    };
-    if vcpu
-        .progress
-        .is_first(fault.attempt(vcpu.registers.pc, found))
-    {
-        vcpu.counters.tlbi.add(1);
-        maintenance::after_relax(m, fault.ipa, Ttl::ANY);
-        return Resolution::Retry;
-    }
-    external(memory, vcpu, fault, m)
-}
-
-/// Nothing there that the access could mean.
-fn not_memory<M: Machine>(
-    memory: GuestMemory<'_>,
-    vcpu: &mut FaultingVcpu<'_>,
-    fault: &Fault<'_>,
-    m: &mut M,
-) -> Resolution {
-    if fault.abort.is_maintenance() && !fault.abort.s1ptw() {
-        vcpu.counters.skipped.add(1);
-        return Resolution::Skip;
-    }
-    external(memory, vcpu, fault, m)
-}
-
-/// What the guest tried fails as on a bus that refuses. If it was a walk that cannot read its table, or not update it, the
-/// guest's own tables say at which of its levels.
-fn external<M: Machine>(
-    memory: GuestMemory<'_>,
-    vcpu: &mut FaultingVcpu<'_>,
-    fault: &Fault<'_>,
-    m: &mut M,
-) -> Resolution {
-    let Fault {
-        abort, far, ipa, ..
-    } = *fault;
-    if !abort.s1ptw() {
-        return Resolution::Inject(Exception::external(abort, far, ipa));
-    }
-    match stage1::level_of_table(&memory.stage2, far, ipa, m) {
-        Some(level) => Resolution::Inject(Exception::external_on_walk(abort, far, ipa, level)),
-        None => unlocated(vcpu, abort, far, m),
-    }
-}
-
 const fn page_of(ipa: Ipa) -> IpaRange {
     IpaRange {
         start: ipa.page(),
         size: PAGE_SIZE,
     }
 }
-
-/// Contents are kept in a plain list: a VM has a handful.
-pub type Contents = Vec<Content>;
 
 #[cfg(test)]
 mod tests;

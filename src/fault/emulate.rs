@@ -9,9 +9,8 @@
 use crate::addr::{Gva, IpaRange, PAGE_SIZE};
 use crate::exit::instruction::LoadStore;
 use crate::exit::{Need, Transfer};
-use crate::fault::{
-    Fault, FaultingVcpu, GuestMemory, Mmio, Resolution, external, stage1, unlocated,
-};
+use crate::fault::elsewhere::external;
+use crate::fault::{Fault, FaultingVcpu, GuestMemory, Mmio, Resolution, stage1, unlocated};
 use crate::machine::{El1, Machine};
 use crate::registers::{Registers, pstate};
 

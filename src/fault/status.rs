@@ -8,9 +8,10 @@
 
 use crate::addr::Ipa;
 use crate::exit::{Abort, FaultStatus};
+use crate::fault::elsewhere::too_large;
 use crate::fault::inject::Exception;
 use crate::fault::progress::{Attempt, Escalation};
-use crate::fault::{FaultingVcpu, GuestMemory, Resolution, Stop, ipa, too_large, unlocated};
+use crate::fault::{FaultingVcpu, GuestMemory, Resolution, Stop, ipa, unlocated};
 use crate::machine::Machine;
 use crate::stage2::maintenance;
 
