@@ -3,7 +3,7 @@ use crate::{attempt, register};
 use core::arch::asm;
 
 pub(crate) fn observe() {
-    register!("MDSCR_EL1", 0, 0x1000, 0x2000, 0x8000, !0u64 & !1);
+    register!("MDSCR_EL1", 0, 0x1000, 0x2000, 0x8000, !1u64);
     register!("OSLSR_EL1");
     attempt(format_args!("OS lock taken"), || {
         runtime::write_sysreg!("OSLAR_EL1", 1u64);
@@ -27,9 +27,9 @@ pub(crate) fn observe() {
     register!("OSECCR_EL1", !0u64, 0);
     register!("MDRAR_EL1");
     register!("DBGBVR0_EL1", 0x1234_5678_9abc_def3u64, !0u64, 0);
-    register!("DBGBCR0_EL1", !0u64 & !1, 0x1e4, 0);
+    register!("DBGBCR0_EL1", !1u64, 0x1e4, 0);
     register!("DBGWVR0_EL1", 0x1234_5678_9abc_def7u64, !0u64, 0);
-    register!("DBGWCR0_EL1", !0u64 & !1, 0x1ff4, 0);
+    register!("DBGWCR0_EL1", !1u64, 0x1ff4, 0);
     register!("DBGBVR5_EL1", 0x1000u64);
     register!("DBGBCR5_EL1", 0x1e4u64, 0);
     register!("DBGWVR3_EL1", 0x1000u64);
