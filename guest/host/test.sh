@@ -124,6 +124,7 @@ special_images() {
 check "the known-bad image, the one that poisons HPFAR_EL2" special_images
 # Each says in one line why it is not there; the tests then leave out what needs it.
 guest/linux/fetch.sh Image busybox raspi4b.dtb u-boot.bin && guest/linux/initramfs.sh || true
+[ "${1:-}" != all ] || guest/linux/fetch.sh Image-newer || true
 guest/host/qemu-backports.sh || true
 
 if [ "${1:-}" = all ]; then export FAULTLINE_QEMU=all; fi

@@ -40,6 +40,7 @@ impl<'a> Planner<'a> {
         self.linux_with_many_cpus();
         if self.everything {
             self.linux_by_granule();
+            self.linux_newer();
             self.linux_reboots_often();
             self.linux_soaks();
         }
@@ -194,6 +195,31 @@ impl<'a> Planner<'a> {
                         .examined_by(gives_all_pages_back),
                 );
             }
+        }
+    }
+
+    /// A kernel that knows more of what CPUs can do, on every CPU promised.
+    fn linux_newer(&mut self) {
+        let image = "target/linux/Image-newer";
+        if !self.lab.root.join(image).exists() {
+            return self.leave_out(format!("a newer Linux ({image} is not there)"));
+        }
+        for (n, cpu) in self.linux_cpus().into_iter().enumerate() {
+            let gic = 2 + n as u32 % 2;
+            let mut case = self
+                .linux_on(Machine::Virt(cpu, gic))
+                .with("GUEST", format!("./{image}"))
+                .with("VCPUS", "4")
+                .with("SMP", "2")
+                .within(300);
+            case.name.push_str(" newer");
+            let case = case
+                .types("/root # ", "workload\n")
+                .types("workload: ", "poweroff\n");
+            self.add(
+                case.says("workload: PASS")
+                    .examined_by(gives_all_pages_back),
+            );
         }
     }
 
