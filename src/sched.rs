@@ -20,7 +20,7 @@ mod deadlines;
 mod slice;
 mod whereabouts;
 
-pub use deadlines::{Deadlines, NEVER};
+pub use deadlines::{Deadlines, NEVER, deadline};
 pub use slice::Slice;
 pub use whereabouts::{Place, Wake, Whereabouts};
 

@@ -8,7 +8,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use runtime::hypercall::counted;
 use runtime::pages::{self, PAGE};
-use runtime::sync::{self, Barrier};
+use runtime::sync::Barrier;
 use runtime::{check, check_eq, fdt, mmio, mmu, println, smp};
 
 runtime::guest!("lent_blocks", lent_blocks);
@@ -22,8 +22,9 @@ const LOOKS: u64 = 4096;
 
 static GATE: Barrier = Barrier::new();
 static RAMDISK: AtomicU64 = AtomicU64::new(0);
-/// The block at hand, and the word of it that is stored to; and whether that is done.
+/// The block at hand.
 static NOW: AtomicU64 = AtomicU64::new(0);
+/// 1 when the store to it is done.
 static STORED: AtomicU64 = AtomicU64::new(0);
 
 fn lent_blocks() {
@@ -86,7 +87,7 @@ fn check_word(block: u64, word: u64) {
     );
 }
 
-/// Whether this is the word that changes: it may be the old one or the new one.
+/// Checks a word of the block at hand, unless it is the one that is stored to.
 fn look(word: u64) {
     let block = NOW.load(Ordering::Acquire);
     if word != stored_word(block) {
@@ -113,6 +114,5 @@ fn store_or_read() {
             left -= STORED.load(Ordering::Acquire).min(left);
         }
     }
-    sync::pause();
     GATE.wait(smp::count());
 }

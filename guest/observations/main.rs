@@ -8,6 +8,7 @@ mod devices;
 mod el0;
 mod interrupts;
 mod memory;
+mod registers;
 mod time;
 
 use core::fmt::Arguments;

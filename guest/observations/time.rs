@@ -68,11 +68,7 @@ pub(crate) fn observe() {
         "CNTP_TVAL_EL0",
         "CNTPCT_EL0"
     );
-    for reading in ["CNTVOFF_EL2", "CNTHCTL_EL2", "CNTPS_CTL_EL1"] {
-        attempt(format_args!("{reading}"), || match reading {
-            "CNTVOFF_EL2" => read_sysreg!("CNTVOFF_EL2"),
-            "CNTHCTL_EL2" => read_sysreg!("CNTHCTL_EL2"),
-            _ => read_sysreg!("CNTPS_CTL_EL1"),
-        });
-    }
+    register!("CNTVOFF_EL2");
+    register!("CNTHCTL_EL2");
+    register!("CNTPS_CTL_EL1");
 }

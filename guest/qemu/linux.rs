@@ -60,12 +60,7 @@ impl<'a> Planner<'a> {
                 .with("GUEST_MEM", size)
                 .with("MEM", "4G");
             case.name = format!("Linux by {granule}");
-            let case = case.types("/root # ", "workload\n").within(300);
-            let case = case.types("workload: ", "poweroff\n");
-            self.add(
-                case.says("workload: PASS")
-                    .examined_by(gives_all_pages_back),
-            );
+            self.add(through_workload(case).within(300));
         }
         let mut case = self
             .linux_on(any)
@@ -113,12 +108,8 @@ impl<'a> Planner<'a> {
             let case = self
                 .linux_on(Machine::Raspi4b)
                 .with("VCPUS", "4")
-                .within(300)
-                .types("/root # ", "workload\n");
-            self.add(
-                case.types("workload: ", "poweroff\n")
-                    .says("workload: PASS"),
-            );
+                .within(300);
+            self.add(through_workload(case));
         }
     }
 
@@ -166,14 +157,7 @@ impl<'a> Planner<'a> {
                     .with("QEMU_ARGS", "-accel tcg,thread=single")
                     .within(400);
                 case.name.push_str(&format!(" {vcpus} on {pcpus}"));
-                let case = case
-                    .says(format!(", {vcpus} CPU, "))
-                    .types("/root # ", "workload\n")
-                    .types("workload: ", "poweroff\n");
-                self.add(
-                    case.says("workload: PASS")
-                        .examined_by(gives_all_pages_back),
-                );
+                self.add(through_workload(case.says(format!(", {vcpus} CPU, "))));
             }
         }
     }
@@ -187,13 +171,7 @@ impl<'a> Planner<'a> {
                     .with("GRANULE", granule)
                     .within(240);
                 case.name.push_str(&format!(" {granule}"));
-                let case = case
-                    .types("/root # ", "workload\n")
-                    .types("workload: ", "poweroff\n");
-                self.add(
-                    case.says("workload: PASS")
-                        .examined_by(gives_all_pages_back),
-                );
+                self.add(through_workload(case));
             }
         }
     }
@@ -213,13 +191,7 @@ impl<'a> Planner<'a> {
                 .with("SMP", "2")
                 .within(300);
             case.name.push_str(" newer");
-            let case = case
-                .types("/root # ", "workload\n")
-                .types("workload: ", "poweroff\n");
-            self.add(
-                case.says("workload: PASS")
-                    .examined_by(gives_all_pages_back),
-            );
+            self.add(through_workload(case));
         }
     }
 
@@ -324,6 +296,14 @@ impl<'a> Planner<'a> {
             .never("Call trace")
             .never("self-detected stall")
     }
+}
+
+/// From the first prompt through the workload, and off.
+fn through_workload(case: Case) -> Case {
+    case.types("/root # ", "workload\n")
+        .types("workload: ", "poweroff\n")
+        .says("workload: PASS")
+        .examined_by(gives_all_pages_back)
 }
 
 /// `date +%s` was answered within a minute of this machine's clock (it was asked some seconds ago).

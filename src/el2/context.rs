@@ -13,7 +13,7 @@ use aarch64_cpu::registers::{
     TPIDR_EL1, TPIDRRO_EL0, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, VMPIDR_EL2,
 };
 use faultline::features::Features;
-use faultline::sched::NEVER;
+use faultline::sched;
 use faultline::stage2::maintenance::{SCTLR_MMU_ON, TCR_NO_WALKS};
 use tock_registers::interfaces::{Readable, Writeable};
 
@@ -23,8 +23,8 @@ use super::sysreg::{
     OSDLR_EL1, OSLSR_EL1,
 };
 
-/// `SCTLR_EL1` at reset: EOS, TSCXT, EIS, SPAN, nTLSMD and LSMAOE, which are RES1 or as if; nTWI and nTWE, so that EL0 may wait,
-/// as software finds it on every machine that does not say; MMU, caches and alignment checks off.
+/// `SCTLR_EL1` at reset: EOS, TSCXT, EIS, SPAN, nTLSMD and LSMAOE, which are RES1 or as if; nTWI and nTWE, so that EL0 may
+/// wait, as under QEMU and KVM; MMU, caches and alignment checks off.
 const SCTLR_EL1_RESET: u64 = 0x30d5_0800;
 /// With EL0 in AArch32: CP15BEN, its barriers by CP15.
 const SCTLR_EL1_AARCH32: u64 = 1 << 5;
@@ -94,10 +94,9 @@ struct Timer {
 impl Timer {
     const fn deadline(self, counter_offset: u64) -> u64 {
         if self.control == TIMER_ARMED {
-            // The count at which a guest's "never" is reached is never reached.
-            self.compare.saturating_add(counter_offset)
+            sched::deadline(self.compare, counter_offset)
         } else {
-            NEVER
+            sched::NEVER
         }
     }
 }

@@ -5,6 +5,13 @@ use alloc::vec::Vec;
 /// A moment that does not come.
 pub const NEVER: u64 = u64::MAX;
 
+/// When a timer fires whose count is `offset` behind the physical counter (`CNTVOFF_EL2`), in ticks of that: a `compare` that the
+/// guest never reaches is [`NEVER`].
+#[must_use]
+pub const fn deadline(compare: u64, offset: u64) -> u64 {
+    compare.saturating_add(offset)
+}
+
 /// Deadlines by key, in ticks of the physical counter.
 pub struct Deadlines<K> {
     entries: Vec<(K, u64)>,
@@ -78,6 +85,16 @@ impl<K: PartialEq + Clone> Deadlines<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Guests set a timer to the end of time to have none.
+    #[test]
+    fn a_comparator_at_the_end_of_time_never_fires_whatever_the_offset() {
+        assert_eq!(deadline(1000, 0), 1000);
+        assert_eq!(deadline(1000, 70), 1070);
+        for offset in [0, 1, 1 << 40] {
+            assert_eq!(deadline(u64::MAX, offset), NEVER);
+        }
+    }
 
     #[test]
     fn nothing_is_kept_beyond_the_room_there_is() {
