@@ -9,7 +9,7 @@
 //! What must hold is in stage2.md section 10; a violation names the invariant (I1 to I30), the seed and a short history
 //! that is a unit test as it is printed. `docs/stage2.md` says how to read one.
 //!
-//! [`hardware`] is what happens and when, [`maintenance`] and [`stores`] what is on its way, [`memory`] pages with their owners and lines, [`tlb`] and [`walk`] translations,
+//! [`hardware`] is what happens and when, [`maintenance`] and [`stores`] what is on its way, [`memory`] pages with their owners and lines, [`ram`] all of them, [`tlb`] and [`walk`] translations,
 //! [`publish`] the rules for descriptors, [`resize`] those for sizes that change in place; [`cpu`] is the [`crate::machine::Machine`], [`baton`] whose turn it is; [`guest`]
 //! and [`host`] what is done, [`run`] how a failure is told, [`weak`] the deliberate bugs.
 
@@ -23,6 +23,7 @@ mod host;
 mod maintenance;
 mod memory;
 mod publish;
+mod ram;
 mod resize;
 mod rng;
 mod run;

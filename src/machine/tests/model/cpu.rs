@@ -131,14 +131,14 @@ impl Machine for Cpu {
         hardware.note(|| std::format!("CPU {me} zeroes {pages}"));
         hardware.take_back(pages.start.raw(), pages.end().raw());
         let is_done = hardware.weak != Weak::NoZero;
-        for page in (pages.start.raw()..pages.end().raw()).step_by(PAGE_SIZE as usize) {
-            let frame = hardware.ram.frame_mut(page);
+        let (start, size) = (pages.start.raw(), pages.size);
+        hardware.ram.change(start, size, |frame, _| {
             frame.table = None;
             if is_done {
                 frame.lines.iter_mut().for_each(|line| line.store(0));
                 frame.is_prepared = true;
             }
-        }
+        });
     }
 
     fn read(&mut self, at: Pa, bytes: &mut [u8]) {
@@ -276,7 +276,7 @@ impl Machine for Cpu {
             (Weak::NoIcache, _) => return,
             (Weak::LinesOnVipt, Ic::AllInnerShareable) => Ic::Range(PaRange {
                 start: Pa::new(hardware.ram.start),
-                size: super::hardware::POOL_PAGES * PAGE_SIZE,
+                size: hardware.ram.size(),
             }),
             (_, op) => op,
         };

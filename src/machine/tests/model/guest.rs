@@ -4,7 +4,7 @@ use super::bits;
 use super::cpu::{Cpu, VA_BASE};
 use super::hardware::Hardware;
 use super::memory::Owner;
-use super::setup::{RAM_START, ROM_PAGE, WINDOW_MEMORY, WINDOW_START};
+use super::setup::{RAM_START, WINDOW_MEMORY, WINDOW_START};
 use super::stores::Late;
 use super::walk::Fault;
 use super::world::{Seat, Vm, World};
@@ -33,8 +33,8 @@ const WINDOW_FAULTS: u32 = 32;
 impl World {
     /// The guest's access, until it is done: I2 and I3.
     pub(super) fn access(&self, vm: &Vm, seat: &mut Seat, page: u64, access: Access, m: &mut Cpu) {
-        let ipa = RAM_START + page * PAGE_SIZE;
-        let is_denied = page >= ROM_PAGE && access == Access::Write;
+        let ipa = RAM_START + self.setup.place(page) * PAGE_SIZE;
+        let is_denied = self.setup.is_rom(page) && access == Access::Write;
         self.run_on(vm, seat, m);
         let vcpu = seat.vcpu();
         vcpu.registers.pc = VA_BASE + ipa;
@@ -47,7 +47,7 @@ impl World {
                 Resolution::Retry => {}
                 Resolution::Inject(_) if is_denied => return,
                 // It may have wanted to write, for all that its syndrome says, and so it was told.
-                Resolution::Inject(_) if page >= ROM_PAGE && access == Access::Maintain => {
+                Resolution::Inject(_) if self.setup.is_rom(page) && access == Access::Maintain => {
                     let live = self.lab.hardware().live_leaf(vm.tree, ipa);
                     assert!(
                         live.is_some_and(|(leaf, _)| leaf & bits::READ != 0),
@@ -226,8 +226,7 @@ impl Hardware {
     fn perform(&mut self, pe: usize, vm: &Vm, ipa: u64, pa: u64, access: Access, is_cached: bool) {
         let tree = vm.tree;
         let owner = self.ram.frame(pa).owner;
-        let is_its = matches!(owner,
-            Owner::Guest { tree: of, ipa: at } | Owner::Leaving { tree: of, ipa: at } if (of, at) == (tree, ipa));
+        let is_its = owner.is_behind(tree, ipa, pa);
         let is_lent =
             owner == Owner::Module && !matches!(access, Access::Write | Access::WalkUpdate);
         assert!(

@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use super::bits::{self, Kind};
 use super::maintenance::Pending;
-use super::memory::Ram;
+use super::ram::Ram;
 use super::rng::Rng;
 use super::setup::Setup;
 use super::stores::{Late, Unseen};
@@ -19,9 +19,13 @@ use crate::page_pool::PagePool;
 /// Where the pool's RAM lies.
 pub(super) const POOL_START: u64 = 0x8_4000_0000;
 /// Three chunks of 2 MiB, and a few pages beyond.
-pub(super) const POOL_PAGES: u64 = 3 * 512 + 64;
+const POOL_PAGES: u64 = 3 * 512 + 64;
+/// What comes before them on a machine that has more: 1 GiB.
+const GIGABYTE_PAGES: u64 = 512 * 512;
+/// All that is RAM, in chunks of 2 MiB.
+const RAM_CHUNKS: u64 = 512 + 4;
 /// Where a module lies that is lent to guests, and its pages.
-pub(super) const MODULE_START: u64 = POOL_START + 4 * 512 * PAGE_SIZE;
+pub(super) const MODULE_START: u64 = POOL_START + RAM_CHUNKS * 512 * PAGE_SIZE;
 pub(super) const MODULE_PAGES: u64 = 512;
 
 /// A line in an I-cache: where it is from, and whose it was when it was fetched.
@@ -96,8 +100,8 @@ pub(super) struct Hardware {
     /// How often a walk missed a store.
     pub(super) misses: u64,
     pub(super) trees: Vec<TreeView>,
-    /// Pages and tables that were taken out of a tree and are not known to be free.
-    pub(super) leaving: Vec<u64>,
+    /// Pages and tables that were taken out of a tree and are not known to be free: where they lie, and their size.
+    pub(super) leaving: Vec<(u64, u64)>,
     /// Leaves that are broken at the moment, by where they were.
     pub(super) broken: BTreeMap<(u64, usize), u64>,
     /// Changes of size in one store that are not over: by which PE, in which tree.
@@ -120,7 +124,9 @@ pub(super) struct Hardware {
 impl Hardware {
     pub(super) fn new(setup: Setup, seed: u64, weak: Weak) -> Self {
         let pool = PagePool::new();
-        pool.add(PaRange::new(Pa::new(POOL_START), POOL_PAGES * PAGE_SIZE).unwrap());
+        let more = if setup.gigabyte { GIGABYTE_PAGES } else { 0 };
+        let memory = PaRange::new(Pa::new(POOL_START), (more + POOL_PAGES) * PAGE_SIZE);
+        pool.add(memory.unwrap());
         let pe = |n| Pe {
             par: 0x0123_4567_89ab_c802 + n as u64 * PAGE_SIZE,
             ..Pe::default()
@@ -129,7 +135,7 @@ impl Hardware {
             setup,
             weak,
             rng: Rng::new(seed),
-            ram: Ram::new(POOL_START, 4 * 512, MODULE_PAGES),
+            ram: Ram::new(POOL_START, RAM_CHUNKS),
             pool: Arc::new(pool),
             pes: (0..setup.cpus).map(pe).collect(),
             unseen: Vec::new(),
@@ -211,7 +217,7 @@ impl Hardware {
         if let Some((leaf, level)) = self.live_leaf(tree, ipa) {
             let pa = bits::address(leaf) + ipa % bits::span(level);
             if self.ram.holds(pa) {
-                self.ram.frame_mut(pa).lines[line].disturb(how);
+                self.ram.any_mut(pa).lines[line].disturb(how);
             }
         }
     }

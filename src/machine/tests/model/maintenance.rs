@@ -3,7 +3,8 @@
 use std::vec::Vec;
 
 use super::hardware::Hardware;
-use super::memory::Ram;
+use super::memory::LINES;
+use super::ram::is_inside;
 use crate::addr::PaRange;
 use crate::machine::{Dc, Dsb, Ic, Tlbi};
 
@@ -50,13 +51,11 @@ impl Hardware {
             Work::Tlbi(op, vmid) => self.pes[target].tlb.invalidate(op, vmid),
             Work::Ic(op) => self.invalidate_icache(op, target),
             Work::Dc(op, range) => {
-                for (page, line) in Ram::lines_of(range.start.raw(), range.size) {
-                    let line = &mut self.ram.frame_mut(page).lines[line];
-                    match op {
-                        Dc::CleanToPou => line.clean_to_unification(),
-                        Dc::CleanInvalidateToPoc => line.clean_and_invalidate(),
-                    }
-                }
+                let (start, size) = (range.start.raw(), range.size);
+                self.ram.change_lines(start, size, |line| match op {
+                    Dc::CleanToPou => line.clean_to_unification(),
+                    Dc::CleanInvalidateToPoc => line.clean_and_invalidate(),
+                });
             }
         }
     }
@@ -66,9 +65,9 @@ impl Hardware {
         match op {
             Ic::AllLocal | Ic::AllInnerShareable => icache.clear(),
             Ic::Range(range) => {
-                let reached: Vec<_> = Ram::lines_of(range.start.raw(), range.size).collect();
                 icache.retain(|(page, line, colour), _| {
-                    *colour != 0 || !reached.contains(&(*page, *line))
+                    let at = page + LINES[*line];
+                    *colour != 0 || !is_inside(at, range.start.raw(), range.size)
                 });
             }
         }

@@ -14,9 +14,6 @@ use crate::addr::PAGE_SIZE;
 pub(super) const LINES: [u64; 2] = [0, PAGE_SIZE - 64];
 /// What RAM holds before anybody wrote to it: nobody is entitled to see it.
 const GARBAGE: u64 = 0xdead_dead;
-/// What a module holds, and the number of the page.
-const MODULE: u64 = 0x0d00_0000;
-
 #[derive(Clone, Copy)]
 struct Copy {
     value: u64,
@@ -125,10 +122,29 @@ pub(super) enum Owner {
     Table { tree: usize, level: u8, ipa: u64 },
     /// A table that was unlinked.
     Unlinked { tree: usize, level: u8, ipa: u64 },
-    /// Mapped at `ipa`.
-    Guest { tree: usize, ipa: u64 },
-    /// It was mapped there; TLBs may still hold it.
-    Leaving { tree: usize, ipa: u64 },
+    /// Mapped: what lies at `pa` is at the IPA `pa + shift`.
+    Guest { tree: usize, shift: u64 },
+    /// It was mapped so; TLBs may still hold it.
+    Leaving { tree: usize, shift: u64 },
+}
+
+impl Owner {
+    /// The guest's of `tree`, which has at `ipa` what lies at `pa`.
+    pub(super) const fn guest(tree: usize, ipa: u64, pa: u64) -> Self {
+        let shift = ipa.wrapping_sub(pa);
+        Self::Guest { tree, shift }
+    }
+
+    /// It was taken out of a tree, and may be free.
+    pub(super) const fn is_gone(self) -> bool {
+        matches!(self, Self::Leaving { .. } | Self::Unlinked { .. })
+    }
+
+    /// Whether it is what `tree` has, or had, at `ipa`, for the page at `pa`.
+    pub(super) fn is_behind(self, tree: usize, ipa: u64, pa: u64) -> bool {
+        let was = ipa.wrapping_sub(pa);
+        matches!(self, Self::Guest { tree: of, shift } | Self::Leaving { tree: of, shift } if (of, shift) == (tree, was))
+    }
 }
 
 /// What a guest may see of a line: everything that was written to it since the page became the guest's.
@@ -188,7 +204,8 @@ impl History {
     }
 }
 
-/// A page.
+/// A page, or one for all pages of a chunk that are alike.
+#[derive(Clone)]
 pub(super) struct Frame {
     pub(super) owner: Owner,
     pub(super) table: Option<Box<[u64; 512]>>,
@@ -201,7 +218,7 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let garbage = Line {
             data: None,
             unified: None,
@@ -217,14 +234,28 @@ impl Frame {
         }
     }
 
+    /// A module's, which is in the caches and nowhere else.
+    pub(super) fn lend(&mut self, value: u64) {
+        self.owner = Owner::Module;
+        for (line, history) in self.lines.iter_mut().zip(&mut self.histories) {
+            line.store(value);
+            *history = History::begin(value);
+        }
+    }
+
     /// From here on a guest owns it, and is entitled to what is in it now.
-    pub(super) fn begin_tenancy(&mut self, tree: usize, ipa: u64) {
-        self.owner = Owner::Guest { tree, ipa };
+    pub(super) fn begin_tenancy(&mut self, owner: Owner) {
+        self.owner = owner;
         self.tenancy += 1;
         self.is_prepared = false;
         for (history, line) in self.histories.iter_mut().zip(&self.lines) {
             *history = History::begin(line.current());
         }
+    }
+
+    /// Nobody's any more.
+    pub(super) fn release(&mut self) {
+        (self.owner, self.is_prepared, self.table) = (Owner::Hypervisor, false, None);
     }
 
     pub(super) fn descriptor(&self, index: usize) -> u64 {
@@ -233,52 +264,5 @@ impl Frame {
 
     pub(super) fn set_descriptor(&mut self, index: usize, value: u64) {
         self.table.get_or_insert_with(|| Box::new([0; 512]))[index] = value;
-    }
-}
-
-/// All of RAM.
-pub(super) struct Ram {
-    pub(super) start: u64,
-    frames: Vec<Frame>,
-}
-
-impl Ram {
-    /// `pages` from `start` on, then a module whose bytes are in the caches and nowhere else.
-    pub(super) fn new(start: u64, pages: u64, module: u64) -> Self {
-        let mut frames: Vec<Frame> = (0..pages + module).map(|_| Frame::new()).collect();
-        for (n, frame) in frames.iter_mut().enumerate().skip(pages as usize) {
-            frame.owner = Owner::Module;
-            for (line, history) in frame.lines.iter_mut().zip(&mut frame.histories) {
-                line.store(MODULE + n as u64);
-                *history = History::begin(MODULE + n as u64);
-            }
-        }
-        Self { start, frames }
-    }
-
-    pub(super) fn holds(&self, pa: u64) -> bool {
-        pa >= self.start && (pa - self.start) / PAGE_SIZE < self.frames.len() as u64
-    }
-
-    pub(super) fn frame(&self, pa: u64) -> &Frame {
-        assert!(self.holds(pa), "{pa:#x} is not RAM");
-        &self.frames[((pa - self.start) / PAGE_SIZE) as usize]
-    }
-
-    pub(super) fn frame_mut(&mut self, pa: u64) -> &mut Frame {
-        assert!(self.holds(pa), "{pa:#x} is not RAM");
-        &mut self.frames[((pa - self.start) / PAGE_SIZE) as usize]
-    }
-
-    /// The lines of `[start, start + size)` that lie in there as a whole, by page and number.
-    pub(super) fn lines_of(start: u64, size: u64) -> impl Iterator<Item = (u64, usize)> {
-        let pages = (start & !(PAGE_SIZE - 1)..start + size).step_by(PAGE_SIZE as usize);
-        pages.flat_map(move |page| {
-            let is_inside = move |n: &usize| {
-                let line = page + LINES[*n];
-                line >= start && line + 64 <= start + size
-            };
-            (0..2).filter(is_inside).map(move |n| (page, n))
-        })
     }
 }

@@ -1,12 +1,13 @@
 //! What may become of a descriptor, checked when it is stored. The invariants' numbers are those of stage2.md section 10.
 
 use std::string::String;
+use std::vec::Vec;
 
 use super::bits::{self, Kind, LOCKED};
 use super::hardware::{Fetched, Hardware};
 use super::memory::Owner;
 use super::tlb::Entry;
-use crate::addr::PAGE_SIZE;
+use crate::addr::{PAGE_SIZE, Pa};
 
 impl Hardware {
     /// A descriptor changes from `old` to `new`.
@@ -105,9 +106,7 @@ impl Hardware {
         // By one of a contiguous group all of it can be reached.
         let reach = bits::reach(leaf, level);
         let inside = start % reach;
-        for offset in (0..reach).step_by(PAGE_SIZE as usize) {
-            self.take_over(tree, start - inside + offset, memory - inside + offset);
-        }
+        self.take_over(tree, start - inside, (memory - inside, reach));
         self.check_lent(leaf);
         if bits::rights(leaf)[2] {
             self.check_executable(level, leaf);
@@ -116,35 +115,36 @@ impl Hardware {
 
     fn is_same_tenant(&self, tree: usize, start: u64, leaf: u64) -> bool {
         let memory = bits::address(leaf);
-        self.ram.holds(memory) && self.ram.frame(memory).owner == Owner::Guest { tree, ipa: start }
+        self.ram.holds(memory) && self.ram.frame(memory).owner == Owner::guest(tree, start, memory)
     }
 
-    /// The page at `pa` is mapped at `ipa`: it was there before, or it is fresh.
-    fn take_over(&mut self, tree: usize, ipa: u64, pa: u64) {
-        let fwb = self.setup.fwb;
-        let frame = self.ram.frame_mut(pa);
-        if frame.owner == (Owner::Guest { tree, ipa }) {
-            return;
-        }
-        let is_lent = frame.owner == Owner::Module;
-        assert!(
-            is_lent || frame.owner == Owner::Hypervisor,
-            "I14, {pa:#x} is mapped at {ipa:#x} and is {:x?}",
-            frame.owner
-        );
-        assert!(
-            is_lent || frame.is_prepared,
-            "I13, {pa:#x} goes to a guest with what was in it"
-        );
-        for line in &frame.lines {
+    /// What lies at `pa` is mapped at `ipa`: it was there before, or it is fresh.
+    fn take_over(&mut self, tree: usize, ipa: u64, (pa, size): (u64, u64)) {
+        let (fwb, owner) = (self.setup.fwb, Owner::guest(tree, ipa, pa));
+        self.ram.change(pa, size, |frame, (page, _)| {
+            if frame.owner == owner {
+                return;
+            }
+            let is_lent = frame.owner == Owner::Module;
             assert!(
-                fwb || line.at_coherency() == line.current(),
-                "I12, {pa:#x} is mapped and not clean to the point of coherency"
+                is_lent || frame.owner == Owner::Hypervisor,
+                "I14, {page:#x} is mapped for {ipa:#x} and is {:x?}",
+                frame.owner
             );
-        }
-        if !is_lent {
-            frame.begin_tenancy(tree, ipa);
-        }
+            assert!(
+                is_lent || frame.is_prepared,
+                "I13, {page:#x} goes to a guest with what was in it"
+            );
+            for line in &frame.lines {
+                assert!(
+                    fwb || line.at_coherency() == line.current(),
+                    "I12, {page:#x} is mapped and not clean to the point of coherency"
+                );
+            }
+            if !is_lent {
+                frame.begin_tenancy(owner);
+            }
+        });
     }
 
     fn check_lent(&self, leaf: u64) {
@@ -174,13 +174,11 @@ impl Hardware {
     /// No I-cache holds a line of an earlier owner, and what it would be filled from is this one's.
     fn check_executable(&self, level: u8, leaf: u64) {
         let (start, size) = (bits::address(leaf), bits::span(level));
-        for offset in (0..size).step_by(PAGE_SIZE as usize) {
-            let frame = self.ram.frame(start + offset);
+        for ((page, _), frame) in self.ram.parts(start, size) {
             for (line, history) in frame.lines.iter().zip(&frame.histories) {
                 assert!(
                     history.holds(line.at_unification(self.setup.idc)),
-                    "I11, {:#x} gets X and is not clean to the point of unification",
-                    start + offset
+                    "I11, {page:#x} gets X and is not clean to the point of unification"
                 );
             }
         }
@@ -231,16 +229,13 @@ impl Hardware {
                 Kind::Invalid => {}
                 Kind::Leaf if is_back => {}
                 Kind::Leaf => {
-                    for offset in (0..bits::span(below)).step_by(PAGE_SIZE as usize) {
-                        let pa = bits::address(child) + offset;
-                        let owner = self.ram.frame(pa).owner;
-                        let same = Owner::Guest {
-                            tree,
-                            ipa: ipa + offset,
-                        };
+                    let memory = bits::address(child);
+                    let same = Owner::guest(tree, ipa, memory);
+                    for ((pa, _), frame) in self.ram.parts(memory, bits::span(below)) {
+                        let owner = frame.owner;
                         assert!(
                             owner == same || owner == Owner::Module,
-                            "I1, {pa:#x} is linked at {ipa:#x} and is {owner:x?}"
+                            "I1, {pa:#x} is linked for {ipa:#x} and is {owner:x?}"
                         );
                     }
                 }
@@ -264,7 +259,7 @@ impl Hardware {
             panic!("{table:#x} is unlinked and is {:x?}", frame.owner);
         };
         frame.owner = Owner::Unlinked { tree, level, ipa };
-        self.leaving.push(table);
+        self.leaving.push((table, PAGE_SIZE));
     }
 
     fn leave(&mut self, tree: usize, level: u8, start: u64, leaf: u64) {
@@ -272,17 +267,14 @@ impl Hardware {
         if !self.ram.holds(memory) {
             return;
         }
-        for offset in (0..bits::span(level)).step_by(PAGE_SIZE as usize) {
-            let pa = memory + offset;
-            if self.ram.frame(pa).owner == Owner::Module {
-                return;
+        let (size, shift) = (bits::span(level), start.wrapping_sub(memory));
+        let leaving = &mut self.leaving;
+        self.ram.change(memory, size, |frame, part| {
+            if frame.owner != Owner::Module {
+                frame.owner = Owner::Leaving { tree, shift };
+                leaving.push(part);
             }
-            self.ram.frame_mut(pa).owner = Owner::Leaving {
-                tree,
-                ipa: start + offset,
-            };
-            self.leaving.push(pa);
-        }
+        });
     }
 
     /// What still reaches `[start, end)`, if anything does.
@@ -311,8 +303,9 @@ impl Hardware {
 
     /// The hypervisor uses `[start, end)` as its own.
     pub(super) fn take_back(&mut self, start: u64, end: u64) {
-        for pa in (start & !(PAGE_SIZE - 1)..end).step_by(PAGE_SIZE as usize) {
-            let owner = self.ram.frame(pa).owner;
+        let mut others = Vec::new();
+        for ((pa, size), frame) in self.ram.parts(start, end - start) {
+            let owner = frame.owner;
             let is_dying = |tree: usize| self.trees[tree].is_dying;
             let is_ours = match owner {
                 Owner::Hypervisor | Owner::Leaving { .. } | Owner::Unlinked { .. } => true,
@@ -326,36 +319,38 @@ impl Hardware {
             if owner == Owner::Hypervisor {
                 continue;
             }
-            if let Some(how) = self.reached(pa, pa + PAGE_SIZE) {
+            if let Some(how) = self.reached(pa, pa + size) {
                 panic!("I8, {pa:#x} ({owner:x?}) is used again while {how}");
             }
-            let frame = self.ram.frame_mut(pa);
-            frame.owner = Owner::Hypervisor;
-            frame.is_prepared = false;
-            frame.table = None;
+            others.push((pa, size));
         }
+        for (pa, size) in others {
+            self.ram.change(pa, size, |frame, _| frame.release());
+        }
+        // A walk that comes here again sees what is written now, or what is written after it.
+        self.forget_unseen_in(start, end);
     }
 
     /// Pages and tables that were taken out and have come back to the pool: nothing reaches them.
     pub(super) fn check_freed(&mut self) {
         let pool = self.pool.clone();
-        for pa in std::mem::take(&mut self.leaving) {
-            match self.ram.frame(pa).owner {
-                Owner::Leaving { .. } | Owner::Unlinked { .. }
-                    if pool.try_is_taken(crate::addr::Pa::new(pa)) != Some(false) =>
-                {
-                    self.leaving.push(pa);
-                }
-                Owner::Leaving { .. } | Owner::Unlinked { .. } => {
-                    if let Some(how) = self.reached(pa, pa + PAGE_SIZE) {
-                        panic!("I8, {pa:#x} is free while {how}");
-                    }
-                    let frame = self.ram.frame_mut(pa);
-                    (frame.owner, frame.is_prepared, frame.table) =
-                        (Owner::Hypervisor, false, None);
-                }
-                _ => {}
+        for (pa, size) in std::mem::take(&mut self.leaving) {
+            if !self.ram.frame(pa).owner.is_gone() {
+                continue;
             }
+            if pool.try_is_taken(Pa::new(pa)) != Some(false) {
+                self.leaving.push((pa, size));
+                continue;
+            }
+            if let Some(how) = self.reached(pa, pa + size) {
+                panic!("I8, {pa:#x} is free while {how}");
+            }
+            self.ram.change(pa, size, |frame, _| {
+                // Where a page of it is something else again, it was looked at then.
+                if frame.owner.is_gone() {
+                    frame.release();
+                }
+            });
         }
     }
 

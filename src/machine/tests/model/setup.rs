@@ -1,17 +1,20 @@
 //! What kind of machine a case runs on.
 
 use super::rng::Rng;
+use crate::addr::PAGE_SIZE;
 use crate::fault::{GranulePolicy, RightsPolicy};
 use crate::features::{Coherence, Features, IdRegisters};
 use crate::stage2::{Config, ResizePolicy};
 
-/// Guest RAM: its start, and its pages.
+/// Guest RAM: its start, and the pages that are looked at.
 pub(super) const RAM_START: u64 = 0x4000_0000;
 pub(super) const RAM_PAGES: u64 = 1024;
 /// What lies in guest RAM from the start, as a boot loader left it: 2 MiB that may be lent as a block.
 pub(super) const MODULE_PAGE: u64 = 512;
 /// From here on guest RAM is read-only, as a ROM is.
 pub(super) const ROM_PAGE: u64 = 1016;
+/// Pages of guest RAM that may be one block of 1 GiB: half of those that are looked at are its first 2 MiB, half its last.
+const GIGABYTE_PAGES: u64 = 512 * 512;
 
 /// Where guests see a device of the hardware's, its pages, and where it is.
 pub(super) const WINDOW_START: u64 = 0x0801_0000;
@@ -38,8 +41,11 @@ pub(super) struct Setup {
     pub(super) stores_linger: bool,
     /// The guests run with their stage-1 MMU and caches off: 0 never, 1 always, 2 at times.
     pub(super) caches_off: u8,
-    /// What a fault brings: 0 a page, 1 its neighbours too, 2 a block, 3 whatever the pool allows, 4 a block of 1 GiB, for
-    /// which nobody has the memory, 5 a contiguous group.
+    /// Guest RAM is 1 GiB and trees have a level for such blocks; all of it is writable, nothing is in it from
+    /// the start, and the pool has as much and a little more.
+    pub(super) gigabyte: bool,
+    /// What a fault brings: 0 a page, 1 its neighbours too, 2 a block, 3 whatever the pool allows, 4 a block of 1 GiB, 5 a
+    /// contiguous group.
     pub(super) granule: u8,
     /// Rights are given one by one.
     pub(super) lazy: bool,
@@ -63,7 +69,8 @@ impl Setup {
             ranges: rng.one_in(2),
             stores_linger: rng.one_in(2),
             caches_off: rng.pick(&[0, 0, 1, 2]),
-            granule: rng.pick(&[0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 5]),
+            gigabyte: false,
+            granule: rng.pick(&[0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]),
             lazy: rng.one_in(2),
             patience: rng.pick(&[3, 8, 24]),
             vivt: false,
@@ -71,6 +78,10 @@ impl Setup {
         };
         let setup = Self {
             vivt: !setup.pipt && rng.one_in(3),
+            ..setup
+        };
+        let setup = Self {
+            gigabyte: setup.granule == 4 && setup.ipa_bits > 32,
             ..setup
         };
         // All that resizing in place takes is seldom found by chance.
@@ -83,6 +94,38 @@ impl Setup {
             };
         }
         setup
+    }
+
+    /// Pages of guest RAM, those that nobody looks at included.
+    pub(super) const fn all_pages(&self) -> u64 {
+        if self.gigabyte {
+            GIGABYTE_PAGES
+        } else {
+            RAM_PAGES
+        }
+    }
+
+    /// Where in guest RAM page `number` of those lies that are looked at, in pages.
+    pub(super) const fn place(&self, number: u64) -> u64 {
+        if number < RAM_PAGES / 2 {
+            number
+        } else {
+            number + self.all_pages() - RAM_PAGES
+        }
+    }
+
+    /// What is looked at: where it begins and ends.
+    pub(super) fn looked_at(&self) -> [(u64, u64); 2] {
+        let half = RAM_PAGES / 2;
+        [0, half].map(|first| {
+            let start = RAM_START + self.place(first) * PAGE_SIZE;
+            (start, start + half * PAGE_SIZE)
+        })
+    }
+
+    /// Whether page `number` of those that are looked at is read-only.
+    pub(super) const fn is_rom(&self, number: u64) -> bool {
+        number >= ROM_PAGE && !self.gigabyte
     }
 
     /// Whether the hardware bears two sizes for one address.

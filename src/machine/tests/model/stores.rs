@@ -4,7 +4,6 @@ use std::vec::Vec;
 
 use super::hardware::Hardware;
 use super::maintenance::{Work, is_local};
-use super::memory::Owner;
 use crate::addr::PAGE_SIZE;
 use crate::machine::Tlbi;
 
@@ -62,10 +61,8 @@ impl Hardware {
         } = late;
         let page = ipa & !(PAGE_SIZE - 1);
         let frame = self.ram.frame_mut(pa);
-        let is_still_its = matches!(frame.owner,
-            Owner::Guest { tree: now, ipa: at } | Owner::Leaving { tree: now, ipa: at } if (now, at) == (tree, page));
         assert!(
-            is_still_its,
+            frame.owner.is_behind(tree, page, pa & !(PAGE_SIZE - 1)),
             "I8, a guest's store through a dead translation lands in {pa:#x}, which is {:x?}",
             frame.owner
         );
@@ -178,6 +175,12 @@ impl Hardware {
     pub(super) fn forget_unseen(&mut self, table: u64, index: usize) {
         self.unseen
             .retain(|store| (store.table, store.index) != (table, index));
+    }
+
+    /// Tables in `[start, end)` are no tables any more.
+    pub(super) fn forget_unseen_in(&mut self, start: u64, end: u64) {
+        self.unseen
+            .retain(|store| !(start..end).contains(&store.table));
     }
 
     pub(super) const fn misses(&self) -> u64 {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::action::Action;
 use super::guest::Access;
 use super::run::{case, report};
-use super::setup::Setup;
+use super::setup::{RAM_PAGES, Setup};
 use super::weak::Weak;
 
 /// Actions of one history.
@@ -161,6 +161,7 @@ const PLAIN: Setup = Setup {
     ranges: false,
     stores_linger: false,
     caches_off: 0,
+    gigabyte: false,
     granule: 0,
     lazy: false,
     bbm: 0,
@@ -295,6 +296,7 @@ fn no_walk_mixes_one_vms_stage_1_with_anothers_stage_2() {
         ranges: true,
         stores_linger: true,
         caches_off: 0,
+        gigabyte: false,
         granule: 2,
         lazy: false,
         bbm: 0,
@@ -332,4 +334,49 @@ fn no_walk_mixes_one_vms_stage_1_with_anothers_stage_2() {
         (0, Guest(0, 512, Fetch)),
     ];
     replay(setup, 958_759, &history);
+}
+
+/// A gigabyte in one leaf is given, relaxed, taken apart at one end and as a whole, put together, and taken back, while
+/// other CPUs are at both of its ends. Where the hardware can do it in place, too.
+#[test]
+fn a_block_of_a_gigabyte_is_a_block_like_any_other() {
+    let touch = |cpu, page, access| (cpu, Action::Guest(0, page, access));
+    let (all, last) = ((0, RAM_PAGES), RAM_PAGES - 1);
+    let round = [
+        touch(0, 1, Access::Write),
+        (0, Action::StartLog(0)),
+        (0, Action::Split(0, all.0, all.1)),
+        (0, Action::Harvest(0)),
+        (0, Action::StopLog(0)),
+        (0, Action::Coalesce(0)),
+        (0, Action::Protect(0, 510, 4, 1)),
+        touch(0, 1, Access::Fetch),
+        (0, Action::Age(0, all.0, all.1)),
+        touch(0, last, Access::Write),
+        (0, Action::Unmap(0, 510, 4)),
+        (0, Action::Unmap(0, all.0, all.1)),
+        touch(1, 0, Access::Write),
+        touch(1, last, Access::Fetch),
+        touch(1, 2, Access::Read),
+        touch(1, last, Access::Write),
+        touch(2, last, Access::Read),
+        touch(2, 511, Access::Write),
+        (2, Action::WriteAndRun(0, 0)),
+    ];
+    for seed in 0..6 {
+        let setup = Setup {
+            cpus: 3,
+            ipa_bits: if seed % 2 == 0 { 40 } else { 48 },
+            gigabyte: true,
+            granule: 4,
+            lazy: seed % 4 < 2,
+            bbm: 2,
+            fwb: seed >= 3,
+            dic: seed >= 3,
+            ..PLAIN
+        };
+        if let Some(text) = report(setup, seed, Weak::from_environment(), &round.repeat(3)) {
+            panic!("{text}");
+        }
+    }
 }

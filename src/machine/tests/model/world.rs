@@ -19,7 +19,7 @@ use crate::exit::Abort;
 use crate::fault::progress::Progress;
 use crate::fault::{FaultingVcpu, GuestMemory, Resolution, VmMemory, resolve};
 use crate::machine::{Dsb, Machine};
-use crate::page_pool::{PagePool, RawPage};
+use crate::page_pool::{PagePool, RawBlock, RawPage};
 use crate::registers::Registers;
 use crate::slot::{Kind as SlotKind, Slot, Slots};
 use crate::stage2::{Rights, Stage2, Vmid, Vmids, maintenance};
@@ -86,6 +86,23 @@ impl Seat {
     }
 }
 
+/// Memory that was taken out of the pool.
+#[derive(Default)]
+pub(super) struct Starved {
+    pub(super) blocks: Vec<RawBlock>,
+    pub(super) pages: Vec<RawPage>,
+}
+
+impl Starved {
+    fn count(&self) -> u64 {
+        let in_blocks = self
+            .blocks
+            .iter()
+            .map(|block| block.range().size / PAGE_SIZE);
+        in_blocks.sum::<u64>() + self.pages.len() as u64
+    }
+}
+
 /// Where a VM is kept.
 #[derive(Clone)]
 pub(super) enum Place {
@@ -103,8 +120,8 @@ pub(super) struct World {
     /// So few that they are used up again and again.
     vmids: Vmids,
     pub(super) vms: [Mutex<Place>; VMS],
-    /// Pages that somebody else has: the pool is dry.
-    pub(super) starved: Mutex<Vec<RawPage>>,
+    /// Memory that somebody else has: the pool is dry.
+    pub(super) starved: Mutex<Starved>,
     /// The empty tree of CPUs that run no VM.
     parked: Pa,
 }
@@ -145,7 +162,14 @@ impl World {
     fn made(&self, m: &mut Cpu) -> Option<Vm> {
         let mut slots = Slots::default();
         let rom = Rights::READ.with(Rights::EXECUTE);
-        for (first, end, most) in [(0, ROM_PAGE, Rights::ALL), (ROM_PAGE, RAM_PAGES, rom)] {
+        let parts = [(0, ROM_PAGE, Rights::ALL), (ROM_PAGE, RAM_PAGES, rom)];
+        let whole = [(0, self.setup.all_pages(), Rights::ALL)];
+        let ram = if self.setup.gigabyte {
+            &whole[..]
+        } else {
+            &parts[..]
+        };
+        for &(first, end, most) in ram {
             let start = Ipa::new(RAM_START + first * PAGE_SIZE);
             let range = IpaRange::new(start, (end - first) * PAGE_SIZE).unwrap();
             let kind = SlotKind::Ram(most);
@@ -192,7 +216,11 @@ impl World {
             memory: VmMemory {
                 stage2,
                 slots,
-                contents: std::vec![Content::new(module, Source::Memory(Pa::new(MODULE_START)))],
+                contents: if self.setup.gigabyte {
+                    Vec::new()
+                } else {
+                    std::vec![Content::new(module, Source::Memory(Pa::new(MODULE_START)))]
+                },
                 rights: self.setup.rights(),
                 granule: self.setup.granule(),
                 erratum_834220: false,
@@ -301,10 +329,13 @@ impl World {
     }
 
     pub(super) fn feed(&self) {
-        let pages = std::mem::take(&mut *self.starved.lock().unwrap());
-        pages
-            .into_iter()
-            .for_each(|page| self.pool.give(page.into_owned()));
+        let Starved { blocks, pages } = std::mem::take(&mut *self.starved.lock().unwrap());
+        for block in blocks {
+            self.pool.give_block(block.into_owned());
+        }
+        for page in pages {
+            self.pool.give(page.into_owned());
+        }
     }
 
     /// What is out of the pool is in a tree or in our hands.
@@ -313,20 +344,15 @@ impl World {
             .filter_map(|n| self.vm(n))
             .map(|vm| vm.stage2.page_count() + vm.stage2.table_count())
             .sum();
-        let held = self.starved.lock().unwrap().len() as u64;
+        let held = self.starved.lock().unwrap().count();
         assert_eq!(
             self.pool.account().taken,
             trees + held + 1,
             "I10, pages were lost"
         );
         for vm in (0..VMS).filter_map(|n| self.vm(n)) {
-            let translation = self.lab.hardware().translation(vm.tree);
-            let mapped = translation
-                .values()
-                .filter(|(pa, ..)| *pa < MODULE_START)
-                .count() as u64;
             assert_eq!(
-                mapped,
+                self.lab.hardware().translation(vm.tree).own_pages,
                 vm.stage2.page_count(),
                 "I1, what is mapped is what is counted"
             );
@@ -341,6 +367,15 @@ impl World {
 
 /// Where a page of guest RAM goes: the output, the rights, the level.
 pub(super) type Mapping = (u64, [bool; 3], u8);
+
+/// What a tree says of guest RAM.
+#[derive(PartialEq, Eq)]
+pub(super) struct Translation {
+    /// The pages that somebody looks at, by IPA.
+    pub(super) pages: BTreeMap<u64, Mapping>,
+    /// How many pages of the pool are mapped, seen or not.
+    pub(super) own_pages: u64,
+}
 
 impl Hardware {
     /// I18: nobody lives under this VMID, and nobody's entries are left.
@@ -360,10 +395,10 @@ impl Hardware {
     }
 
     /// All of guest RAM as an independent walk sees it.
-    pub(super) fn translation(&self, tree: usize) -> BTreeMap<u64, Mapping> {
-        let end = RAM_START + RAM_PAGES * PAGE_SIZE;
+    pub(super) fn translation(&self, tree: usize) -> Translation {
+        let end = RAM_START + self.setup.all_pages() * PAGE_SIZE;
         let by_hardware = self.trees[tree].hardware.1;
-        let mut found = Vec::new();
+        let (mut pages, mut own_pages) = (Vec::new(), 0);
         let mut ipa = RAM_START;
         while ipa < end {
             let (table, first, level) = self.live_place(tree, ipa);
@@ -374,17 +409,26 @@ impl Hardware {
                     break;
                 }
                 if bits::kind(leaf, level) == Kind::Leaf {
-                    let mut rights = bits::rights(leaf);
+                    let (pa, mut rights) = (bits::address(leaf), bits::rights(leaf));
                     // What the hardware gives by itself is given.
                     rights[1] |= by_hardware && leaf & bits::DBM != 0;
-                    let pages = (0..size).step_by(PAGE_SIZE as usize);
-                    found.extend(pages.map(|offset| {
-                        (ipa + offset, (bits::address(leaf) + offset, rights, level))
-                    }));
+                    own_pages += if pa < MODULE_START {
+                        size / PAGE_SIZE
+                    } else {
+                        0
+                    };
+                    for (start, end) in self.setup.looked_at() {
+                        let seen =
+                            (ipa.max(start)..(ipa + size).min(end)).step_by(PAGE_SIZE as usize);
+                        pages.extend(seen.map(|at| (at, (pa + (at - ipa), rights, level))));
+                    }
                 }
                 ipa += size;
             }
         }
-        found.into_iter().collect()
+        Translation {
+            pages: pages.into_iter().collect(),
+            own_pages,
+        }
     }
 }
