@@ -130,11 +130,16 @@ impl Stock {
     /// Whether the page lies in it.
     #[cfg(test)]
     pub(super) fn holds(&self, pa: Pa) -> bool {
-        let is_it = |slot: &AtomicU64| {
-            let value = slot.load(Ordering::Relaxed);
-            value & PAGE != 0 && value & ADDRESS == pa.raw()
-        };
-        self.raw.slots.iter().any(is_it) || self.ready.slots.iter().any(is_it)
+        self.pages().any(|page| page == pa)
+    }
+
+    /// The pages that lie in it.
+    #[cfg(test)]
+    pub(super) fn pages(&self) -> impl Iterator<Item = Pa> {
+        let slots = self.raw.slots.iter().chain(&self.ready.slots);
+        let values = slots.map(|slot| slot.load(Ordering::Relaxed));
+        let taken = values.filter(|value| value & PAGE != 0);
+        taken.map(|value| Pa::new(value & ADDRESS))
     }
 }
 

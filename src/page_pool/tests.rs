@@ -23,6 +23,14 @@ impl PagePool {
         Some(self.is_taken_by(&*self.inner.try_lock()?, pa))
     }
 
+    /// What tells pages that are out, for many of them, unless somebody is in the pool at the moment.
+    #[cfg(not(loom))]
+    pub(crate) fn try_tell_taken(&self) -> Option<impl Fn(Pa) -> bool> {
+        let free = self.inner.try_lock()?;
+        let stocked: BTreeSet<Pa> = self.used_stocks().flat_map(Stock::pages).collect();
+        Some(move |pa: Pa| free.is_out(pa) && !stocked.contains(&pa.page()))
+    }
+
     fn is_taken_by(&self, free: &Free, pa: Pa) -> bool {
         free.is_out(pa) && !self.used_stocks().any(|stock| stock.holds(pa.page()))
     }

@@ -30,6 +30,8 @@ pub(super) enum Action {
     Replace(usize, u64),
     /// Maps the block of 2 MiB that holds the page, if nothing is there; with X or without.
     MapBlock(usize, u64, bool),
+    /// The leaf that the page has must be of this level.
+    Expect(usize, u64, u8),
     StartLog(usize),
     Harvest(usize),
     StopLog(usize),

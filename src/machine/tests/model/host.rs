@@ -135,6 +135,7 @@ impl World {
         | Action::Coalesce(n)
         | Action::Replace(n, _)
         | Action::MapBlock(n, ..)
+        | Action::Expect(n, ..)
         | Action::StartLog(n)
         | Action::Harvest(n)
         | Action::StopLog(n)) = action
@@ -161,6 +162,13 @@ impl World {
             Action::Caches(_) => {
                 seat.vcpu().caches_off ^= true;
                 self.lab.hardware().pes[m.index].icache.clear();
+            }
+            Action::Expect(_, page, expected) => {
+                let ipa = pages(&self.setup, page, 1).start.raw();
+                let leaf = self.lab.hardware().live_leaf(vm.tree, ipa);
+                if let Some((_, level)) = leaf {
+                    assert_eq!(level, expected, "the level of the leaf for {ipa:#x}");
+                }
             }
             Action::MapBlock(_, page, executes) => self.map_block(&vm, page, executes, m),
             Action::StartLog(_) | Action::Harvest(_) | Action::StopLog(_) => {

@@ -333,12 +333,18 @@ impl Hardware {
 
     /// Pages and tables that were taken out and have come back to the pool: nothing reaches them.
     pub(super) fn check_freed(&mut self) {
+        if self.leaving.is_empty() {
+            return;
+        }
         let pool = self.pool.clone();
+        let Some(is_taken) = pool.try_tell_taken() else {
+            return;
+        };
         for (pa, size) in std::mem::take(&mut self.leaving) {
             if !self.ram.frame(pa).owner.is_gone() {
                 continue;
             }
-            if pool.try_is_taken(Pa::new(pa)) != Some(false) {
+            if is_taken(Pa::new(pa)) {
                 self.leaving.push((pa, size));
                 continue;
             }

@@ -342,8 +342,9 @@ fn no_walk_mixes_one_vms_stage_1_with_anothers_stage_2() {
 fn a_block_of_a_gigabyte_is_a_block_like_any_other() {
     let touch = |cpu, page, access| (cpu, Action::Guest(0, page, access));
     let (all, last) = ((0, RAM_PAGES), RAM_PAGES - 1);
-    let round = [
+    let history = [
         touch(0, 1, Access::Write),
+        (0, Action::Expect(0, last, 1)),
         (0, Action::StartLog(0)),
         (0, Action::Split(0, all.0, all.1)),
         (0, Action::Harvest(0)),
@@ -363,7 +364,7 @@ fn a_block_of_a_gigabyte_is_a_block_like_any_other() {
         touch(2, 511, Access::Write),
         (2, Action::WriteAndRun(0, 0)),
     ];
-    for seed in 0..6 {
+    for seed in 0..8 {
         let setup = Setup {
             cpus: 3,
             ipa_bits: if seed % 2 == 0 { 40 } else { 48 },
@@ -371,12 +372,49 @@ fn a_block_of_a_gigabyte_is_a_block_like_any_other() {
             granule: 4,
             lazy: seed % 4 < 2,
             bbm: 2,
-            fwb: seed >= 3,
-            dic: seed >= 3,
+            fwb: seed >= 4,
+            dic: seed >= 4,
             ..PLAIN
         };
-        if let Some(text) = report(setup, seed, Weak::from_environment(), &round.repeat(3)) {
+        if let Some(text) = report(setup, seed, Weak::from_environment(), &history.to_vec()) {
             panic!("{text}");
         }
+    }
+}
+
+/// The sizes that it goes through, with nobody else about: also in place, and with no page for the tables that it takes.
+#[test]
+fn a_gigabyte_comes_apart_and_together_by_its_levels() {
+    let (all, middle, last) = (RAM_PAGES, 511, RAM_PAGES - 1);
+    let history = [
+        (0, Action::Guest(0, 1, Access::Write)),
+        (0, Action::Expect(0, last, 1)),
+        (0, Action::Starve(0)),
+        (0, Action::Split(0, 0, all)),
+        (0, Action::Expect(0, last, 1)),
+        (0, Action::Feed),
+        (0, Action::Split(0, 0, all)),
+        (0, Action::Expect(0, last, 2)),
+        (0, Action::Coalesce(0)),
+        (0, Action::Expect(0, last, 1)),
+        // From the first 2 MiB into the last.
+        (0, Action::Protect(0, middle, 4, 1)),
+        (0, Action::Expect(0, last, 3)),
+        (0, Action::Expect(0, middle, 3)),
+        (0, Action::Unmap(0, 0, all)),
+        (0, Action::Guest(0, last, Access::Fetch)),
+        (0, Action::Expect(0, 0, 1)),
+    ];
+    for in_place in [false, true] {
+        let setup = Setup {
+            ipa_bits: 48,
+            gigabyte: true,
+            granule: 4,
+            bbm: 2,
+            fwb: in_place,
+            dic: in_place,
+            ..PLAIN
+        };
+        (0..2).for_each(|seed| replay(setup, seed, &history));
     }
 }
