@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 # Variables reach the scripts through the environment, byte for byte: neither make nor a shell reads their text.
 VARIABLES := BOARD GIC CPU SMP MEM QEMU GUEST INITRD APPEND GUEST_MEM VCPUS PIN VMS RIGHTS GRANULE RESIZE REBOOT SEED EPOCH TIMEOUT LINUX BUG \
-	EARLYCON GDB_SCRIPT FORMAT WHAT STEPS
+	EARLYCON GDB_SCRIPT FORMAT WHAT STEPS PART
 $(foreach name,$(VARIABLES),$(eval override export $(name) := $$(value $(name))))
 # Where make was called: relative paths are meant from there.
 override export FROM := $(value PWD)
@@ -53,7 +53,7 @@ test:
 	@$(HOST)/setup.sh test
 	@$(HOST)/test.sh
 
-# The whole matrix of machines.
+# The whole matrix of machines; PART=k/n: one of n parts of it.
 test-all:
 	@$(HOST)/setup.sh test
 	@$(HOST)/test.sh all

@@ -6,7 +6,7 @@
 //! QEMU at hand cannot show is listed in one line, `left out: …`, before the last one, `N passed, N failed`.
 //!
 //! `cargo test --test qemu -- WORD…` runs only cases whose name contains a word. FAULTLINE_QEMU=all runs the whole
-//! matrix, JOBS=n so many QEMUs at once (2).
+//! matrix, PART=k/n of it every n-th case from the k-th on, JOBS=n so many QEMUs at once (2).
 
 #[path = "qemu/bench.rs"]
 mod bench;
@@ -57,6 +57,13 @@ fn main() -> ExitCode {
         left_out,
     } = cases::plan(&lab, everything);
     cases.retain(|case| words.is_empty() || words.iter().any(|word| case.name.contains(word)));
+    if let Ok(part) = std::env::var("PART") {
+        let Some((first, step)) = part_of(&part) else {
+            eprintln!("PART={part} is not k/n, as in PART=3/20: 1 is the first part, n the last");
+            return ExitCode::FAILURE;
+        };
+        cases = cases.into_iter().skip(first).step_by(step).collect();
+    }
     let jobs = std::env::var("JOBS")
         .ok()
         .and_then(|jobs| jobs.parse().ok())
@@ -77,6 +84,14 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// `k/n`: where a part begins, and what it goes on by. The matrix takes many hours, and its parts may run on as many
+/// machines, or nights; each has something of everything.
+fn part_of(text: &str) -> Option<(usize, usize)> {
+    let (part, parts) = text.split_once('/')?;
+    let (part, parts): (usize, usize) = (part.parse().ok()?, parts.parse().ok()?);
+    (1..=parts).contains(&part).then(|| (part - 1, parts))
 }
 
 /// Runs the cases, `jobs` at a time, longest first as the plan has them; answers how many passed, and the others.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The gate: `make test`, on a desk and in CI alike. Form, lint, host tests, documentation, then QEMU.
 #
-#   test.sh [all]      all: the whole QEMU matrix
+#   test.sh [all]      all: the whole QEMU matrix, or with PART=k/n every n-th case of it from the k-th on
 #
 # Every step runs, whatever the one before it did; what failed is shown when it fails. The last line is
 # `N passed, N failed`, tests and checks added up; before it `left out: ...` when something was. Exit code 0 or 1.
@@ -16,6 +16,13 @@ triple=aarch64-unknown-none-softfloat log=target/host/test.log passed=0 failed=0
 for name in BOARD GIC CPU SMP MEM GUEST INITRD APPEND GUEST_MEM VCPUS PIN VMS RIGHTS GRANULE RESIZE REBOOT SEED EPOCH TIMEOUT LINUX BUG POISON; do
     unset $name
 done
+
+# The gate is always whole.
+if [ "${1:-}" != all ] || [ -z "${PART:-}" ]; then unset PART; fi
+case ${PART:-1/1} in
+[1-9]*/[1-9]*) ;;
+*) refuse "PART=$PART is not k/n, as in PART=3/20: 1 is the first part, n the last" ;;
+esac
 
 # check NAME COMMAND...: one step that passes or fails as a whole.
 check() {
