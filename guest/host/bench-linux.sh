@@ -54,7 +54,7 @@ grep -q 'workload: PASS' "$folder/console" || {
 }
 
 say boot "Linux under Faultline"
-hosted "$PWD/target/linux/Image" DOMAIN=linux APPEND="$words" QEMU_ARGS="$ICOUNT $(plugin_with "$folder/hosted")"
+hosted "$PWD/target/linux/Image" DOMAIN=linux APPEND="$words" QEMU_ARGS="$ICOUNT $(plugin_with "$folder/hosted" "looks=$(looks)")"
 grep -q 'workload: PASS' "$folder/console" || refuse "bench: Linux did not get through its workload"
 
 awk -v format="$FORMAT" '
@@ -68,10 +68,12 @@ awk -v format="$FORMAT" '
         el2 = n["hosted", "el2"] - n["hosted", "el2_first"]
         if (format == "json") {
             printf "{\"linux_boot_bare\": %.0f, \"linux_boot\": %.0f, \"linux_boot_el2\": %.0f, ", bare_boot, boot, boot_el2
-            printf "\"linux_all_bare\": %.0f, \"linux_all\": %.0f, \"linux_all_el2\": %.0f}\n", bare_all, all, el2
+            printf "\"linux_all_bare\": %.0f, \"linux_all\": %.0f, \"linux_all_el2\": %.0f, ", bare_all, all, el2
+            printf "\"linux_longest_el2\": %.0f}\n", n["hosted", "longest"]
             exit
         }
         printf "%-28s %14s %14s %10s %10s\n", "instructions", "bare", "Faultline", "ratio", "at EL2"
         printf "%-28s %14.0f %14.0f %10.4f %9.3f%%\n", "boot to user space", bare_boot, boot, boot / bare_boot, 100 * boot_el2 / boot
         printf "%-28s %14.0f %14.0f %10.4f %9.3f%%\n", "boot, workload and off", bare_all, all, all / bare_all, 100 * el2 / all
+        printf "%-28s %14s %14.0f\n", "longest at EL2 in one go", "", n["hosted", "longest"]
     }' "$folder/bare" "$folder/hosted"

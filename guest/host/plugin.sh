@@ -19,6 +19,13 @@ image_size() {
     nm target/faultline.elf | sed -n 's/^\([0-9a-f]*\) . __file_end$/0x\1/p'
 }
 
+# Where EL2 takes the interrupts that wait, in the image.
+looks() {
+    place=$(nm -C target/faultline.elf | sed -n 's/^\([0-9a-f]*\) . faultline::el2::interrupts::handle$/0x\1/p')
+    [ -n "$place" ] || refuse "target/faultline.elf has no function interrupts::handle: it was inlined"
+    echo "$place"
+}
+
 # plugin_with OUT [OPTION]: QEMU's arguments for it.
 plugin_with() {
     plugin_build
@@ -32,7 +39,7 @@ per_call() {
     [ -n "$symbol" ] || refuse "target/faultline.elf has no function $1: it was inlined"
     while read -r offset count; do
         case $offset in
-            *_* | el2 | all) ;;
+            *_* | el2 | all | longest) ;;
             *) echo "$((0x$offset)) $count" ;;
         esac
     done <"$folder/counts" | awk -v start=$((0x${symbol% *})) -v size=$((0x${symbol#* })) '
