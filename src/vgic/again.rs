@@ -8,23 +8,30 @@
 use super::bank::{Bank, GroupEnables};
 use super::news::Change;
 use super::plan::Slot;
-use super::{IntId, ListRegister, State, VcpuInterface, Version, Vgic, bits};
+use super::{
+    FIRST_PPI, FIRST_SPI, IntId, ListRegister, Place, State, VcpuInterface, Version, Vgic, bits,
+};
 
 impl Vgic {
     /// Does the work of [`Vgic::hardware_interrupt`] and [`Vgic::plan`], if the list register of `vcpu` that holds `intid`
-    /// with its physical interrupt turns out to be free: that one, and what goes into it. `state_of` is as for
-    /// [`Vgic::sync_from`].
+    /// with its physical interrupt `pintid` turns out to be free, or if none is in use: a list register, and what goes into
+    /// it. `state_of` is as for [`Vgic::sync_from`].
     #[inline]
     pub fn comes_again(
         &mut self,
         vcpu: usize,
-        intid: IntId,
+        (intid, pintid): (IntId, IntId),
         state_of: impl FnOnce(usize) -> State,
     ) -> Option<(usize, ListRegister)> {
         if self.needs_plan(vcpu) {
             return None;
         }
+        let (groups, links_in_hardware) = (self.groups, self.links_in_hardware);
         let interface = self.vcpus.get_mut(vcpu)?;
+        if interface.used == 0 {
+            let place = Place::of(vcpu, intid);
+            return interface.link_only(place, pintid, links_in_hardware, groups);
+        }
         let index = interface.pending_in(intid)?;
         let slot = interface.slots[index];
         if !slot.is_linked || !slot.carries_link || state_of(index) != State::Invalid {
@@ -94,6 +101,34 @@ impl VcpuInterface {
             ..Slot::FREE
         };
         Some((FIRST, self.pending(intid, None, source)))
+    }
+
+    /// PPI `intid` goes into the first list register with its physical interrupt, where none is in use and no other physical
+    /// interrupt stands for one.
+    #[inline(never)] // rarer than one that comes again, where hardware ends it
+    fn link_only(
+        &mut self,
+        place: Place,
+        pintid: IntId,
+        links_in_hardware: bool,
+        groups: GroupEnables,
+    ) -> Option<(usize, ListRegister)> {
+        const FIRST: usize = 0;
+        let (intid, mask) = (place.intid(), place.mask());
+        let bank = &self.bank;
+        let is_plain = (FIRST_PPI..FIRST_SPI).contains(&intid.raw())
+            && bank.forwarded(groups) & mask != 0
+            && (bank.latch | bank.active) & mask == 0
+            && bank.linked | bank.line == 0;
+        if !is_plain || self.has_leftovers || self.stale != 0 {
+            return None;
+        }
+        self.link(intid, pintid);
+        let pintid = Some(pintid).filter(|_| links_in_hardware);
+        let (slot, register) = self.bank.load(place, pintid, false, groups);
+        self.used = 1 << FIRST;
+        self.slots[FIRST] = slot;
+        Some((FIRST, register))
     }
 
     /// Private interrupt `intid` goes where it is pending for all that was known.

@@ -45,6 +45,15 @@ impl VcpuInterface {
         ended != 0
     }
 
+    /// PPI `intid` is pending, and physical interrupt `pintid` stands for it.
+    pub(super) fn link(&mut self, intid: IntId, pintid: IntId) {
+        let mask = 1 << intid.raw();
+        self.bank.linked |= mask;
+        self.bank.line |= mask;
+        self.links.to_deactivate &= !mask;
+        self.links.pintid[intid.raw() as usize] = pintid;
+    }
+
     /// The guest acknowledged linked list registers.
     pub(super) fn take_links(&mut self, mask: u32) {
         self.bank.linked |= mask;
@@ -67,12 +76,8 @@ impl Vgic {
         if !(FIRST_PPI..FIRST_SPI).contains(&intid.raw()) {
             return false;
         }
-        let mask = 1 << intid.raw();
-        interface.bank.linked |= mask;
-        interface.bank.line |= mask;
-        interface.links.to_deactivate &= !mask;
-        interface.links.pintid[intid.raw() as usize] = pintid;
-        self.reconsider(BankId::Private(vcpu), mask);
+        interface.link(intid, pintid);
+        self.reconsider(BankId::Private(vcpu), 1 << intid.raw());
         true
     }
 

@@ -349,7 +349,7 @@ impl Bank {
     /// Moves an interrupt of this bank into a list register. `pintid`: its physical interrupt, if it has one and hardware may
     /// know of it; `must_wait`: it is active, and its pending state waits for the end of that.
     #[inline]
-    fn load(
+    pub(super) fn load(
         &mut self,
         place: Place,
         pintid: Option<IntId>,

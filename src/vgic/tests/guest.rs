@@ -211,7 +211,7 @@ impl Guest {
         let slow = self.planned_slowly(vgic, raise);
         let again = self
             .timer_asserted
-            .then(|| vgic.comes_again(vcpu, intid, |n| self.registers[n].state));
+            .then(|| vgic.comes_again(vcpu, (intid, intid), |n| self.registers[n].state));
         if let Some((n, register)) = again.flatten() {
             self.load(vgic, n, register);
             self.again += 1;

@@ -107,7 +107,7 @@ proptest! {
                 }
                 Act::Again(intid, raw) => {
                     let state = ListRegister::from_ich(raw).state;
-                    let _ = vgic.comes_again(vcpu, IntId::new(intid), |_| state);
+                    let _ = vgic.comes_again(vcpu, (IntId::new(intid), IntId::new(intid)), |_| state);
                     let planned = vgic.plan_latched(vcpu, |_| state);
                     prop_assert!(planned.is_none() || !vgic.needs_plan(vcpu));
                 }

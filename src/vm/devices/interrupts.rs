@@ -100,7 +100,9 @@ impl Devices {
             physical_timer
         };
         if is_asserted
-            && let Some((n, register)) = self.vgic.comes_again(vcpu, guest, |n| host.list_state(n))
+            && let Some((n, register)) = self
+                .vgic
+                .comes_again(vcpu, (guest, physical), |n| host.list_state(n))
         {
             return host.set_list_register(n, register);
         }
