@@ -11,6 +11,7 @@ pub mod id;
 
 use crate::exit::{SysRegAccess, encoding};
 use crate::machine::El1;
+use crate::vgic::CommonRegister;
 use id::IdTable;
 
 /// `ACTLR_EL1`
@@ -45,6 +46,12 @@ const MEMORY_REGISTERS: [(u16, El1); 11] = [
 ];
 /// `ICC_DIR_EL1`
 const ICC_DIR_EL1: u16 = encoding(3, 0, 12, 11, 1);
+/// `ICC_CTLR_EL1`
+const ICC_CTLR_EL1: u16 = encoding(3, 0, 12, 12, 4);
+/// `ICC_PMR_EL1`
+const ICC_PMR_EL1: u16 = encoding(3, 0, 4, 6, 0);
+/// `ICC_RPR_EL1`
+const ICC_RPR_EL1: u16 = encoding(3, 0, 12, 11, 3);
 
 /// Which register generates an SGI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +79,8 @@ pub enum Answer {
     MemoryRegister(El1),
     /// A write that deactivates an interrupt.
     Deactivate,
+    /// A register of the CPU interface, read or written, that traps with the one before on some hardware.
+    Common(CommonRegister),
     /// An undefined instruction.
     Undefined,
 }
@@ -96,6 +105,9 @@ pub fn answer(ids: &IdTable, gic_v3: bool, access: &SysRegAccess) -> Answer {
         ICC_SGI0R_EL1 => sgi(SgiRegister::Sgi0r),
         set_way if SET_WAY.contains(&set_way) => Answer::SetWay,
         ICC_DIR_EL1 if gic_v3 && !access.is_read => Answer::Deactivate,
+        ICC_CTLR_EL1 if gic_v3 => Answer::Common(CommonRegister::Control),
+        ICC_PMR_EL1 if gic_v3 => Answer::Common(CommonRegister::PriorityMask),
+        ICC_RPR_EL1 if gic_v3 && access.is_read => Answer::Common(CommonRegister::RunningPriority),
         error if errors::is_one(error) => errors::answer(ids, access),
         cache if caches::is_one(cache) => caches::answer(ids, access),
         ACTLR_EL1 if access.is_read => Answer::Value(0),

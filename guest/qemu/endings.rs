@@ -1,5 +1,5 @@
 //! Runs that must not end well, and ways in that are not the usual one: stopped VMs, crashes of EL2, refusals.
-use crate::cases::{Planner, gives_all_pages_back};
+use crate::cases::{Machine, Planner, gives_all_pages_back};
 use crate::entry;
 use crate::run::{Case, Start, VIRTUAL_TIME, code};
 
@@ -199,7 +199,8 @@ impl Planner<'_> {
         }
     }
 
-    /// HPFAR_EL2 holds a wrong address where the architecture says UNKNOWN: the guests do not notice.
+    /// HPFAR_EL2 holds a wrong address where the architecture says UNKNOWN, and a GICv3 is as those are that cannot trap
+    /// ICC_DIR_EL1 alone: the guests do not notice.
     pub(crate) fn poisoned_build(&mut self) {
         if !self.lab.poisoned {
             return self.leave_out("HPFAR_EL2 poisoned (target/faultline-poison.img is not there)");
@@ -221,6 +222,23 @@ impl Planner<'_> {
                 case.name.push_str(" poisoned");
                 self.add(case);
             }
+        }
+        self.poisoned_gic();
+    }
+
+    fn poisoned_gic(&mut self) {
+        let Machine::Virt(any, _) = self.any() else {
+            return;
+        };
+        for guest in ["gic_state", "sgi", "timers", "smp_start", "wakeups"] {
+            let mut case = self
+                .boot(guest, Machine::Virt(any, 3), code::OK)
+                .with("IMAGE", "target/faultline-poison.img")
+                .with("VCPUS", "4")
+                .with("SMP", "2")
+                .examined_by(gives_all_pages_back);
+            case.name.push_str(" poisoned");
+            self.add(case);
         }
     }
 

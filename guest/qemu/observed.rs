@@ -97,11 +97,19 @@ impl Planner<'_> {
             [any].into_iter().chain(max).collect()
         };
         for cpu in cpus {
-            for gic in [2, 3] {
+            for (gic, is_poisoned) in [(2, false), (3, false), (3, true)] {
+                if is_poisoned && !self.lab.poisoned {
+                    continue;
+                }
                 let bare = self.on_bare_qemu("observations", cpu, gic);
                 let machine = Machine::Virt(cpu, gic);
                 let mut case = self.boot("observations", machine, code::OK);
                 case.name.push_str(" as bare");
+                if is_poisoned {
+                    // The CPU interface's registers trap there.
+                    case.name.push_str(" poisoned");
+                    case = case.with("IMAGE", "target/faultline-poison.img");
+                }
                 let case = case
                     .with("GUEST_MEM", "256M")
                     .with("VCPUS", "4")

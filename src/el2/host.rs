@@ -5,7 +5,7 @@ use core::fmt;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
 use faultline::addr::{Ipa, Pa};
 use faultline::sched::NEVER;
-use faultline::vgic::{CpuInterface, ListRegister, Plan, State};
+use faultline::vgic::{CpuInterface, InterfaceType, ListRegister, Plan, State};
 use faultline::vm::Host;
 use tock_registers::interfaces::Readable;
 
@@ -76,6 +76,14 @@ impl Host for Cpu {
 
     fn cpu_interface(&mut self) -> CpuInterface {
         self.gic.interface()
+    }
+
+    fn interface_type(&mut self) -> InterfaceType {
+        self.gic.interface_type()
+    }
+
+    fn set_interface_control(&mut self, vmcr: u32, is_mode: bool) {
+        self.gic.set_interface_control(vmcr, is_mode);
     }
 
     fn deactivate(&mut self, intid: u32) {

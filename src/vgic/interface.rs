@@ -31,14 +31,16 @@ pub struct CpuInterface {
 
 /// Fields of GICH_VMCR and ICH_VMCR_EL2, which are alike as far as they matter here: a GICv2 has five bits of VMPriMask at
 /// the top of where a GICv3 has eight.
-mod vmcr {
-    pub(super) const ENABLE_GROUP_0: u32 = 1 << 0;
-    pub(super) const ENABLE_GROUP_1: u32 = 1 << 1;
+pub(super) mod vmcr {
+    pub(in crate::vgic) const ENABLE_GROUP_0: u32 = 1 << 0;
+    pub(in crate::vgic) const ENABLE_GROUP_1: u32 = 1 << 1;
     /// Both groups go by the binary point of Group 0.
-    pub(super) const COMMON_BINARY_POINT: u32 = 1 << 4;
-    pub(super) const BINARY_POINT_1_SHIFT: u32 = 18;
-    pub(super) const BINARY_POINT_0_SHIFT: u32 = 21;
-    pub(super) const MASK_SHIFT: u32 = 24;
+    pub(in crate::vgic) const COMMON_BINARY_POINT: u32 = 1 << 4;
+    /// An end drops the priority and no more.
+    pub(in crate::vgic) const EOI_MODE: u32 = 1 << 9;
+    pub(in crate::vgic) const BINARY_POINT_1_SHIFT: u32 = 18;
+    pub(in crate::vgic) const BINARY_POINT_0_SHIFT: u32 = 21;
+    pub(in crate::vgic) const MASK_SHIFT: u32 = 24;
 }
 
 /// Running priority of an idle interface.
@@ -82,7 +84,7 @@ impl CpuInterface {
     }
 
     /// The priority of the most urgent interrupt that is being handled.
-    fn running(&self) -> u8 {
+    pub(super) fn running(&self) -> u8 {
         let step = self.step();
         for (n, word) in (0..).zip(self.group_0.iter().zip(&self.group_1)) {
             let active = word.0 | word.1;

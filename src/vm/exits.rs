@@ -8,7 +8,7 @@ use crate::fault::inject::Exception;
 use crate::fault::{self, Emulation, GuestMemory, Resolution, Stop};
 use crate::page_pool::PagePool;
 use crate::sysreg::{self, Answer};
-use crate::vgic::Version;
+use crate::vgic::{CommonRegister, Version};
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
@@ -195,6 +195,18 @@ impl Vm {
                 self.with_recalls(vcpu.index, host, |devices, has_recalled, host| {
                     devices.deactivate(vcpu.index, value, has_recalled, host)
                 });
+            }
+            Answer::Common(register) => {
+                let (interface, of) = (host.cpu_interface(), host.interface_type());
+                if access.is_read {
+                    let value = interface.read_common(register, of);
+                    vcpu.registers.write(access.rt, value);
+                } else if let Some(vmcr) =
+                    interface.write_common(register, vcpu.registers.read(access.rt), of)
+                {
+                    let is_mode = register == CommonRegister::Control;
+                    host.set_interface_control(vmcr, is_mode);
+                }
             }
             Answer::Undefined => {
                 let pc = vcpu.registers.pc;

@@ -23,7 +23,9 @@ use crate::smccc::Mitigations;
 use crate::stage2::ResizePolicy;
 use crate::stage2::Vmids;
 use crate::sysreg::id::{RawIds, index};
-use crate::vgic::{CpuInterface, ListRegister, MAX_LIST_REGISTERS, Plan, State, Version};
+use crate::vgic::{
+    CpuInterface, InterfaceType, ListRegister, MAX_LIST_REGISTERS, Plan, State, Version,
+};
 use core::fmt;
 
 const RAM: u64 = 0x4000_0000;
@@ -75,7 +77,21 @@ impl Host for Recorder {
     }
 
     fn cpu_interface(&mut self) -> CpuInterface {
-        CpuInterface::default()
+        CpuInterface {
+            vmcr: self.host.vmcr,
+            ..CpuInterface::default()
+        }
+    }
+
+    fn interface_type(&mut self) -> InterfaceType {
+        InterfaceType {
+            vtr: 4 << 29 | 4 << 26 | 3,
+            has_range_selector: false,
+        }
+    }
+
+    fn set_interface_control(&mut self, vmcr: u32, _: bool) {
+        self.host.vmcr = vmcr;
     }
 
     fn deactivate(&mut self, intid: u32) {

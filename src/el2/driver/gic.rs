@@ -8,7 +8,9 @@ mod v2;
 mod v3;
 
 use faultline::board::Gic as Description;
-use faultline::vgic::{CpuInterface, ListRegister, MAX_LIST_REGISTERS, Plan, State, Version};
+use faultline::vgic::{
+    CpuInterface, InterfaceType, ListRegister, MAX_LIST_REGISTERS, Plan, State, Version,
+};
 
 use crate::el2::hyp_map::TooRagged;
 
@@ -176,7 +178,7 @@ impl Gic {
     pub(in crate::el2) fn set_list_control(&self, plan: Plan) {
         match self {
             Self::V2(gic) => gic.set_control(plan.hcr()),
-            Self::V3(gic) => gic.set_control(plan.hcr() | v3::traps(plan)),
+            Self::V3(gic) => gic.set_control(plan.hcr() | gic.traps(plan)),
         }
     }
 
@@ -198,6 +200,22 @@ impl Gic {
             Self::V3(gic) => gic.read_interface(&mut interface),
         }
         interface
+    }
+
+    /// What the hardware says of virtual CPU interfaces; a GICv2's registers never trap.
+    pub(in crate::el2) fn interface_type(&self) -> InterfaceType {
+        match self {
+            Self::V2(_) => InterfaceType::default(),
+            Self::V3(gic) => gic.interface_type(),
+        }
+    }
+
+    /// Writes what the guest set up in its interface; with `is_mode`, how it ends interrupts among it.
+    pub(in crate::el2) fn set_interface_control(&self, vmcr: u32, is_mode: bool) {
+        match self {
+            Self::V2(_) => {}
+            Self::V3(gic) => gic.set_interface_control(vmcr, is_mode),
+        }
     }
 
     /// A vCPU comes: its interface goes into the hardware, with empty list registers.

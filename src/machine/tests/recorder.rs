@@ -106,6 +106,7 @@ pub(crate) struct HostState {
     pub(crate) alarm: Option<u64>,
     pub(crate) warnings: Vec<String>,
     pub(crate) deactivated: Vec<u32>,
+    pub(crate) vmcr: u32,
     pub(crate) timer_lines: (bool, bool),
     pub(crate) list: Vec<crate::vgic::ListRegister>,
     /// Writes of list registers and of their control.

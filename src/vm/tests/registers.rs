@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::Run;
-use crate::exit::{Exit, SysRegAccess};
+use crate::exit::{Exit, SysRegAccess, encoding};
 use crate::machine::El1;
 use crate::vgic::Version;
 use crate::vm::Next;
@@ -104,4 +104,34 @@ proptest! {
             access(&mut run, vcpu, SysRegAccess { encoding, rt, is_read }, &x)?;
         }
     }
+}
+
+/// ICC_PMR_EL1, ICC_CTLR_EL1 and ICC_RPR_EL1 where they trap, on a CPU interface with five bits of priority.
+#[test]
+fn a_gicv3s_common_registers_are_its_interfaces() {
+    let (pmr, ctlr, rpr) = (
+        encoding(3, 0, 4, 6, 0),
+        encoding(3, 0, 12, 12, 4),
+        encoding(3, 0, 12, 11, 3),
+    );
+    let mut run = machine(Version::V3);
+    let mut go = |encoding, value, is_read| {
+        let mut x = [0; 31];
+        x[3] = value;
+        let instruction = SysRegAccess {
+            encoding,
+            rt: 3,
+            is_read,
+        };
+        access(&mut run, 0, instruction, &x).unwrap();
+        let is_done = run.vcpu.registers.pc == PC + 4;
+        is_done.then_some(run.vcpu.registers.x[3])
+    };
+    go(pmr, 0x1ff, false);
+    go(ctlr, u64::MAX, false);
+    assert_eq!(go(pmr, 0, true), Some(0xf8));
+    assert_eq!(go(ctlr, 0, true), Some(4 << 8 | 0b11));
+    assert_eq!(go(rpr, 0, true), Some(0xff), "nothing is handled");
+    assert_eq!(go(rpr, 0, false), None, "it is read only");
+    assert_eq!(run.m.host.vmcr, 0xf800_0210);
 }

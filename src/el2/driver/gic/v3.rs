@@ -7,8 +7,7 @@ use aarch64_cpu::registers::{ICC_SRE_EL2, MPIDR_EL1};
 use faultline::addr::{Pa, PaRange};
 use faultline::board::Redistributors;
 use faultline::traps;
-use faultline::vgic::CpuInterface;
-use faultline::vgic::Plan;
+use faultline::vgic::{CpuInterface, InterfaceType, Plan, ends_by_name};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::{FIRST_SPI, PRIORITY};
@@ -61,6 +60,8 @@ pub(in crate::el2) struct GicV3 {
     list_registers: usize,
     /// log2 of the registers of active priorities there are for each group.
     priority_registers_log2: u32,
+    /// The bit of ICH_HCR_EL2 that has ICC_DIR_EL1 trap.
+    deactivation_trap: u32,
 }
 
 impl GicV3 {
@@ -103,6 +104,11 @@ impl GicV3 {
             list_registers: (vtr & 0x1f) as usize + 1,
             // PREbits, less one, says 4, 5 or 6.
             priority_registers_log2: ((vtr >> 26 & 7) as u32).saturating_sub(4).min(2),
+            deactivation_trap: if interface_type().traps_deactivation_alone() {
+                TDIR
+            } else {
+                TC
+            },
         })
     }
 
@@ -232,6 +238,37 @@ impl GicV3 {
         ICH_HCR_EL2.set(value.into());
     }
 
+    /// The trap bits of ICH_HCR_EL2.
+    pub(super) fn traps(&self, plan: Plan) -> u32 {
+        if plan.traps_deactivation {
+            self.trap_for(ICH_VMCR_EL2.get() as u32)
+        } else {
+            0
+        }
+    }
+
+    /// The bit that has ICC_DIR_EL1 trap for a guest with this ICH_VMCR_EL2, where it is called for.
+    const fn trap_for(&self, vmcr: u32) -> u32 {
+        if self.deactivation_trap == TDIR || ends_by_name(vmcr) {
+            self.deactivation_trap
+        } else {
+            0
+        }
+    }
+
+    /// Writes ICH_VMCR_EL2; with `is_mode`, no more than it calls for traps from now on.
+    pub(super) fn set_interface_control(&self, vmcr: u32, is_mode: bool) {
+        ICH_VMCR_EL2.set(vmcr.into());
+        if is_mode && vmcr & EOI_MODE == 0 {
+            self.set_control(self.control() & !TC);
+        }
+    }
+
+    /// What the hardware says of virtual CPU interfaces.
+    pub(super) fn interface_type(&self) -> InterfaceType {
+        interface_type()
+    }
+
     /// A vCPU comes, with list registers that are free.
     pub(super) fn load_virtual(&self, interface: &CpuInterface) {
         // What VMCR holds depends on it. Only a GIC that has a memory-mapped interface too lets a guest change it.
@@ -241,13 +278,17 @@ impl GicV3 {
         }
         self.set_active_priorities(interface);
         ICH_VMCR_EL2.set(interface.vmcr.into());
-        let traps = if interface.may_deactivate { 0 } else { TDIR };
+        let traps = if interface.may_deactivate {
+            0
+        } else {
+            self.trap_for(interface.vmcr)
+        };
         self.set_control(1 | traps);
     }
 
     /// The vCPU leaves, its list registers free.
     pub(super) fn unload_virtual(&self, interface: &mut CpuInterface) {
-        interface.may_deactivate = self.control() & TDIR == 0;
+        interface.may_deactivate = self.deactivation_trap == TDIR && self.control() & TDIR == 0;
         self.set_control(0);
         self.read_interface(interface);
     }
@@ -295,12 +336,27 @@ impl GicV3 {
 /// ICC_SRE_EL1, which is EL1's own: system registers, no bypass.
 const SYSTEM_REGISTERS: u64 = 0b111;
 
-/// ICH_HCR_EL2: writes to ICC_DIR_EL1 trap.
+/// ICH_HCR_EL2: writes to ICC_DIR_EL1 trap, where the hardware has TDS.
 const TDIR: u32 = 1 << 14;
+/// ICH_HCR_EL2: ICC_DIR_EL1, ICC_CTLR_EL1, ICC_PMR_EL1 and ICC_RPR_EL1 trap.
+const TC: u32 = 1 << 10;
+/// ICH_VMCR_EL2.VEOIM: the guest's ends of interrupts drop the priority and no more.
+const EOI_MODE: u32 = 1 << 9;
 
-/// The trap bits of ICH_HCR_EL2.
-pub(super) const fn traps(plan: Plan) -> u32 {
-    if plan.traps_deactivation { TDIR } else { 0 }
+/// What the hardware says of its virtual CPU interfaces. Built with `--cfg faultline_poison` it does as a Cortex-A72's does,
+/// which QEMU has not: no TDS.
+fn interface_type() -> InterfaceType {
+    const TDS: u64 = 1 << 19;
+    const RSS: u64 = 1 << 18;
+    let vtr = ICH_VTR_EL2.get();
+    InterfaceType {
+        vtr: if cfg!(faultline_poison) {
+            vtr & !TDS
+        } else {
+            vtr
+        },
+        has_range_selector: ICC_CTLR_EL1.get() & RSS != 0,
+    }
 }
 
 fn init_cpu_interface() {
