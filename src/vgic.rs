@@ -48,7 +48,7 @@ mod sgi;
 mod tests;
 
 pub use access::Access;
-pub use common::{CommonRegister, InterfaceType, ends_by_name};
+pub use common::{CommonRegister, InterfaceType, Masking};
 pub use interface::{ACTIVE_PRIORITIES, CpuInterface};
 pub use list_register::{Group, ListRegister, MAX_LIST_REGISTERS, State};
 pub use plan::Plan;

@@ -82,8 +82,8 @@ impl Host for Cpu {
         self.gic.interface_type()
     }
 
-    fn set_interface_control(&mut self, vmcr: u32, is_mode: bool) {
-        self.gic.set_interface_control(vmcr, is_mode);
+    fn set_interface_control(&mut self, vmcr: u32, goes_on_trapping: bool) {
+        self.gic.set_interface_control(vmcr, goes_on_trapping);
     }
 
     fn deactivate(&mut self, intid: u32) {

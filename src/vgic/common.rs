@@ -2,8 +2,8 @@
 //!
 //! ICC_DIR_EL1 has to trap at times ([`Plan::traps_deactivation`](super::Plan)), and hardware without ICH_VTR_EL2.TDS traps it
 //! together with these or not at all. They are what the hardware would have shown: fields of ICH_VMCR_EL2, and the running
-//! priority as the active priorities have it. To trap them all the time would be dear for a guest that masks interrupts by
-//! their priority, so there they trap while the guest may end interrupts by name ([`ends_by_name`]), which few do.
+//! priority as the active priorities have it. A guest that masks interrupts by their priority writes one of them all the time:
+//! that is too dear ([`Masking`]), unless it ends interrupts by name, which few do.
 //!
 //! Source: IHI 0069 "ICH_HCR_EL2.TC", "ICV_CTLR_EL1", "ICV_PMR_EL1", "ICV_RPR_EL1", "ICH_VTR_EL2".
 
@@ -57,11 +57,23 @@ impl InterfaceType {
     }
 }
 
-/// Whether a guest with this ICH_VMCR_EL2 may write ICC_DIR_EL1: it chose EOImode 1, or has not set its interface up yet and
-/// may be about to choose.
-#[must_use]
-pub const fn ends_by_name(vmcr: u32) -> bool {
-    vmcr & vmcr::EOI_MODE != 0 || vmcr & (vmcr::ENABLE_GROUP_0 | vmcr::ENABLE_GROUP_1) == 0
+/// Writes of a vCPU after which it counts as one that masks interrupts by their priority. A kernel that does not makes a few when
+/// it sets its CPU up.
+const OFTEN: u32 = 64;
+
+/// How often a vCPU wrote to these registers where they trapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Masking {
+    writes: u32,
+}
+
+impl Masking {
+    /// It wrote once more, and its ICH_VMCR_EL2 is `vmcr` now: whether they are not to trap any more, until it is planned for
+    /// from scratch or comes to another pCPU.
+    pub const fn is_too_dear(&mut self, vmcr: u32) -> bool {
+        self.writes = self.writes.saturating_add(1);
+        self.writes > OFTEN && vmcr & vmcr::EOI_MODE == 0
+    }
 }
 
 /// ICC_CTLR_EL1.
@@ -159,16 +171,19 @@ mod tests {
     }
 
     #[test]
-    fn who_uses_eoi_mode_1_or_has_not_begun_may_end_by_name() {
-        for (vmcr, may) in [
-            (0, true),
-            (0xf000_0000, true),
-            (vmcr::ENABLE_GROUP_1, false),
-            (vmcr::ENABLE_GROUP_0 | 0xf000_0010, false),
-            (vmcr::ENABLE_GROUP_1 | vmcr::EOI_MODE, true),
-        ] {
-            assert_eq!(ends_by_name(vmcr), may, "{vmcr:#x}");
+    fn who_masks_by_priority_is_let_alone_unless_it_ends_by_name() {
+        let in_mode = |vmcr| CpuInterface {
+            vmcr,
+            ..CpuInterface::default()
+        };
+        let mut masking = Masking::default();
+        let one_step = in_mode(vmcr::ENABLE_GROUP_1);
+        for n in 1..200 {
+            assert_eq!(masking.is_too_dear(one_step.vmcr), n > OFTEN, "write {n}");
         }
+        let by_name = in_mode(vmcr::ENABLE_GROUP_1 | vmcr::EOI_MODE);
+        assert!(!masking.is_too_dear(by_name.vmcr));
+        assert!(masking.is_too_dear(one_step.vmcr));
     }
 
     #[test]

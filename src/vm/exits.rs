@@ -8,7 +8,7 @@ use crate::fault::inject::Exception;
 use crate::fault::{self, Emulation, GuestMemory, Resolution, Stop};
 use crate::page_pool::PagePool;
 use crate::sysreg::{self, Answer};
-use crate::vgic::{CommonRegister, Version};
+use crate::vgic::Version;
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
@@ -204,8 +204,8 @@ impl Vm {
                 } else if let Some(vmcr) =
                     interface.write_common(register, vcpu.registers.read(access.rt), of)
                 {
-                    let is_mode = register == CommonRegister::Control;
-                    host.set_interface_control(vmcr, is_mode);
+                    let is_too_dear = vcpu.masking.is_too_dear(vmcr);
+                    host.set_interface_control(vmcr, !is_too_dear);
                 }
             }
             Answer::Undefined => {

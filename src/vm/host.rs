@@ -43,9 +43,8 @@ pub trait Host: Machine {
     /// What the hardware says of CPU interfaces (GICv3).
     fn interface_type(&mut self) -> vgic::InterfaceType;
 
-    /// Writes ICH_VMCR_EL2 of the vCPU that is here. With `is_mode` its guest chose how interrupts are ended: what traps for
-    /// it no longer has to where it does not end them by name.
-    fn set_interface_control(&mut self, vmcr: u32, is_mode: bool);
+    /// Writes ICH_VMCR_EL2 of the vCPU that is here, whose writes to it go on trapping or not.
+    fn set_interface_control(&mut self, vmcr: u32, goes_on_trapping: bool);
 
     /// Deactivates a physical interrupt that was left active for the guest.
     fn deactivate(&mut self, intid: u32);

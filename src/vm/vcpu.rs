@@ -9,6 +9,7 @@ use crate::fault::progress::Progress;
 use crate::registers::Registers;
 use crate::stats::Counters;
 use crate::sysreg::id::IdTable;
+use crate::vgic::Masking;
 use crate::vm::Host;
 use crate::vm::caches::Cleaning;
 
@@ -30,6 +31,7 @@ pub struct Vcpu {
     /// Bits of `HCR_EL2` that are this vCPU's besides those of all ([`crate::traps`]): `TVM`.
     pub traps: u64,
     pub(super) cleaning: Option<Cleaning>,
+    pub(super) masking: Masking,
     warned: [Option<u16>; WARNINGS],
 }
 
@@ -48,6 +50,7 @@ impl Vcpu {
             },
             traps: 0,
             cleaning: None,
+            masking: Masking::default(),
             warned: [None; WARNINGS],
         }
     }

@@ -210,11 +210,11 @@ impl Gic {
         }
     }
 
-    /// Writes what the guest set up in its interface; with `is_mode`, how it ends interrupts among it.
-    pub(in crate::el2) fn set_interface_control(&self, vmcr: u32, is_mode: bool) {
+    /// Writes what the guest set up in its interface, whose writes to it go on trapping or not.
+    pub(in crate::el2) fn set_interface_control(&self, vmcr: u32, goes_on_trapping: bool) {
         match self {
             Self::V2(_) => {}
-            Self::V3(gic) => gic.set_interface_control(vmcr, is_mode),
+            Self::V3(gic) => gic.set_interface_control(vmcr, goes_on_trapping),
         }
     }
 

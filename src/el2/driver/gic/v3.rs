@@ -7,7 +7,7 @@ use aarch64_cpu::registers::{ICC_SRE_EL2, MPIDR_EL1};
 use faultline::addr::{Pa, PaRange};
 use faultline::board::Redistributors;
 use faultline::traps;
-use faultline::vgic::{CpuInterface, InterfaceType, Plan, ends_by_name};
+use faultline::vgic::{CpuInterface, InterfaceType, Plan};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::{FIRST_SPI, PRIORITY};
@@ -239,27 +239,18 @@ impl GicV3 {
     }
 
     /// The trap bits of ICH_HCR_EL2.
-    pub(super) fn traps(&self, plan: Plan) -> u32 {
+    pub(super) const fn traps(&self, plan: Plan) -> u32 {
         if plan.traps_deactivation {
-            self.trap_for(ICH_VMCR_EL2.get() as u32)
-        } else {
-            0
-        }
-    }
-
-    /// The bit that has ICC_DIR_EL1 trap for a guest with this ICH_VMCR_EL2, where it is called for.
-    const fn trap_for(&self, vmcr: u32) -> u32 {
-        if self.deactivation_trap == TDIR || ends_by_name(vmcr) {
             self.deactivation_trap
         } else {
             0
         }
     }
 
-    /// Writes ICH_VMCR_EL2; with `is_mode`, no more than it calls for traps from now on.
-    pub(super) fn set_interface_control(&self, vmcr: u32, is_mode: bool) {
+    /// Writes ICH_VMCR_EL2, by a guest whose writes to what is in it go on trapping or not.
+    pub(super) fn set_interface_control(&self, vmcr: u32, goes_on_trapping: bool) {
         ICH_VMCR_EL2.set(vmcr.into());
-        if is_mode && vmcr & EOI_MODE == 0 {
+        if !goes_on_trapping {
             self.set_control(self.control() & !TC);
         }
     }
@@ -281,7 +272,7 @@ impl GicV3 {
         let traps = if interface.may_deactivate {
             0
         } else {
-            self.trap_for(interface.vmcr)
+            self.deactivation_trap
         };
         self.set_control(1 | traps);
     }
@@ -340,8 +331,6 @@ const SYSTEM_REGISTERS: u64 = 0b111;
 const TDIR: u32 = 1 << 14;
 /// ICH_HCR_EL2: ICC_DIR_EL1, ICC_CTLR_EL1, ICC_PMR_EL1 and ICC_RPR_EL1 trap.
 const TC: u32 = 1 << 10;
-/// ICH_VMCR_EL2.VEOIM: the guest's ends of interrupts drop the priority and no more.
-const EOI_MODE: u32 = 1 << 9;
 
 /// What the hardware says of its virtual CPU interfaces. Built with `--cfg faultline_poison` it does as a Cortex-A72's does,
 /// which QEMU has not: no TDS.
