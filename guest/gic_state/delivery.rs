@@ -38,6 +38,9 @@ pub(crate) fn all() {
         ended_elsewhere();
     }
     if gic().version() == 3 {
+        if smp::count() > 1 {
+            ended_by_name_elsewhere();
+        }
         to_any();
     }
 }
@@ -427,6 +430,29 @@ fn ended_elsewhere() {
     wait_for_length("A again", 2);
     gic().deactivate(A);
     gic().split_end(false);
+}
+
+/// ICC_DIR_EL1 of any CPU deactivates an SPI, whoever took it.
+fn ended_by_name_elsewhere() {
+    manner(PLAIN);
+    smp::on(1, || gic().split_end(true));
+    gic().split_end(true);
+    for n in 1..=3 {
+        gic().pend(A);
+        wait_for_length("A", n);
+        check!(
+            gic().bit(register::ISACTIVER, A),
+            "not active after its priority drop"
+        );
+        smp::on(1, || gic().deactivate(A));
+        check!(
+            !gic().bit(register::ISACTIVER, A),
+            "active after CPU 1 deactivated it by name"
+        );
+    }
+    check_eq!(length(), 3, "interrupts ended by name elsewhere");
+    gic().split_end(false);
+    smp::on(1, || gic().split_end(false));
 }
 
 /// GICD_IROUTER.IRM: any one CPU takes it.
