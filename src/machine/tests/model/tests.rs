@@ -242,27 +242,28 @@ fn a_block_that_reaches_into_a_rom_is_split_before_it_is_relaxed() {
     replay(PLAIN, 0, &history);
 }
 
-/// Each unmap frees the tables that a permission fault of the other CPU may be on its way through.
+/// Each unmap frees the tables that a permission fault of another CPU may be on its way through.
 #[test]
 fn no_table_is_freed_under_a_walk() {
-    let history: Vec<_> = (0..30)
-        .flat_map(|_| {
-            [
-                (0, Action::Guest(0, 0, Access::Read)),
-                (0, Action::Guest(0, 0, Access::Write)),
-                (1, Action::Unmap(0, 0, 1)),
-                (1, Action::Unmap(0, 0, 1)),
-            ]
-        })
-        .collect();
-    let two = Setup {
-        cpus: 2,
+    let touch = |cpu, access| (cpu, Action::Guest(0, 0, access));
+    let round = [
+        (1, Action::Unmap(0, 0, 1)),
+        (1, Action::Unmap(0, 0, 1)),
+        touch(0, Access::Read),
+        touch(0, Access::Write),
+        touch(2, Access::Read),
+        touch(2, Access::Write),
+        touch(3, Access::Read),
+        touch(3, Access::Write),
+    ];
+    let four = Setup {
+        cpus: 4,
         ipa_bits: 48,
         lazy: true,
         patience: 3,
         ..PLAIN
     };
-    (0..12).for_each(|seed| replay(two, seed, &history));
+    (0..24).for_each(|seed| replay(four, seed, &round.repeat(30)));
 }
 
 /// ddcadb297ce5 and 19cffd16ed64 in the handbook: a range verb that stops where somebody was faster leaves rights behind.
