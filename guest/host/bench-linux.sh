@@ -54,7 +54,9 @@ grep -q 'workload: PASS' "$folder/console" || {
 }
 
 say boot "Linux under Faultline"
-hosted "$PWD/target/linux/Image" DOMAIN=linux APPEND="$words" QEMU_ARGS="$ICOUNT $(plugin_with "$folder/hosted" "looks=$(looks)")"
+# By itself, as what fails in the middle of a command ends nothing.
+looks=$(looks)
+hosted "$PWD/target/linux/Image" DOMAIN=linux APPEND="$words" QEMU_ARGS="$ICOUNT $(plugin_with "$folder/hosted" "looks=$looks")"
 grep -q 'workload: PASS' "$folder/console" || refuse "bench: Linux did not get through its workload"
 
 awk -v format="$FORMAT" '

@@ -57,8 +57,8 @@ impl InterfaceType {
     }
 }
 
-/// Writes of a vCPU after which it counts as one that masks interrupts by their priority. A kernel that does not makes a few when
-/// it sets its CPU up.
+/// Writes of a vCPU after which it counts as one that masks interrupts by their priority. A kernel that does not makes a few
+/// when it sets its CPU up.
 const OFTEN: u32 = 64;
 
 /// How often a vCPU wrote to these registers where they trapped.
@@ -69,7 +69,7 @@ pub struct Masking {
 
 impl Masking {
     /// It wrote once more, and its ICH_VMCR_EL2 is `vmcr` now: whether they are not to trap any more, until it is planned for
-    /// from scratch or comes to another pCPU.
+    /// from scratch or loaded again.
     pub const fn is_too_dear(&mut self, vmcr: u32) -> bool {
         self.writes = self.writes.saturating_add(1);
         self.writes > OFTEN && vmcr & vmcr::EOI_MODE == 0
