@@ -128,7 +128,7 @@ impl<T: Task> Scheduler<T> {
         self.note_idle(cpu, false);
     }
 
-    #[inline]
+    #[inline(always)] // a pCPU looks into its own queue first
     fn take(&self, queue: usize, cpu: usize) -> Option<T> {
         let queue = self.queues.get(queue)?;
         if queue.count.load(Ordering::Relaxed) == 0 && !cfg!(loom) {

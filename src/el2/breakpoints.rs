@@ -8,10 +8,10 @@
 use aarch64_cpu::registers::ID_AA64DFR0_EL1;
 use tock_registers::interfaces::Readable;
 
-use super::guest_state::set_mdcr_trap;
+use super::guest_state::untrap_mdcr;
 
 /// `MDCR_EL2.TDA`.
-const TDA: u64 = 1 << 9;
+pub(super) const TDA: u64 = 1 << 9;
 /// Breakpoints, and watchpoints, an implementation has at most.
 const MOST: usize = 16;
 
@@ -34,11 +34,16 @@ pub(super) struct Breakpoints {
 
 impl Breakpoints {
     /// A slice begins.
+    #[inline]
     pub(super) fn load(&self) {
         if self.is_open {
             write_all(&self.registers);
         }
-        set_mdcr_trap(TDA, !self.is_open);
+    }
+
+    /// Bits of `MDCR_EL2`: what traps.
+    pub(super) const fn traps(&self) -> u64 {
+        if self.is_open { 0 } else { TDA }
     }
 
     /// The vCPU accessed a debug register while they trapped: from now on they are its own. Answers whether that was so.
@@ -47,17 +52,23 @@ impl Breakpoints {
             return false;
         }
         self.is_open = true;
-        set_mdcr_trap(TDA, false);
+        untrap_mdcr(TDA);
         true
     }
 
     /// A slice ends. The hardware's are off after that: they would fire in the next. Where all are off anyway, as an
     /// operating system leaves them that nobody debugs, they trap again and cost nothing.
+    #[inline]
     pub(super) fn save(&mut self) {
         if self.is_open {
-            read_all(&mut self.registers);
-            self.is_open = self.registers != Registers::default();
+            self.take_out();
         }
+    }
+
+    #[inline(never)] // few vCPUs are debugged
+    fn take_out(&mut self) {
+        read_all(&mut self.registers);
+        self.is_open = self.registers != Registers::default();
         if self.is_open {
             write_all(&Registers::default());
         }

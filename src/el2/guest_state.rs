@@ -8,13 +8,13 @@ use faultline::traps;
 use faultline::vm::Vcpu;
 use tock_registers::interfaces::Writeable;
 
-use super::context;
 use super::ids;
 use super::machine::Cpu;
 use super::sysreg::{
     CPTR_EL2, HCRX_EL2, HDFGRTR_EL2, HDFGWTR_EL2, HFGITR_EL2, HFGRTR_EL2, HFGWTR_EL2, HSTR_EL2,
     MDCR_EL2, VPIDR_EL2,
 };
+use super::{breakpoints, context, pmu};
 
 /// Sets what traps on this pCPU whichever vCPU runs. Once, before any does. `all`: what all CPUs can do.
 pub(super) fn set_traps(all: &Features, cpu: &mut Cpu) {
@@ -68,13 +68,19 @@ pub(super) fn set_own_traps(cpu: &mut Cpu, vcpu: &Vcpu) {
     set_hcr(cpu, traps::HCR_EL2_TVM, vcpu.traps);
 }
 
-/// Has what `bit` of `MDCR_EL2` is for trap, or not. The ERET is the context synchronization event.
-pub(super) fn set_mdcr_trap(bit: u64, on: bool) {
+/// Has these bits of `MDCR_EL2` trap, of those that depend on the vCPU. The ERET is the context synchronization event.
+pub(super) fn set_mdcr_traps(traps: u64) {
+    const ALL: u64 = breakpoints::TDA | pmu::TPM;
     let now = MDCR_EL2.get();
-    let wanted = if on { now | bit } else { now & !bit };
+    let wanted = now & !ALL | traps;
     if wanted != now {
         MDCR_EL2.set(wanted);
     }
+}
+
+/// Has what `bit` of `MDCR_EL2` is for not trap any more.
+pub(super) fn untrap_mdcr(bit: u64) {
+    MDCR_EL2.set(MDCR_EL2.get() & !bit);
 }
 
 /// Changes bits of `HCR_EL2`. The ERET is the context synchronization event.

@@ -7,7 +7,7 @@
 //!
 //! Source: DDI 0487 "The Performance Monitors Extension", "MDCR_EL2, Monitor Debug Configuration Register".
 
-use super::guest_state::set_mdcr_trap;
+use super::guest_state::untrap_mdcr;
 use super::ids;
 use super::sysreg::{
     MDCR_EL2, PMCCFILTR_EL0, PMCCNTR_EL0, PMCNTENCLR_EL0, PMCNTENSET_EL0, PMCR_EL0, PMINTENCLR_EL1,
@@ -15,7 +15,7 @@ use super::sysreg::{
 };
 
 /// `MDCR_EL2.TPM`.
-const TPM: u64 = 1 << 6;
+pub(super) const TPM: u64 = 1 << 6;
 /// `MDCR_EL2.HPMN`: the event counters that are EL1's.
 const HPMN: u64 = 0x1f;
 /// `PMCR_EL0.E`.
@@ -62,11 +62,16 @@ impl Pmu {
     }
 
     /// A slice begins.
+    #[inline]
     pub(super) fn load(&self) {
         if self.is_open {
             self.registers.write();
         }
-        set_mdcr_trap(TPM, !self.is_open);
+    }
+
+    /// Bits of `MDCR_EL2`: what traps.
+    pub(super) const fn traps(&self) -> u64 {
+        if self.is_open { 0 } else { TPM }
     }
 
     /// The vCPU accessed the PMU while that trapped: from now on it is its own. Answers whether that was so.
@@ -76,7 +81,7 @@ impl Pmu {
         }
         self.is_open = true;
         self.registers.write();
-        set_mdcr_trap(TPM, false);
+        untrap_mdcr(TPM);
         true
     }
 

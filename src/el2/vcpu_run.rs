@@ -107,6 +107,7 @@ impl VcpuRun {
         self.context.load();
         self.breakpoints.load();
         self.pmu.load();
+        guest_state::set_mdcr_traps(self.breakpoints.traps() | self.pmu.traps());
         cpu.fp.begin(&self.fp, cpu.number);
         cpu.gic.load_virtual(&self.interface);
         guest_state::set_own_traps(cpu, &self.vcpu);
@@ -131,6 +132,7 @@ impl VcpuRun {
     }
 
     /// The same under the lock.
+    #[inline]
     pub(super) fn take_interrupts(&mut self, devices: &mut Devices, cpu: &mut Cpu) {
         devices.leave(self.vcpu.index, self.context.timers_fired(), cpu);
         cpu.gic.unload_virtual(&mut self.interface);

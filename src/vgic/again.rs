@@ -75,6 +75,25 @@ impl Vgic {
     }
 }
 
+impl Vgic {
+    /// Does the work of [`Vgic::sync_from`] and [`Vgic::unload`], if no list register is in use, or one whose interrupt, private
+    /// and without a physical one, the guest took and ended; answers whether `vcpu` has left. No line of its PPIs is asserted
+    /// then, for all that is known. `state_of` is as for [`Vgic::sync_from`].
+    #[inline]
+    pub fn leaves_nothing(&mut self, vcpu: usize, state_of: impl FnOnce(usize) -> State) -> bool {
+        let Some(interface) = self.vcpus.get_mut(vcpu) else {
+            return true;
+        };
+        let bank = &interface.bank;
+        let others = interface.stale | bank.linked | bank.line | interface.links.to_deactivate;
+        if others != 0 || interface.has_leftovers || interface.used & interface.used.wrapping_sub(1) != 0 {
+            return false;
+        }
+        let index = interface.used.trailing_zeros() as usize;
+        interface.used == 0 || state_of(index) == State::Invalid && interface.fold_plain(index)
+    }
+}
+
 impl Bank {
     /// Pending by their latch alone, forwarded, and not active.
     #[inline]

@@ -215,8 +215,10 @@ impl VcpuInterface {
     /// List register `index` is free: does the work of [`Vgic::fold`], if what was pending there is private, has no physical
     /// interrupt, and is nobody's concern any more.
     #[inline]
-    fn fold_plain(&mut self, index: usize) -> bool {
-        let slot = &mut self.slots[index];
+    pub(super) fn fold_plain(&mut self, index: usize) -> bool {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return false;
+        };
         let mask = 1u32.wrapping_shl(slot.intid.raw());
         let bank = &mut self.bank;
         let others = bank.latch | bank.line & !bank.edge | bank.linked | bank.active;

@@ -15,7 +15,7 @@ use super::{BankId, FIRST_PPI, FIRST_SPI, IntId, VcpuInterface, Vgic, bits};
 pub(super) struct Links {
     pintid: [IntId; FIRST_SPI as usize],
     /// EL2 is to deactivate the physical interrupt.
-    to_deactivate: u32,
+    pub(super) to_deactivate: u32,
 }
 
 impl Links {

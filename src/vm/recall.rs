@@ -1,8 +1,8 @@
 //! Having other vCPUs leave their guests, and what they did there folded into the devices.
 //!
 //! What a guest does to its list registers is known to its pCPU alone. An access that depends on it asks for it: the asker
-//! notes, under the devices' lock, how often each of the others was folded in; frees the lock, kicks them, and waits until
-//! each has been folded in once more. A vCPU that is kicked answers before it enters its guest again
+//! notes, under the devices' lock, how often each of the others has answered so far; frees the lock, kicks them, and waits until
+//! each has been folded in and so answered once more. A vCPU that is kicked answers before it enters its guest again
 //! ([`Vm::attend`](super::Vm::attend)); one that leaves its pCPU is folded in anyway.
 //!
 //! Nobody waits for ever: the asker holds no lock, so whoever it waits for gets on. If that one waits for others itself, it
@@ -21,7 +21,7 @@ pub(super) struct Recall {
 
 /// The vCPUs of a VM, as far as they are asked to leave their guests. Counts change under the devices' lock only.
 pub(super) struct Recalls {
-    /// How often each was folded in.
+    /// How often each was folded in that had been asked for.
     folded: Box<[AtomicU64]>,
     /// Bit per vCPU: it is to be folded in when it is kicked.
     asked: AtomicU64,
@@ -40,14 +40,22 @@ impl Recalls {
     }
 
     /// Notes that `vcpus`, a bit each, were folded in. Under the devices' lock.
+    #[inline]
     pub(super) fn note_folded(&self, vcpus: u64) {
+        // Who was not asked for since it was folded in last owes nobody an answer.
+        let asked = self.asked.load(Ordering::Relaxed) & vcpus;
+        if asked != 0 {
+            self.answer(asked);
+        }
+    }
+
+    #[cold]
+    fn answer(&self, vcpus: u64) {
         for (_, count) in self.of(vcpus) {
             let next = count.load(Ordering::Relaxed).wrapping_add(1);
             count.store(next, Ordering::Release);
         }
-        if self.asked.load(Ordering::Relaxed) & vcpus != 0 {
-            self.asked.fetch_and(!vcpus, Ordering::Relaxed);
-        }
+        self.asked.fetch_and(!vcpus, Ordering::Relaxed);
     }
 
     /// Asks for `vcpus`, a bit each. Under the devices' lock; they must be kicked after.

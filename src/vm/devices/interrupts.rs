@@ -167,7 +167,17 @@ impl Devices {
     /// `vcpu` leaves this pCPU, or ends: all that its list registers hold returns into the model, and nothing of it stays active
     /// here. Its timers are off already; `lines` is what they asserted, virtual and physical. The list registers are free after
     /// that; what else belongs to its CPU interface is in [`CpuInterface`].
+    #[inline]
     pub fn leave<H: Host>(&mut self, vcpu: usize, lines: (bool, bool), host: &mut H) {
+        self.folded |= bit(vcpu);
+        let is_quiet = lines == (false, false);
+        if !(is_quiet && self.vgic.leaves_nothing(vcpu, |n| host.list_state(n))) {
+            self.leave_with_all(vcpu, lines, host);
+        }
+    }
+
+    #[inline(never)] // most that wait have taken and ended what they had
+    fn leave_with_all<H: Host>(&mut self, vcpu: usize, lines: (bool, bool), host: &mut H) {
         self.read_list(vcpu, host);
         self.vgic.unload(vcpu, |n| {
             host.set_list_register(n, ListRegister::default());
