@@ -204,6 +204,7 @@ pub(super) fn look_at_slice(current: Option<&Current<'_>>, shared: &Shared, cpu:
 }
 
 /// Runs a vCPU on this pCPU until it leaves it.
+#[inline(always)] // the one place that runs a vCPU
 fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut Cpu) -> Left {
     let index = run.vcpu.index;
     loop {
@@ -236,18 +237,11 @@ fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut
 /// What there is to see to before a vCPU enters its guest; answers if it does not.
 #[inline]
 fn look(vm: &VmRun, run: &VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Option<Left> {
-    let index = run.vcpu.index;
-    if vm.needs_attention(index) {
+    if vm.needs_attention(run.vcpu.index) {
         if vm.ends() {
             return Some(Left::Gone);
         }
-        let asked = vm.take_asked(index);
-        if asked.place {
-            tell_where(vm, run, cpu);
-        }
-        if asked.waits {
-            guest_state::trap_waits(cpu, true);
-        }
+        attend(vm, run, cpu);
     }
     // Nobody kicks a pCPU that made a vCPU ready for itself.
     share(shared, cpu);
@@ -256,6 +250,18 @@ fn look(vm: &VmRun, run: &VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Option<Lef
     }
     interrupts::write_list(&vm.vm, &run.vcpu, cpu);
     None
+}
+
+/// Does what the vCPU was asked for.
+#[cold]
+fn attend(vm: &VmRun, run: &VcpuRun, cpu: &mut Cpu) {
+    let asked = vm.take_asked(run.vcpu.index);
+    if asked.place {
+        tell_where(vm, run, cpu);
+    }
+    if asked.waits {
+        guest_state::trap_waits(cpu, true);
+    }
 }
 
 /// The heart: enter the guest, read the syndrome once, decode, let the library handle it.
@@ -278,6 +284,7 @@ fn one_exit(vm: &Vm, run: &mut VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Next 
     vm.handle_exit(&mut run.vcpu, &exit, &shared.pool, cpu)
 }
 
+#[cold]
 fn end_vm(vm: &VmRun, end: End, shared: &Shared, cpu: &Cpu) -> Left {
     if let End::Stopped(why) = end
         && !vm.ends()

@@ -76,21 +76,34 @@ impl Vgic {
 }
 
 impl Vgic {
-    /// Does the work of [`Vgic::sync_from`] and [`Vgic::unload`], if no list register is in use, or one whose interrupt, private
-    /// and without a physical one, the guest took and ended; answers whether `vcpu` has left. No line of its PPIs is asserted
-    /// then, for all that is known. `state_of` is as for [`Vgic::sync_from`].
-    #[inline]
+    /// Does the work of [`Vgic::sync_from`] and [`Vgic::unload`], if all that is anybody's concern of `vcpu`'s private
+    /// interrupts is one without a physical one that was pending in the first list register, and that the guest took and ended;
+    /// or nothing is. Answers whether `vcpu` has left. `state_of` is as for [`Vgic::sync_from`].
+    #[inline(always)] // the number of the list register is in the instruction
     pub fn leaves_nothing(&mut self, vcpu: usize, state_of: impl FnOnce(usize) -> State) -> bool {
+        const FIRST: usize = 0;
         let Some(interface) = self.vcpus.get_mut(vcpu) else {
             return true;
         };
-        let bank = &interface.bank;
-        let others = interface.stale | bank.linked | bank.line | interface.links.to_deactivate;
-        if others != 0 || interface.has_leftovers || interface.used & interface.used.wrapping_sub(1) != 0 {
+        let bank = &mut interface.bank;
+        let owed = interface.stale | interface.links.to_deactivate;
+        if owed | bank.linked | bank.line | bank.latch | bank.active != 0 || interface.has_leftovers {
             return false;
         }
-        let index = interface.used.trailing_zeros() as usize;
-        interface.used == 0 || state_of(index) == State::Invalid && interface.fold_plain(index)
+        if interface.used == 0 {
+            return true;
+        }
+        let slot = &mut interface.slots[FIRST];
+        let is_taken = interface.used == 1 << FIRST
+            && slot.is_plain()
+            && slot.intid.is_private()
+            && state_of(FIRST) == State::Invalid;
+        if is_taken {
+            slot.seen = State::Invalid;
+            interface.used = 0;
+            (bank.loaded_latch, bank.resident) = (0, 0);
+        }
+        is_taken
     }
 }
 

@@ -215,16 +215,13 @@ impl VcpuInterface {
     /// List register `index` is free: does the work of [`Vgic::fold`], if what was pending there is private, has no physical
     /// interrupt, and is nobody's concern any more.
     #[inline]
-    pub(super) fn fold_plain(&mut self, index: usize) -> bool {
-        let Some(slot) = self.slots.get_mut(index) else {
-            return false;
-        };
+    fn fold_plain(&mut self, index: usize) -> bool {
+        let slot = &mut self.slots[index];
         let mask = 1u32.wrapping_shl(slot.intid.raw());
         let bank = &mut self.bank;
         let others = bank.latch | bank.line & !bank.edge | bank.linked | bank.active;
         let is_plain = slot.intid.is_private()
-            && slot.seen == State::Pending
-            && !(slot.is_linked | slot.carries_link | slot.eoi_maintenance)
+            && slot.is_plain()
             && !self.has_leftovers
             && others & mask == 0;
         if is_plain {

@@ -40,6 +40,12 @@ impl Slot {
         carries_link: false,
         eoi_maintenance: false,
     };
+
+    /// It was pending, without a physical interrupt, and is over when the guest ends it.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.seen == State::Pending && !(self.is_linked | self.carries_link | self.eoi_maintenance)
+    }
 }
 
 /// What is to interrupt EL2, and to trap, after a plan from scratch.

@@ -167,7 +167,7 @@ impl Devices {
     /// `vcpu` leaves this pCPU, or ends: all that its list registers hold returns into the model, and nothing of it stays active
     /// here. Its timers are off already; `lines` is what they asserted, virtual and physical. The list registers are free after
     /// that; what else belongs to its CPU interface is in [`CpuInterface`].
-    #[inline]
+    #[inline(always)] // on the way from one vCPU to another
     pub fn leave<H: Host>(&mut self, vcpu: usize, lines: (bool, bool), host: &mut H) {
         self.folded |= bit(vcpu);
         let is_quiet = lines == (false, false);
