@@ -62,6 +62,7 @@ impl Host for Cpu {
         self.gic.list_state(n)
     }
 
+    #[inline(always)] // a single interrupt goes from registers into the first one
     fn set_list_register(&mut self, n: usize, register: ListRegister) {
         self.gic.set_list_register(n, register);
     }

@@ -144,6 +144,8 @@ system_registers! {
     ICH_VTR_EL2 = "S3_4_C12_C11_1";
     /// Virtual machine control.
     ICH_VMCR_EL2 = "S3_4_C12_C11_7";
+    /// List register 0.
+    ICH_LR0_EL2 = "S3_4_C12_C12_0";
     /// Active priorities, group 0, register 0.
     ICH_AP0R0_EL2 = "S3_4_C12_C8_0";
     /// Active priorities, group 0, register 1.
@@ -186,7 +188,17 @@ pub(super) fn list_register(n: usize) -> u64 {
 }
 
 /// Writes ICH_LR<n>_EL2; nothing past the last.
+#[inline(always)] // mostly there is one interrupt at a time
 pub(super) fn set_list_register(n: usize, value: u64) {
+    if n == 0 {
+        ICH_LR0_EL2.set(value);
+    } else {
+        set_other_list_register(n, value);
+    }
+}
+
+#[inline(never)]
+fn set_other_list_register(n: usize, value: u64) {
     macro_rules! write {
         ($($n:literal $asm:literal)*) => {
             match n {
@@ -197,7 +209,7 @@ pub(super) fn set_list_register(n: usize, value: u64) {
         };
     }
     write! {
-        0 "S3_4_C12_C12_0" 1 "S3_4_C12_C12_1" 2 "S3_4_C12_C12_2" 3 "S3_4_C12_C12_3"
+        1 "S3_4_C12_C12_1" 2 "S3_4_C12_C12_2" 3 "S3_4_C12_C12_3"
         4 "S3_4_C12_C12_4" 5 "S3_4_C12_C12_5" 6 "S3_4_C12_C12_6" 7 "S3_4_C12_C12_7"
         8 "S3_4_C12_C13_0" 9 "S3_4_C12_C13_1" 10 "S3_4_C12_C13_2" 11 "S3_4_C12_C13_3"
         12 "S3_4_C12_C13_4" 13 "S3_4_C12_C13_5" 14 "S3_4_C12_C13_6" 15 "S3_4_C12_C13_7"

@@ -87,7 +87,8 @@ impl Vgic {
         };
         let bank = &mut interface.bank;
         let owed = interface.stale | interface.links.to_deactivate;
-        if owed | bank.linked | bank.line | bank.latch | bank.active != 0 || interface.has_leftovers {
+        if owed | bank.linked | bank.line | bank.latch | bank.active != 0 || interface.has_leftovers
+        {
             return false;
         }
         if interface.used == 0 {

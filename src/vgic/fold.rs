@@ -220,10 +220,8 @@ impl VcpuInterface {
         let mask = 1u32.wrapping_shl(slot.intid.raw());
         let bank = &mut self.bank;
         let others = bank.latch | bank.line & !bank.edge | bank.linked | bank.active;
-        let is_plain = slot.intid.is_private()
-            && slot.is_plain()
-            && !self.has_leftovers
-            && others & mask == 0;
+        let is_plain =
+            slot.intid.is_private() && slot.is_plain() && !self.has_leftovers && others & mask == 0;
         if is_plain {
             slot.seen = State::Invalid;
             self.used &= !(1 << index);

@@ -167,7 +167,7 @@ impl Gic {
     }
 
     /// Writes list register `n`.
-    #[inline]
+    #[inline(always)]
     pub(in crate::el2) fn set_list_register(&self, n: usize, register: ListRegister) {
         match self {
             Self::V2(gic) => gic.set_list_register(n, register.to_gich()),

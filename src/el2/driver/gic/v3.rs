@@ -226,6 +226,7 @@ impl GicV3 {
         list_register(n)
     }
 
+    #[inline(always)]
     pub(super) fn set_list_register(&self, n: usize, value: u64) {
         set_list_register(n, value);
     }
