@@ -80,7 +80,7 @@ impl<T: Task> Scheduler<T> {
     }
 
     /// The next vCPU for `cpu`: its own queue's first, else the first that may run here of the queue of another.
-    #[inline]
+    #[inline(always)] // on the way from one vCPU to another
     pub fn next(&self, cpu: usize) -> Option<T> {
         let found = self.take(cpu, cpu).or_else(|| self.steal(cpu));
         self.note_idle(cpu, found.is_none());

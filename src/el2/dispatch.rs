@@ -63,7 +63,7 @@ enum Left {
 }
 
 /// Runs what is ready until `is_done`.
-pub(super) fn dispatch(shared: &'static Shared, cpu: &mut Cpu, is_done: impl Fn() -> bool) {
+pub(super) fn dispatch(shared: &'static Shared, cpu: &mut Cpu, is_done: &dyn Fn() -> bool) {
     // The VM whose stage 2 is in the hardware: it is not taken apart while it is here.
     let mut here: Option<Arc<VmRun>> = None;
     while !is_done() {
@@ -100,6 +100,7 @@ fn vacate(here: &mut Option<Arc<VmRun>>, cpu: &mut Cpu) {
 }
 
 /// One slice of a vCPU of the VM that is here.
+#[inline(always)] // the one place that begins one
 fn slice(mut run: Box<VcpuRun>, vm: &Arc<VmRun>, shared: &'static Shared, cpu: &mut Cpu) {
     let index = run.vcpu.index;
     let Some(place) = vm.whereabouts(index) else {
@@ -110,7 +111,7 @@ fn slice(mut run: Box<VcpuRun>, vm: &Arc<VmRun>, shared: &'static Shared, cpu: &
         return vm.note_gone(run, shared, cpu);
     }
     run.load(vm, cpu);
-    begin_slice(shared.scheduler.has_waiting(cpu.number), cpu);
+    cpu.shares = None;
     let left = run_on(vm, &mut run, shared, cpu);
     run.save(cpu);
     match left {
@@ -170,14 +171,14 @@ fn wait(
 #[inline]
 fn share(shared: &Shared, cpu: &mut Cpu) {
     let shares = shared.scheduler.has_waiting(cpu.number);
-    if shares != cpu.shares {
+    if cpu.shares != Some(shares) {
         begin_slice(shares, cpu);
     }
 }
 
 /// The slice of the vCPU that is here begins; it ends if others wait.
 pub(super) fn begin_slice(shares: bool, cpu: &mut Cpu) {
-    cpu.shares = shares;
+    cpu.shares = Some(shares);
     cpu.slice_is_over = false;
     guest_state::trap_waits(cpu, shares);
     cpu.set_slice(if shares {
@@ -237,14 +238,14 @@ fn run_on(vm: &Arc<VmRun>, run: &mut VcpuRun, shared: &'static Shared, cpu: &mut
 /// What there is to see to before a vCPU enters its guest; answers if it does not.
 #[inline]
 fn look(vm: &VmRun, run: &VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Option<Left> {
+    // Nobody kicks a pCPU that made a vCPU ready for itself.
+    share(shared, cpu);
     if vm.needs_attention(run.vcpu.index) {
         if vm.ends() {
             return Some(Left::Gone);
         }
         attend(vm, run, cpu);
     }
-    // Nobody kicks a pCPU that made a vCPU ready for itself.
-    share(shared, cpu);
     if cpu.slice_is_over {
         return Some(Left::Yielded);
     }

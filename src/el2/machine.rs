@@ -48,8 +48,8 @@ pub(super) struct Cpu {
     pub(super) fp: FpOwner,
     /// `HCR_EL2`.
     pub(super) hcr: u64,
-    /// Others wait for it.
-    pub(super) shares: bool,
+    /// Whether others wait for it, as its vCPU's slice has it; `None`: that is yet to begin.
+    pub(super) shares: Option<bool>,
     /// And its vCPU has had its time.
     pub(super) slice_is_over: bool,
     /// What is left of its time, and the moment at which it is looked at.
@@ -69,7 +69,7 @@ impl Cpu {
             vm: None,
             fp: FpOwner::default(),
             hcr: 0,
-            shares: false,
+            shares: None,
             slice_is_over: false,
             slice: Slice::ENDLESS,
             deadlines: Deadlines::new(DEADLINES),

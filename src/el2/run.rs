@@ -177,7 +177,7 @@ fn to_its_end(running: &Arc<VmRun>, shared: &'static Shared, cpu: &mut Cpu) -> E
     running.turn_on(0, shared, cpu, |vcpu| running.vm.boot(vcpu));
     watch::begin(running, cpu);
     interrupts::console_input(running, interrupts::NOBODY, shared, cpu);
-    dispatch::dispatch(shared, cpu, || running.is_over());
+    dispatch::dispatch(shared, cpu, &|| running.is_over());
     running.end().unwrap_or(End::Off)
 }
 
@@ -198,7 +198,7 @@ pub(super) fn secondary(mut cpu: Cpu) -> ! {
     let shared = Shared::wait();
     vcpu_run::begin(&shared.features, &mut cpu);
     loop {
-        dispatch::dispatch(shared, &mut cpu, || false);
+        dispatch::dispatch(shared, &mut cpu, &|| false);
     }
 }
 
