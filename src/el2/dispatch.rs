@@ -62,13 +62,16 @@ enum Left {
     Gone,
 }
 
-/// Runs what is ready until `is_done`.
+/// Runs what is ready until there is nothing and `is_done`.
 pub(super) fn dispatch(shared: &'static Shared, cpu: &mut Cpu, is_done: &dyn Fn() -> bool) {
     // The VM whose stage 2 is in the hardware: it is not taken apart while it is here.
     let mut here: Option<Arc<VmRun>> = None;
-    while !is_done() {
+    loop {
         let Some(run) = shared.scheduler.next(cpu.number) else {
             vacate(&mut here, cpu);
+            if is_done() {
+                return;
+            }
             // A fault after the wait finds its page prepared. A few at a time: an interrupt may be waiting.
             for _ in 0..PREPARED_PER_WAIT {
                 clean::prepare(cpu, &shared.pool, &shared.features.coherence);
@@ -88,7 +91,6 @@ pub(super) fn dispatch(shared: &'static Shared, cpu: &mut Cpu, is_done: &dyn Fn(
             slice(run, vm, shared, cpu);
         }
     }
-    vacate(&mut here, cpu);
 }
 
 /// Takes the VM that is here, if one is, out of this pCPU.
