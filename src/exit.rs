@@ -85,7 +85,7 @@ impl Exit {
             EC::SMC64 => Self::Smc(imm),
             EC::SYSREG => Self::SysReg(SysRegAccess::decode(esr.read(ESR::ISS))),
             EC::WFX => Self::Wait {
-                event: esr.read(ESR::TI) != 0,
+                event: is_for_event(&esr),
             },
             class @ (EC::FP_SIMD
             | EC::PAUTH
@@ -97,6 +97,18 @@ impl Exit {
             _ => Self::Unknown { esr: syndrome.esr },
         }
     }
+}
+
+/// Whether a synchronous exit is that of a wait for an event (WFE), or for an interrupt (WFI); `None`: of neither.
+#[must_use]
+#[inline]
+pub fn waits(syndrome: &Syndrome) -> Option<bool> {
+    let esr = Esr::new(syndrome.esr);
+    (esr.read(ESR::EC) == EC::WFX).then(|| is_for_event(&esr))
+}
+
+fn is_for_event(esr: &Esr) -> bool {
+    esr.read(ESR::TI) != 0
 }
 
 /// Whether a system error was corrected (`AET` CE) or lets what was interrupted go on (UEO), on a CPU with FEAT_RAS.

@@ -277,8 +277,13 @@ fn one_exit(vm: &Vm, run: &mut VcpuRun, shared: &Shared, cpu: &mut Cpu) -> Next 
         pool: &shared.pool,
     });
     let vector = guest::vector(vector);
-    if vector == Vector::Synchronous && vm.device_access(&mut run.vcpu, &syndrome, cpu) {
-        return Next::Look;
+    if vector == Vector::Synchronous {
+        if let Some(next) = vm.wait(&mut run.vcpu, &syndrome) {
+            return next;
+        }
+        if vm.device_access(&mut run.vcpu, &syndrome, cpu) {
+            return Next::Look;
+        }
     }
     let exit = Exit::decode(vector, &syndrome);
     if gives_lazily(&exit, run, cpu) {

@@ -3,7 +3,7 @@
 use core::iter;
 
 use super::{End, Host, Next, Vcpu, Vm};
-use crate::exit::{self, Exit, SysRegAccess};
+use crate::exit::{self, Exit, Syndrome, SysRegAccess};
 use crate::fault::inject::Exception;
 use crate::fault::{self, Emulation, GuestMemory, Resolution, Stop};
 use crate::page_pool::PagePool;
@@ -12,6 +12,14 @@ use crate::vgic::Version;
 
 /// What [`Vcpu::warn_once`] knows system errors by: no encoding of a register, no exception class.
 const SERROR_WARNING: u16 = u16::MAX;
+
+/// The guest waits, for an event (WFE) or an interrupt.
+#[inline]
+fn wait(vcpu: &mut Vcpu, event: bool) -> Next {
+    vcpu.counters.exits.waits.add(1);
+    vcpu.retire(false);
+    if event { Next::Yield } else { Next::Wait }
+}
 
 impl Vm {
     /// Handles one exit of `vcpu`.
@@ -44,11 +52,7 @@ impl Vm {
                 exits.sysreg.add(1);
                 self.system_register(vcpu, access, host)
             }
-            Exit::Wait { event } => {
-                exits.waits.add(1);
-                vcpu.retire(false);
-                if *event { Next::Yield } else { Next::Wait }
-            }
+            Exit::Wait { event } => wait(vcpu, *event),
             Exit::Interrupt => {
                 exits.interrupts.add(1);
                 Next::Interrupt
@@ -77,6 +81,12 @@ impl Vm {
                 }))
             }
         }
+    }
+
+    /// Does the work of [`Vm::handle_exit`] on a WFI or WFE; `None` for any other synchronous exit.
+    #[inline]
+    pub fn wait(&self, vcpu: &mut Vcpu, syndrome: &Syndrome) -> Option<Next> {
+        exit::waits(syndrome).map(|event| wait(vcpu, event))
     }
 
     /// Its memory, with pages from `pool`.
