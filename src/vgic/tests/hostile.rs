@@ -110,6 +110,7 @@ proptest! {
                     let _ = vgic.comes_again(vcpu, (IntId::new(intid), IntId::new(intid)), |_| state);
                     let planned = vgic.plan_latched(vcpu, |_| state);
                     prop_assert!(planned.is_none() || !vgic.needs_plan(vcpu));
+                    let _ = vgic.leaves_nothing(vcpu, |_| state);
                 }
                 Act::Plan(count) => {
                     vgic.plan(vcpu, count, |n, _| assert!(n < MAX_LIST_REGISTERS));
