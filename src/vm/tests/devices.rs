@@ -461,3 +461,13 @@ fn a_vcpu_that_leaves_its_pcpu_takes_all_with_it() {
         (1, State::new(false, true), None)
     );
 }
+
+/// Else it would find an interrupt where it goes on that nobody asserts any more.
+#[test]
+fn a_vcpu_that_leaves_looks_at_a_line_that_was_asserted_before() {
+    let mut run = with_timer();
+    run.vm.devices().leave(0, (true, false), &mut run.m);
+    assert!(run.vm.devices().is_pending(0));
+    run.vm.devices().leave(0, (false, false), &mut run.m);
+    assert!(!run.vm.devices().is_pending(0));
+}
