@@ -45,6 +45,8 @@ pub struct Board {
     pub gic: Gic,
     /// The generic timer's interrupts.
     pub timer: TimerInterrupts,
+    /// The interrupt of each CPU's performance monitors, where it is private to the CPU.
+    pub pmu: Option<interrupt::IntId>,
     /// The CPUs; the one that reads this is among them.
     pub cpus: Vec<Cpu>,
     /// How to call PSCI, if there is firmware that offers it.
@@ -79,6 +81,7 @@ impl Board {
             console,
             gic: Gic::from_tree(tree)?,
             timer: TimerInterrupts::from_tree(tree)?,
+            pmu: gic::pmu_interrupt(tree),
             cpus,
             psci: Conduit::from_tree(tree),
             watchdog: range_of(&["brcm,bcm2835-pm-wdt", "brcm,bcm2835-pm", "brcm,bcm2711-pm"]),

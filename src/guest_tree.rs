@@ -46,6 +46,8 @@ pub struct GuestTree<'a> {
     pub gic: GicVersion,
     /// Whether it has a PL011.
     pub console: bool,
+    /// Whether its performance monitors interrupt.
+    pub pmu: bool,
     /// Whether it has a PL031.
     pub rtc: bool,
     /// Its command line.
@@ -98,6 +100,7 @@ pub fn build(guest: &GuestTree<'_>) -> Result<Vec<u8>, GuestTreeError> {
         .child(cpus(guest))
         .child(psci())
         .child(timer(guest))
+        .optional(guest.pmu.then(|| pmu(guest)))
         .child(gic(guest))
         .child(clock())
         .optional(guest.console.then(uart))
@@ -186,6 +189,12 @@ fn timer(guest: &GuestTree<'_>) -> Builder {
             order.map(|timer| specifier(guest, timer)).as_flattened(),
         )
         .cells("always-on", &[])
+}
+
+fn pmu(guest: &GuestTree<'_>) -> Builder {
+    Builder::new("pmu")
+        .strings("compatible", &["arm,armv8-pmuv3"])
+        .cells("interrupts", &specifier(guest, platform::PMU_INTERRUPT))
 }
 
 fn gic(guest: &GuestTree<'_>) -> Builder {

@@ -21,7 +21,7 @@ mod summary;
 mod vcpu;
 mod windows;
 
-pub use devices::{Clock, Devices, PHYSICAL_TIMER, VIRTUAL_TIMER, device_name};
+pub use devices::{Clock, Devices, PHYSICAL_TIMER, PMU, VIRTUAL_TIMER, device_name};
 pub use host::Host;
 pub use input::{HOTKEY, Input, Typed};
 pub use load::{Bytes, LoadError, Loaded, Modules, load};

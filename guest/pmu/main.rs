@@ -1,7 +1,9 @@
 //! Performance monitors: cycles and events are counted where the guest asks for it and nowhere else, overflows are noted, and
-//! each CPU's registers stay its own while CPUs take turns on one physical CPU.
+//! each CPU's registers stay its own while CPUs take turns on one physical CPU. Overflows interrupt, if the machine says so.
 #![no_std]
 #![no_main]
+
+mod overflow;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use runtime::sync::{Barrier, pause};
@@ -38,6 +40,11 @@ fn pmu() {
     cycles_are_counted();
     events_are_counted();
     overflows_are_noted();
+    let interrupts = overflow::interrupts();
+    println!("overflows interrupt: {interrupts}");
+    if interrupts {
+        overflow::is_signalled();
+    }
     let cpus = cpus();
     if cpus > 1 {
         for cpu in 1..cpus {
@@ -48,6 +55,9 @@ fn pmu() {
             "{cpus} CPUs compared their registers {} times",
             CHECKS.load(Ordering::Acquire)
         );
+        if interrupts {
+            smp::on_all(cpus, overflow::is_signalled);
+        }
     }
 }
 

@@ -12,5 +12,7 @@ pub const PL031: u64 = 0x0901_0000;
 pub const NOWHERE: u64 = 0x0b00_0000;
 /// Interrupt of the EL1 physical timer: PPI 14.
 pub const PTIMER_INTID: u32 = 30;
+/// Interrupt of the performance monitors: PPI 7.
+pub const PMU_INTID: u32 = 23;
 /// Interrupt of the EL1 virtual timer: PPI 11.
 pub const VTIMER_INTID: u32 = 27;

@@ -134,6 +134,39 @@ fn v3(tree: &Tree<'_>, node: &Node<'_>) -> Result<Gic, BoardError> {
     })
 }
 
+/// What performance monitors are called in trees, by the architecture or by the CPU they are part of.
+const PMUS: &[&str] = &[
+    "arm,armv8-pmuv3",
+    "arm,cortex-a35-pmu",
+    "arm,cortex-a53-pmu",
+    "arm,cortex-a55-pmu",
+    "arm,cortex-a57-pmu",
+    "arm,cortex-a65-pmu",
+    "arm,cortex-a72-pmu",
+    "arm,cortex-a73-pmu",
+    "arm,cortex-a75-pmu",
+    "arm,cortex-a76-pmu",
+    "arm,cortex-a77-pmu",
+    "arm,cortex-a78-pmu",
+    "arm,cortex-a510-pmu",
+    "arm,cortex-a710-pmu",
+    "arm,cortex-x1-pmu",
+    "arm,cortex-x2-pmu",
+    "arm,neoverse-e1-pmu",
+    "arm,neoverse-n1-pmu",
+    "arm,neoverse-n2-pmu",
+    "arm,neoverse-v1-pmu",
+];
+
+/// The interrupt of the performance monitors, if it is a PPI. Boards that give each CPU an SPI have none that could be a guest's.
+///
+/// Source: the `arm,cortex-a57-pmu` device tree binding ("ARM Performance Monitor Units").
+pub(super) fn pmu_interrupt(tree: &Tree<'_>) -> Option<IntId> {
+    let node = tree.compatible(PMUS)?;
+    let first = interrupt::interrupts(tree, &node).first().copied()??;
+    Some(first.id).filter(|id| id.is_private())
+}
+
 /// The interrupts of the generic timer, one per timer of a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TimerInterrupts {

@@ -96,6 +96,7 @@ fn qemu_virt_with_gicv2_is_read() {
         board.timer.hyp,
     ];
     assert_eq!(timers.map(interrupt::IntId::raw), [29, 30, 27, 26]);
+    assert_eq!(board.pmu, Some(ppi(7)));
     assert_eq!(board.psci, Some(Conduit::Smc));
     assert_eq!(board.rtc, Some(range(0x0901_0000, 0x1000)));
     assert_eq!(board.watchdog, None);

@@ -15,6 +15,7 @@ use aarch64_cpu::registers::{
 use faultline::features::Features;
 use faultline::sched;
 use faultline::stage2::maintenance::{SCTLR_MMU_ON, TCR_NO_WALKS};
+use faultline::vm::{PHYSICAL_TIMER, VIRTUAL_TIMER};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::interrupts::asserts;
@@ -188,12 +189,11 @@ impl Context {
 }
 
 impl Context {
-    /// Which timers assert their lines, of a context that was saved: virtual, physical.
-    pub(super) const fn timers_fired(&self) -> (bool, bool) {
-        (
-            asserts(self.virtual_timer.control),
-            asserts(self.physical_timer.control),
-        )
+    /// The lines that its timers assert, a bit each by INTID, of a context that was saved.
+    #[inline]
+    pub(super) const fn lines(&self) -> u32 {
+        (asserts(self.virtual_timer.control) as u32) << VIRTUAL_TIMER.raw()
+            | (asserts(self.physical_timer.control) as u32) << PHYSICAL_TIMER.raw()
     }
 }
 

@@ -5,7 +5,7 @@ use core::fmt;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0};
 use faultline::addr::{Ipa, Pa};
 use faultline::sched::NEVER;
-use faultline::vgic::{CpuInterface, InterfaceType, ListRegister, Plan, State};
+use faultline::vgic::{CpuInterface, IntId, InterfaceType, ListRegister, Plan, State};
 use faultline::vm::Host;
 use tock_registers::interfaces::Readable;
 
@@ -101,8 +101,8 @@ impl Host for Cpu {
         }
     }
 
-    fn timer_lines(&mut self) -> (bool, bool) {
-        interrupts::timer_lines()
+    fn line(&mut self, intid: IntId) -> bool {
+        interrupts::line(intid)
     }
 
     fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64) {

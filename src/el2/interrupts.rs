@@ -7,7 +7,7 @@ use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTP_CTL_EL0, CNTV_CTL_EL0};
 use faultline::board::Board;
 use faultline::sched::{NEVER, Place};
 use faultline::vgic::IntId;
-use faultline::vm::{Devices, PHYSICAL_TIMER, Typed, VIRTUAL_TIMER, Vcpu, Vm};
+use faultline::vm::{Devices, PHYSICAL_TIMER, PMU, Typed, VIRTUAL_TIMER, Vcpu, Vm};
 use tock_registers::interfaces::{Readable, Writeable};
 
 use super::console::{self, log};
@@ -18,7 +18,7 @@ use super::shared::Shared;
 use super::sysreg::CNTHP_CVAL_EL2;
 use super::vcpu_run::{VcpuRun, now};
 use super::vm_run::VmRun;
-use super::watch;
+use super::{pmu, watch};
 
 /// Who works on a VM's devices without being one of its vCPUs.
 pub(super) const NOBODY: usize = usize::MAX;
@@ -30,6 +30,7 @@ pub(super) struct Sources {
     physical_timer: u32,
     hyp_timer: u32,
     maintenance: u32,
+    pmu: Option<u32>,
     console: Option<u32>,
 }
 
@@ -41,6 +42,7 @@ impl Sources {
             physical_timer: board.timer.physical.raw(),
             hyp_timer: board.timer.hyp.raw(),
             maintenance: board.gic.maintenance().raw(),
+            pmu: board.pmu.map(|id| id.raw()),
             console: board.console.interrupt.map(|id| id.raw()),
         }
     }
@@ -55,6 +57,22 @@ impl Sources {
             self.maintenance,
         ] {
             gic.enable(intid);
+        }
+        self.pmu.into_iter().for_each(|intid| gic.enable(intid));
+    }
+
+    /// Whether the PMU's interrupt is among them.
+    pub(super) const fn has_pmu(&self) -> bool {
+        self.pmu.is_some()
+    }
+
+    /// The guest's interrupt that physical interrupt `intid` stands for, that of hardware which the guest works by itself.
+    fn own(&self, intid: u32) -> Option<IntId> {
+        match intid {
+            id if id == self.virtual_timer => Some(VIRTUAL_TIMER),
+            id if id == self.physical_timer => Some(PHYSICAL_TIMER),
+            id if Some(id) == self.pmu => Some(PMU),
+            _ => None,
         }
     }
 
@@ -75,18 +93,13 @@ pub(super) fn handle(current: Option<Current<'_>>, shared: &'static Shared, cpu:
     let sources = &shared.sources;
     while let Some(taken) = cpu.gic.acknowledge() {
         let intid = taken.intid();
-        let guest_timer = match intid {
-            id if id == sources.virtual_timer => Some(VIRTUAL_TIMER),
-            id if id == sources.physical_timer => Some(PHYSICAL_TIMER),
-            _ => None,
-        };
-        if let Some(timer) = guest_timer
+        if let Some(own) = sources.own(intid)
             && let Some(Current { vm, run }) = &current
         {
             // Left active: the guest's end of interrupt deactivates it.
             let index = run.vcpu.index;
             vm.vm.on_devices(index, cpu, |devices, cpu| {
-                devices.timer_interrupt(index, timer, IntId::new(intid), cpu);
+                devices.own_interrupt(index, own, IntId::new(intid), cpu);
             });
             continue;
         }
@@ -231,9 +244,14 @@ pub(super) fn set_hyp_timer(at: u64) {
     barrier::isb(barrier::SY);
 }
 
-/// Whether the guest's timers assert their lines: enabled, not masked, condition met. Virtual, physical.
-pub(super) fn timer_lines() -> (bool, bool) {
-    (asserts(CNTV_CTL_EL0.get()), asserts(CNTP_CTL_EL0.get()))
+/// Whether the guest's own hardware asserts its line `intid`: a timer that is enabled, not masked, and whose condition is met; or
+/// the PMU.
+pub(super) fn line(intid: IntId) -> bool {
+    match intid {
+        VIRTUAL_TIMER => asserts(CNTV_CTL_EL0.get()),
+        PHYSICAL_TIMER => asserts(CNTP_CTL_EL0.get()),
+        _ => intid == PMU && pmu::asserts(),
+    }
 }
 
 /// Whether a timer with this `CNTx_CTL` asserts its line.

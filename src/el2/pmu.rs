@@ -3,9 +3,11 @@
 //! A vCPU's accesses to the PMU trap (`MDCR_EL2.TPM`) until it makes one: then the hardware's counters are its own, for as long as
 //! it has one count or lets EL0 look, and follow it. Others find nothing of them, and whoever does not count pays nothing. They
 //! stand still while another vCPU has the pCPU, and, unless the guest asks for EL2's events (`NSH`), while EL2 works. Their overflow
-//! interrupt is not forwarded: a guest polls `PMOVSSET_EL0`.
+//! interrupt, where it is a PPI, is the guest's as a timer's is ([`super::interrupts`]).
 //!
 //! Source: DDI 0487 "The Performance Monitors Extension", "MDCR_EL2, Monitor Debug Configuration Register".
+
+use faultline::vm::PMU;
 
 use super::guest_state::untrap_mdcr;
 use super::ids;
@@ -93,6 +95,18 @@ impl Pmu {
             self.is_open = self.registers.are_in_use();
         }
     }
+
+    /// The line that it asserts, a bit by INTID, of one that was saved.
+    #[inline]
+    pub(super) const fn line(&self) -> u32 {
+        (self.is_open && self.registers.assert()) as u32 * (1 << PMU.raw())
+    }
+}
+
+/// Whether the PMU of this CPU asserts its line: a counter has overflowed that is to interrupt then. Where the guest has cleared
+/// PMCR_EL0.E since, QEMU goes on asserting it, so that is not asked. EL2's own counters do not interrupt.
+pub(super) fn asserts() -> bool {
+    ids::has_pmu() && PMINTENSET_EL1.get() & PMOVSSET_EL0.get() != 0
 }
 
 /// At boot, on a CPU that has a PMU: off, whatever firmware left.
@@ -111,9 +125,14 @@ fn switch_off() {
 }
 
 impl Registers {
-    /// Something counts, or EL0 may look.
+    /// Something counts or interrupts, or EL0 may look.
     const fn are_in_use(&self) -> bool {
-        self.control & ENABLE != 0 && self.enabled != 0 || self.for_el0 != 0
+        self.control & ENABLE != 0 && self.enabled != 0 || self.for_el0 != 0 || self.assert()
+    }
+
+    /// A counter has overflowed that is to interrupt then.
+    const fn assert(&self) -> bool {
+        self.control & ENABLE != 0 && self.interrupting & self.overflowed != 0
     }
 
     /// Out of the hardware.
@@ -138,9 +157,10 @@ impl Registers {
         PMUSERENR_EL0.set(self.for_el0);
         PMSELR_EL0.set(self.selected);
         PMOVSSET_EL0.set(self.overflowed);
-        PMINTENSET_EL1.set(self.interrupting);
         PMCNTENSET_EL0.set(self.enabled);
         PMCR_EL0.set(self.control);
+        // After PMCR_EL0.E, whose change QEMU does not tell the interrupt controller.
+        PMINTENSET_EL1.set(self.interrupting);
     }
 }
 

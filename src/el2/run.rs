@@ -221,6 +221,7 @@ fn tree(machine: &Machine, loaded: &Loaded, boot_number: u32) -> alloc::vec::Vec
             Version::V3 => GicVersion::V3,
         },
         console: machine.domain.console,
+        pmu: machine.shared.features.pmu && machine.shared.sources.has_pmu(),
         rtc: machine.clock.is_some(),
         bootargs: &machine.domain.bootargs,
         ramdisk: loaded.ramdisk(),

@@ -134,7 +134,7 @@ impl VcpuRun {
     /// The same under the lock.
     #[inline]
     pub(super) fn take_interrupts(&mut self, devices: &mut Devices, cpu: &mut Cpu) {
-        devices.leave(self.vcpu.index, self.context.timers_fired(), cpu);
+        devices.leave(self.vcpu.index, self.context.lines() | self.pmu.line(), cpu);
         cpu.gic.unload_virtual(&mut self.interface);
     }
 

@@ -25,6 +25,7 @@ fn everything(gic: GicVersion, seed: &GuestSeed) -> GuestTree<'_> {
         vcpus: 1,
         gic,
         console: true,
+        pmu: true,
         rtc: true,
         bootargs: "console=ttyAMA0 quiet",
         ramdisk: Some(range(0x4420_0000, 0x12_3456)),
@@ -65,6 +66,7 @@ fn the_tree_has_the_platforms_nodes_and_no_others() {
          /cpus/cpu@0: device_type compatible reg enable-method\n\
          /psci: compatible method\n\
          /timer: compatible interrupts always-on\n\
+         /pmu: compatible interrupts\n\
          /interrupt-controller@8000000: compatible reg interrupt-controller #interrupt-cells #address-cells phandle\n\
          /clock: compatible #clock-cells clock-frequency phandle\n\
          /pl011@9000000: reg compatible interrupts clocks clock-names\n\
@@ -103,6 +105,7 @@ fn parts_of_memory_with_fewer_rights_are_reserved() {
 fn what_is_not_asked_for_is_not_there() {
     let bare = GuestTree {
         console: false,
+        pmu: false,
         rtc: false,
         bootargs: "",
         ramdisk: None,
@@ -257,7 +260,7 @@ fn a_tree_that_does_not_fit_is_refused() {
     };
     assert_eq!(
         build(&guest).unwrap_err().to_string(),
-        "the guest's device tree would be 513.6 KiB; it can be 512 KiB"
+        "the guest's device tree would be 513.7 KiB; it can be 512 KiB"
     );
     let nul = GuestTree {
         bootargs: "a\0b",

@@ -99,10 +99,10 @@ impl Vgic {
             return 0;
         };
         let mut set = self.with(bank, mask);
-        // A guest sets its timers without an exit.
+        // A guest sets its timers without an exit: what is known of their lines may be over.
         if shows_pending
             && let BankId::Private(vcpu) = bank
-            && self.bank(bank).linked & mask != 0
+            && (self.bank(bank).linked | self.bank(bank).line) & mask != 0
         {
             set |= 1 << vcpu;
         }

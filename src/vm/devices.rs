@@ -46,6 +46,10 @@ pub fn device_name(number: u8) -> &'static str {
 pub const VIRTUAL_TIMER: IntId = platform::TIMER_VIRT;
 /// The guest's physical timer interrupt.
 pub const PHYSICAL_TIMER: IntId = platform::TIMER_PHYSICAL;
+/// The guest's performance monitors interrupt.
+pub const PMU: IntId = platform::PMU_INTERRUPT;
+/// The guest's PPIs whose lines are those of hardware that it works by itself.
+pub(in crate::vm) const OWN_LINES: [IntId; 3] = [VIRTUAL_TIMER, PHYSICAL_TIMER, PMU];
 
 const UART_LINE: IntId = platform::UART_INTERRUPT;
 const RTC_LINE: IntId = platform::RTC_INTERRUPT;
@@ -101,8 +105,7 @@ impl Devices {
         let affinities: Vec<Affinity> = (0..vcpus)
             .map(|vcpu| Affinity::from_mpidr(platform::affinity(vcpu)))
             .collect();
-        let vgic = Vgic::new(gic, &affinities, SPI_COUNT)?
-            .with_unseen_lines(&[VIRTUAL_TIMER, PHYSICAL_TIMER]);
+        let vgic = Vgic::new(gic, &affinities, SPI_COUNT)?.with_unseen_lines(&OWN_LINES);
         Ok(Self {
             uart: Pl011::new(),
             rtc: clock.map(|clock| Pl031::new(clock.epoch)),

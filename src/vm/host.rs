@@ -52,8 +52,8 @@ pub trait Host: Machine {
     /// Has [`Devices::alarm`] called when the counter reaches this, in ticks; `None`: not at all.
     fn set_alarm(&mut self, at: Option<u64>);
 
-    /// Whether a timer of the guest asserts its line: virtual, physical.
-    fn timer_lines(&mut self) -> (bool, bool);
+    /// Whether the line of PPI `intid` is asserted, one of those of the guest's own hardware: a timer of EL1's, or the PMU.
+    fn line(&mut self, intid: vgic::IntId) -> bool;
 
     /// Has vCPU `vcpu` of this VM, which is off, start at `entry` with `context` in x0, out of reset: see [`Vm::vcpu`].
     /// Whoever carried it to its `CPU_OFF` may not have put it away yet.

@@ -102,8 +102,8 @@ impl Host for Recorder {
         self.host.alarm = at;
     }
 
-    fn timer_lines(&mut self) -> (bool, bool) {
-        self.host.timer_lines
+    fn line(&mut self, intid: crate::vgic::IntId) -> bool {
+        self.host.lines >> intid.raw() & 1 == 1
     }
 
     fn start_vcpu(&mut self, vcpu: usize, entry: Ipa, context: u64) {

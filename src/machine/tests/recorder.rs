@@ -108,7 +108,7 @@ pub(crate) struct HostState {
     pub(crate) warnings: Vec<String>,
     pub(crate) deactivated: Vec<u32>,
     pub(crate) vmcr: u32,
-    pub(crate) timer_lines: (bool, bool),
+    pub(crate) lines: u32,
     pub(crate) list: Vec<crate::vgic::ListRegister>,
     /// Writes of list registers and of their control.
     pub(crate) list_writes: usize,

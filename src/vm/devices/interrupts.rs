@@ -1,6 +1,6 @@
 //! Interrupts between the vGIC, the list registers of the pCPU at hand, and the other vCPUs.
 
-use super::{Devices, Outcome, PHYSICAL_TIMER, VIRTUAL_TIMER};
+use super::{Devices, OWN_LINES, Outcome};
 use crate::sysreg::SgiRegister;
 use crate::vgic::{Access, CpuInterface, IntId, ListRegister, Vgic};
 use crate::vm::Host;
@@ -84,21 +84,16 @@ impl Devices {
         self.vgic.write_sgir(vcpu, value);
     }
 
-    /// The physical interrupt of a timer of `vcpu`, which this pCPU runs, was taken and left active for the guest to end: it
-    /// goes into a list register.
-    pub fn timer_interrupt<H: Host>(
+    /// The physical interrupt of a timer or of the PMU of `vcpu`, which this pCPU runs, was taken and left active for the guest
+    /// to end: it goes into a list register.
+    pub fn own_interrupt<H: Host>(
         &mut self,
         vcpu: usize,
         guest: IntId,
         physical: IntId,
         host: &mut H,
     ) {
-        let (virt, physical_timer) = host.timer_lines();
-        let is_asserted = if guest == VIRTUAL_TIMER {
-            virt
-        } else {
-            physical_timer
-        };
+        let is_asserted = host.line(guest);
         if is_asserted
             && let Some((n, register)) = self
                 .vgic
@@ -130,7 +125,7 @@ impl Devices {
     #[inline]
     fn look<H: Host>(&mut self, vcpu: usize, host: &mut H) {
         self.read_list(vcpu, host);
-        self.look_at_timers(vcpu, host);
+        self.look_at_lines(vcpu, host);
     }
 
     #[inline]
@@ -144,15 +139,15 @@ impl Devices {
     }
 
     /// The guest sets its timers without an exit: what their lines say now counts, not what they said when the physical
-    /// interrupt was taken.
-    fn look_at_timers<H: Host>(&mut self, vcpu: usize, host: &mut H) {
+    /// interrupt was taken. So with the PMU.
+    fn look_at_lines<H: Host>(&mut self, vcpu: usize, host: &mut H) {
         let raised = self.vgic.raised(vcpu);
         if raised == 0 {
             return;
         }
-        let (virt, physical) = host.timer_lines();
-        for (intid, line) in [(VIRTUAL_TIMER, virt), (PHYSICAL_TIMER, physical)] {
+        for intid in OWN_LINES {
             if raised >> intid.raw() & 1 == 1 {
+                let line = host.line(intid);
                 self.vgic.set_private_line(vcpu, intid, line);
             }
         }
@@ -165,29 +160,27 @@ impl Devices {
     }
 
     /// `vcpu` leaves this pCPU, or ends: all that its list registers hold returns into the model, and nothing of it stays active
-    /// here. Its timers are off already; `lines` is what they asserted, virtual and physical. The list registers are free after
-    /// that; what else belongs to its CPU interface is in [`CpuInterface`].
+    /// here. Its timers and its PMU are off already; `lines` is what they asserted, a bit each by INTID. The list registers are
+    /// free after that; what else belongs to its CPU interface is in [`CpuInterface`].
     #[inline(always)] // on the way from one vCPU to another
-    pub fn leave<H: Host>(&mut self, vcpu: usize, lines: (bool, bool), host: &mut H) {
+    pub fn leave<H: Host>(&mut self, vcpu: usize, lines: u32, host: &mut H) {
         self.folded |= bit(vcpu);
-        let is_quiet = lines == (false, false);
-        if !(is_quiet && self.vgic.leaves_nothing(vcpu, |n| host.list_state(n))) {
+        if lines != 0 || !self.vgic.leaves_nothing(vcpu, |n| host.list_state(n)) {
             self.leave_with_all(vcpu, lines, host);
         }
     }
 
     #[inline(never)] // most that wait have taken and ended what they had
-    fn leave_with_all<H: Host>(&mut self, vcpu: usize, lines: (bool, bool), host: &mut H) {
+    fn leave_with_all<H: Host>(&mut self, vcpu: usize, lines: u32, host: &mut H) {
         self.read_list(vcpu, host);
         self.vgic.unload(vcpu, |n| {
             host.set_list_register(n, ListRegister::default());
         });
-        let raised = self.vgic.raised(vcpu);
-        if raised != 0 || lines != (false, false) {
-            for (intid, line) in [(VIRTUAL_TIMER, lines.0), (PHYSICAL_TIMER, lines.1)] {
-                if line || raised >> intid.raw() & 1 == 1 {
-                    self.vgic.set_private_line(vcpu, intid, line);
-                }
+        let raised = self.vgic.raised(vcpu) | lines;
+        for intid in OWN_LINES {
+            if raised >> intid.raw() & 1 == 1 {
+                let line = lines >> intid.raw() & 1 == 1;
+                self.vgic.set_private_line(vcpu, intid, line);
             }
         }
         self.deactivate_dropped(vcpu, host);

@@ -15,6 +15,8 @@ const GICD_CTLR: u64 = GICD;
 const GICR_IGROUPR0: u64 = GICR + 0x1_0080;
 const GICR_ISENABLER0: u64 = GICR + 0x1_0100;
 const GICR_ISACTIVER0: u64 = GICR + 0x1_0300;
+/// GICR_ISPENDR0.
+const GICR_ISPENDR0: u64 = GICR + 0x1_0200;
 const GICR_ICACTIVER0: u64 = GICR + 0x1_0380;
 /// The physical interrupt of the board's virtual timer.
 const PHYSICAL: IntId = IntId::ppi(11);
@@ -89,10 +91,10 @@ fn with_timer() -> Run {
     run.store(GICD_CTLR, 0x12);
     run.store(GICR_IGROUPR0, u64::from(u32::MAX));
     run.store(GICR_ISENABLER0, 1 << 27);
-    run.m.host.timer_lines = (true, false);
+    run.m.host.lines = 1 << VIRTUAL_TIMER.raw();
     run.vm
         .devices()
-        .timer_interrupt(0, VIRTUAL_TIMER, PHYSICAL, &mut run.m);
+        .own_interrupt(0, VIRTUAL_TIMER, PHYSICAL, &mut run.m);
     run
 }
 
@@ -117,7 +119,7 @@ fn an_interrupt_that_the_guest_ended_may_come_again() {
     run.m.host.list[0].state = State::Invalid;
     run.vm
         .devices()
-        .timer_interrupt(0, VIRTUAL_TIMER, PHYSICAL, &mut run.m);
+        .own_interrupt(0, VIRTUAL_TIMER, PHYSICAL, &mut run.m);
     let list = plan(&mut run).expect("it is to be loaded again");
     assert_eq!((list.len(), list[0].state), (1, State::new(true, false)));
     assert!(run.m.host.deactivated.is_empty());
@@ -150,7 +152,7 @@ fn a_maintenance_interrupt_folds_in_what_ended() {
     let mut run = with_timer();
     plan(&mut run);
     run.m.host.list[0].state = State::Invalid;
-    run.m.host.timer_lines = (false, false);
+    run.m.host.lines = 0;
     run.vm.devices().maintenance(0, &mut run.m);
     assert!(!run.vm.devices().is_pending(0));
     assert_eq!(run.load(GICR_ISACTIVER0), 0);
@@ -160,7 +162,7 @@ fn a_maintenance_interrupt_folds_in_what_ended() {
 #[test]
 fn an_sgi_sent_again_after_the_first_was_handled_is_delivered_again() {
     let mut run = with_timer();
-    run.m.host.timer_lines = (false, false);
+    run.m.host.lines = 0;
     run.vm.devices().fold_in(0, &mut run.m);
     run.store(GICR_ISENABLER0, 1 << 1);
     let sgi1r = 0x18 << 26 | 1 << 25 | 3 << 20 | 5 << 17 | 12 << 10 | 3 << 5 | 11 << 1;
@@ -238,10 +240,10 @@ fn the_virtual_timers_interrupt_is_linked_to_the_physical_one() {
     run.store(GICD_CTLR, 0x12);
     run.store(GICR_IGROUPR0, u64::from(u32::MAX));
     run.store(GICR_ISENABLER0, 1 << 27);
-    run.m.host.timer_lines = (true, false);
+    run.m.host.lines = 1 << VIRTUAL_TIMER.raw();
     run.vm
         .devices()
-        .timer_interrupt(0, VIRTUAL_TIMER, PHYSICAL, &mut run.m);
+        .own_interrupt(0, VIRTUAL_TIMER, PHYSICAL, &mut run.m);
     assert!(run.vm.devices().is_pending(0));
     let list = plan(&mut run).expect("there is something to load");
     assert_eq!(list.len(), 1);
@@ -261,12 +263,12 @@ fn a_timer_that_went_quiet_before_it_was_taken_is_deactivated() {
     run.store(GICD_CTLR, 0x12);
     run.store(GICR_IGROUPR0, u64::from(u32::MAX));
     run.store(GICR_ISENABLER0, 1 << 27);
-    run.m.host.timer_lines = (true, false);
+    run.m.host.lines = 1 << VIRTUAL_TIMER.raw();
     run.vm
         .devices()
-        .timer_interrupt(0, VIRTUAL_TIMER, PHYSICAL, &mut run.m);
+        .own_interrupt(0, VIRTUAL_TIMER, PHYSICAL, &mut run.m);
     plan(&mut run);
-    run.m.host.timer_lines = (false, false);
+    run.m.host.lines = 0;
     run.vm.devices().fold_in(0, &mut run.m);
     assert!(!run.vm.devices().is_pending(0));
     assert_eq!(run.m.host.deactivated, [PHYSICAL.raw()]);
@@ -453,7 +455,9 @@ fn a_vcpu_that_leaves_its_pcpu_takes_all_with_it() {
     let mut run = with_timer();
     plan(&mut run);
     run.m.host.list[0].state = State::new(false, true);
-    run.vm.devices().leave(0, (true, false), &mut run.m);
+    run.vm
+        .devices()
+        .leave(0, 1 << VIRTUAL_TIMER.raw(), &mut run.m);
     assert_eq!(run.m.host.deactivated, [PHYSICAL.raw()]);
     let list = plan(&mut run).expect("it starts from nothing");
     assert_eq!(
@@ -466,8 +470,22 @@ fn a_vcpu_that_leaves_its_pcpu_takes_all_with_it() {
 #[test]
 fn a_vcpu_that_leaves_looks_at_a_line_that_was_asserted_before() {
     let mut run = with_timer();
-    run.vm.devices().leave(0, (true, false), &mut run.m);
+    run.vm
+        .devices()
+        .leave(0, 1 << VIRTUAL_TIMER.raw(), &mut run.m);
     assert!(run.vm.devices().is_pending(0));
-    run.vm.devices().leave(0, (false, false), &mut run.m);
+    run.vm.devices().leave(0, 0, &mut run.m);
     assert!(!run.vm.devices().is_pending(0));
+}
+
+/// Where it goes on, its guest sets the timer before the physical interrupt has come there.
+#[test]
+fn what_a_guest_reads_of_a_line_is_what_it_is_now() {
+    let mut run = with_timer();
+    run.vm
+        .devices()
+        .leave(0, 1 << VIRTUAL_TIMER.raw(), &mut run.m);
+    assert_eq!(run.load(GICR_ISPENDR0), 1 << VIRTUAL_TIMER.raw());
+    run.m.host.lines = 0;
+    assert_eq!(run.load(GICR_ISPENDR0), 0);
 }
