@@ -3,7 +3,7 @@
 #
 #   build.sh hypervisor      target/faultline.elf (symbols) and target/faultline.img (flat)
 #   build.sh guests          target/guest/NAME.bin and NAME.elf, every guest of guest/; and
-#                            target/linux/code_changes, a program for Linux
+#                            target/linux/code_changes and samples, programs for Linux
 #
 # POISON=1 builds the hypervisor that finds a wrong address wherever HPFAR_EL2 is not valid: target/faultline-poison.*.
 # BUG=NAME builds the known-bad hypervisor --cfg faultline_bug="NAME" instead: target/faultline-NAME.{elf,img}.
@@ -60,7 +60,7 @@ guests() {
         cp "$folder/$triple/release/$name" "target/guest/$name.elf"
         flatten "target/guest/$name.elf" "target/guest/$name.bin"
     done
-    cp "$folder/$triple/release/examples/code_changes" target/linux/
+    for program in code_changes samples; do cp "$folder/$triple/release/examples/$program" target/linux/; done
 }
 
 for what; do

@@ -6,7 +6,8 @@ cd "$(dirname "$0")/../.."
 . guest/host/common.sh
 out=target/linux/initramfs.gz
 [ -n "$(find "$out" -newer guest/linux/init -newer guest/linux/workload -newer guest/linux/soak \
-    -newer guest/linux/initramfs.sh -newer target/linux/busybox -newer target/linux/code_changes 2>/dev/null)" ] && exit 0
+    -newer guest/linux/initramfs.sh -newer target/linux/busybox -newer target/linux/code_changes \
+    -newer target/linux/samples 2>/dev/null)" ] && exit 0
 
 inode=0
 # header NAME MODE SIZE [MAJOR MINOR]: mode in octal, as in stat(2).
@@ -42,6 +43,7 @@ file() { # NAME SOURCE
     file bin/workload guest/linux/workload
     file bin/soak guest/linux/soak
     file bin/code_changes target/linux/code_changes
+    file bin/samples target/linux/samples
     header 'TRAILER!!!' 0 0
 } | gzip -9n >"$out.part.$$"
 mv "$out.part.$$" "$out"
