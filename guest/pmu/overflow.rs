@@ -4,7 +4,7 @@
 //! Oracle: DDI 0487 "Behavior on overflow" in "The Performance Monitors Extension"; the binding `arm,armv8-pmuv3`.
 
 use crate::{
-    COUNT, CYCLES, ENABLE, LONG_CYCLES, RESET_CYCLES, RESET_EVENTS, SW_INCR, count_by_hand,
+    COUNT, CYCLES, ENABLE, LONG_CYCLES, RESET_CYCLES, RESET_EVENTS, SW_INCR, count_by_hand, work,
 };
 use runtime::gic::register::ISPENDR;
 use runtime::gic::{Gic, SPECIAL};
@@ -93,6 +93,12 @@ fn is_a_level(gic: Gic) {
     );
     write_sysreg!("PMINTENSET_EL1", FIRST);
     check!(gic.bit(ISPENDR, PMU_INTID), "pending when it is again");
+    // Off and on again. QEMU does not look at its line then, but when the other is written.
+    write_sysreg!("PMCR_EL0", 0u64);
+    work();
+    write_sysreg!("PMCR_EL0", ENABLE);
+    write_sysreg!("PMINTENSET_EL1", FIRST);
+    check!(gic.bit(ISPENDR, PMU_INTID), "pending after a rest");
     clear();
     check!(!gic.bit(ISPENDR, PMU_INTID), "pending after it was cleared");
     gic.enable_interrupt(PMU_INTID);

@@ -1,6 +1,6 @@
-//! PPIs that stand for a physical interrupt EL2 has acknowledged: the timers.
+//! PPIs that stand for a physical interrupt EL2 has acknowledged: the timers and the PMU.
 //!
-//! EL2 takes a timer's physical interrupt, drops its priority and leaves it active; the guest's own deactivation of the
+//! EL2 takes their physical interrupt, drops its priority and leaves it active; the guest's own deactivation of the
 //! virtual one then deactivates the physical one in hardware, through the list register's HW bit. Where that is not
 //! possible (the guest clears the state by a register, or the list register had to be a software one), the model says
 //! that EL2 must deactivate the physical interrupt: then it is taken again if its line is still asserted, so nothing is
