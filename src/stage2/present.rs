@@ -235,9 +235,14 @@ impl<'t> Present<'t> {
     }
 
     /// Breaks the descriptor, invalidates everywhere, and makes it again as it was: what is left to try when a CPU keeps
-    /// faulting on a leaf that allows the access.
+    /// faulting on a leaf that allows the access. In one closing of the gate: what comes back would else be what a range verb
+    /// has taken away meanwhile.
     pub fn remake<M: Machine>(self, m: &mut M) {
-        if let Some(seen) = self.lock(m) {
+        let tree = self.seen.tree;
+        let had_hint = self.dissolve(m);
+        let _changing = tree.gate.close(m.cpu());
+        if let Some(seen) = self.break_leaf(m, had_hint) {
+            self.forget(m, &seen);
             unlock(m, seen.place, seen.descriptor);
         }
     }
@@ -305,21 +310,42 @@ impl<'t> Present<'t> {
         Ok(())
     }
 
-    /// The break of break-before-make. Locked, not just invalid: other PEs that fault in the gap retry and do not map over
-    /// it. Answers what was there at the last; `None` if it is not the leaf that was seen any more.
+    /// The break of break-before-make. Answers what was there at the last; `None` if it is not the leaf that was seen any more.
+    ///
+    /// What the hardware noted in it of stores goes to the log in the same passage: until the make nobody else finds it.
     fn lock<M: Machine>(&self, m: &mut M) -> Option<Seen<'t>> {
-        let Seen { tree, ipa, .. } = self.seen;
+        let tree = self.seen.tree;
+        let had_hint = self.dissolve(m);
+        let walking = tree.gate.enter(m.cpu());
+        let locked = self.break_leaf(m, had_hint);
+        if let Some(seen) = &locked {
+            tree.keep_dirty_state(seen.descriptor, self.range());
+        }
+        drop(walking);
+        let seen = locked?;
+        self.forget(m, &seen);
+        Some(seen)
+    }
+
+    /// Dissolves the group that the leaf was in; answers whether there was one.
+    fn dissolve<M: Machine>(&self, m: &mut M) -> bool {
         let had_hint = self.seen.descriptor.has_hint();
         if had_hint {
-            tree.dissolve(m, ipa);
+            self.seen.tree.dissolve(m, self.seen.ipa);
         }
-        let walking = tree.gate.enter(m.cpu());
+        had_hint
+    }
+
+    /// Locks the descriptor. Locked, not just invalid: other PEs that fault in the gap retry and do not map over it. Inside
+    /// the gate.
+    fn break_leaf<M: Machine>(&self, m: &mut M, had_hint: bool) -> Option<Seen<'t>> {
+        let Seen { tree, ipa, .. } = self.seen;
         let mut seen = if had_hint {
             tree.see(m, ipa)
         } else {
             self.seen.copied().renewed(m)
         };
-        let locked = loop {
+        loop {
             if !self.is_same_leaf(&seen) || seen.descriptor.has_hint() {
                 break None;
             }
@@ -330,11 +356,13 @@ impl<'t> Present<'t> {
                 }
                 Err(_) => break None,
             }
-        };
-        drop(walking);
-        let seen = locked?;
+        }
+    }
+
+    /// Has every PE forget the leaf that was locked.
+    fn forget<M: Machine>(&self, m: &mut M, seen: &Seen<'_>) {
+        let Seen { tree, ipa, .. } = self.seen;
         let ttl = tree.ttl(seen.place.level);
         tree.under(m, |m| maintenance::after_break(m, ipa, ttl));
-        Some(seen)
     }
 }

@@ -5,7 +5,7 @@ use crate::exit::Need;
 use crate::fault::Resolution;
 use crate::machine::recorder::{Op, Recorder, abort};
 use crate::machine::{Dsb, Tlbi, Ttl};
-use crate::stage2::Leaf;
+use crate::stage2::Descriptor;
 
 /// Lets the other CPU touch `ipa` right before this one's store number `step`.
 fn other_touches(world: &mut World, step: usize, ipa: u64, need: Need) {
@@ -166,34 +166,24 @@ fn a_fault_in_the_gap_of_a_break_takes_nothing_and_tries_again() {
     let mut world = World::new();
     world.touch(RAM_START, Need::Write);
     let before = world.m.translate(RAM_START);
+    let raw = world.m.leaf(RAM_START).expect("it is mapped");
+    // Another CPU is between its break and its make.
+    world
+        .m
+        .other_cpu_stores(RAM_START, raw, Descriptor::LOCKED.raw());
+    world.m.enter_guest();
+    let abort = abort(RAM_START, Need::Read, 0x07);
     let shared = world.shared.clone();
-    let body = move |m: &mut Recorder| {
-        m.as_other_cpu(|m| {
-            m.enter_guest();
-            let abort = m
-                .access(RAM_START, Need::Read)
-                .expect_err("the leaf is broken");
-            let answer = shared.resolve(&mut TestVcpu::default(), &abort, m);
-            assert_eq!(
-                answer,
-                Resolution::Retry,
-                "no abort for a guest, and no page over a page"
-            );
-        });
-    };
-    // The second store of a remake is the make.
-    world.m.interfere = Some((1, Box::new(body)));
-    let shared = world.shared.clone();
-    let Leaf::Present(present) = shared
-        .stage2
-        .walk()
-        .leaf(&mut world.m, crate::addr::Ipa::new(RAM_START))
-    else {
-        panic!("it was mapped")
-    };
-    present.remake(&mut world.m);
+    let answer = shared.resolve(&mut TestVcpu::default(), &abort, &mut world.m);
+    assert_eq!(
+        answer,
+        Resolution::Retry,
+        "no abort for a guest, and no page over a page"
+    );
     drop(shared);
-    assert!(world.m.interfere.is_none());
+    world
+        .m
+        .other_cpu_stores(RAM_START, Descriptor::LOCKED.raw(), raw);
     assert_eq!(world.m.translate(RAM_START), before);
     assert!(world.nothing_leaked());
 }

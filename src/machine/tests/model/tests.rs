@@ -211,6 +211,25 @@ fn a_store_is_in_the_log_whatever_became_of_its_page() {
     }
 }
 
+/// While one CPU replaces the page another one asks: between the break and the make there is no descriptor that says it.
+#[test]
+fn a_store_is_in_a_log_that_is_asked_for_while_its_page_is_replaced() {
+    let setup = Setup {
+        cpus: 2,
+        patience: 24,
+        ..MARKS_DIRTY
+    };
+    let write = (0, Action::Guest(0, 0, Access::Write));
+    let round = [write, (1, Action::Replace(0, 0)), (0, Action::Harvest(0))];
+    let mut history = std::vec![write, (0, Action::StartLog(0))];
+    history.extend(round.repeat(4));
+    for seed in 0..400 {
+        if let Some(text) = report(setup, seed, Weak::from_environment(), &history) {
+            panic!("{text}");
+        }
+    }
+}
+
 #[test]
 fn a_log_gives_no_right_to_write() {
     let history = [
