@@ -188,6 +188,13 @@ pub(crate) const LINES: &[Line] = &[
         tests: TREE,
     },
     Line {
+        name: "lost-dirty-in-the-gap",
+        file: "src/stage2/present.rs",
+        old: "tree.keep_dirty_state(seen.descriptor, self.range());",
+        new: "let _ = seen;",
+        tests: MODEL,
+    },
+    Line {
         name: "lost-dirty-on-unmap",
         file: "src/stage2/unmap.rs",
         old: "self.keep_dirty_state(last, IpaRange { start, size });",
