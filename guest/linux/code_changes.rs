@@ -8,8 +8,11 @@
 #![no_std]
 #![no_main]
 
+mod kernel;
+
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use kernel::{MMAP, SCHED_SETAFFINITY, call, end, say};
 
 /// Threads, the first one among them.
 const THREADS: usize = 4;
@@ -23,12 +26,8 @@ const PAGE: u64 = 4096;
 const RET: u32 = 0xd65f_03c0;
 
 const FTRUNCATE: u64 = 46;
-const WRITE: u64 = 64;
 const EXIT: u64 = 93;
-const EXIT_GROUP: u64 = 94;
 const FUTEX: u64 = 98;
-const SCHED_SETAFFINITY: u64 = 122;
-const MMAP: u64 = 222;
 const MPROTECT: u64 = 226;
 const MEMFD_CREATE: u64 = 279;
 const PROT_READ: u64 = 1;
@@ -77,27 +76,6 @@ global_asm!(
 unsafe extern "C" {
     fn start_thread(flags: u64, stack: u64, run: extern "C" fn(usize) -> !, argument: usize)
     -> i64;
-}
-
-fn call(number: u64, arguments: [u64; 6]) -> i64 {
-    let [a, b, c, d, e, f] = arguments;
-    let result;
-    // SAFETY: the callers ask for nothing that takes memory from Rust.
-    unsafe {
-        asm!("svc #0", in("x8") number, inout("x0") a => result, in("x1") b, in("x2") c, in("x3") d, in("x4") e,
-            in("x5") f, options(nostack));
-    }
-    result
-}
-
-fn say(text: &str) {
-    call(WRITE, [1, text.as_ptr() as u64, text.len() as u64, 0, 0, 0]);
-}
-
-fn end(code: u64) -> ! {
-    loop {
-        call(EXIT_GROUP, [code, 0, 0, 0, 0, 0]);
-    }
 }
 
 fn say_number(number: u64) {

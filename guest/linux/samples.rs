@@ -7,8 +7,11 @@
 #![no_std]
 #![no_main]
 
-use core::arch::{asm, global_asm};
+mod kernel;
+
+use core::arch::global_asm;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use kernel::{MMAP, SCHED_SETAFFINITY, call, end, say};
 
 /// Cycles from one sample to the next.
 const PERIOD: u64 = 100_000;
@@ -22,11 +25,7 @@ const PAGE: u64 = 4096;
 /// The ring behind its first page, which says how far it is filled.
 const RING: u64 = 64 * PAGE;
 
-const WRITE: u64 = 64;
-const EXIT_GROUP: u64 = 94;
 const CLOCK_GETTIME: u64 = 113;
-const SCHED_SETAFFINITY: u64 = 122;
-const MMAP: u64 = 222;
 const PERF_EVENT_OPEN: u64 = 241;
 const CLOCK_MONOTONIC: u64 = 1;
 const PROT_READ_WRITE: u64 = 1 | 2;
@@ -71,27 +70,6 @@ global_asm!(
 unsafe extern "C" {
     fn busy(times: u64);
     fn busy_end();
-}
-
-fn call(number: u64, arguments: [u64; 6]) -> i64 {
-    let [a, b, c, d, e, f] = arguments;
-    let result;
-    // SAFETY: the callers ask for nothing that takes memory from Rust.
-    unsafe {
-        asm!("svc #0", in("x8") number, inout("x0") a => result, in("x1") b, in("x2") c, in("x3") d, in("x4") e,
-            in("x5") f, options(nostack));
-    }
-    result
-}
-
-fn say(text: &str) {
-    call(WRITE, [1, text.as_ptr() as u64, text.len() as u64, 0, 0, 0]);
-}
-
-fn end(code: u64) -> ! {
-    loop {
-        call(EXIT_GROUP, [code, 0, 0, 0, 0, 0]);
-    }
 }
 
 fn fail(what: &str) -> ! {

@@ -437,3 +437,14 @@ proptest! {
         prop_assert!(!line.is_empty() && !line.contains('\n'), "{:?}", line);
     }
 }
+
+/// The Raspberry Pi 4 has an SPI for each CPU: a guest's PPI cannot stand for that.
+#[test]
+fn performance_monitors_interrupt_by_a_ppi_or_not_at_all() {
+    let specifier = interrupt::specifier(interrupt::IntId::spi(16), 4).map(u32::to_be_bytes);
+    let by_spi = with(VIRT_GICV3, "/pmu", "interrupts", specifier.as_flattened());
+    assert_eq!(board(VIRT_GICV3).unwrap().pmu, Some(ppi(7)));
+    assert_eq!(board(&by_spi).unwrap().pmu, None);
+    let without = without(VIRT_GICV3, "/pmu", "interrupts");
+    assert_eq!(board(&without).unwrap().pmu, None);
+}

@@ -1,4 +1,4 @@
-//! An interrupt that comes again, or alone: most that come do.
+//! An interrupt that comes again, or alone, and one that is over when its vCPU leaves: most are.
 //!
 //! What is still thought to be pending in its list register was taken and ended there by the guest, without an exit, and is to
 //! be pending once more. Then that register is written as it was, the model hardly changes, and no other list register is
@@ -73,38 +73,27 @@ impl Vgic {
         self.note_planned(vcpu);
         Some(planned)
     }
-}
 
-impl Vgic {
-    /// Does the work of [`Vgic::sync_from`] and [`Vgic::unload`], if all that is anybody's concern of `vcpu`'s private
-    /// interrupts is one without a physical one that was pending in the first list register, and that the guest took and ended;
-    /// or nothing is. Answers whether `vcpu` has left. `state_of` is as for [`Vgic::sync_from`].
+    /// Does the work of [`Vgic::sync_from`] and [`Vgic::unload`], if none of `vcpu`'s list registers is in use, or the first one
+    /// alone, whose interrupt the guest took and ended, and no line of its PPIs is asserted, for all that is known. Answers
+    /// whether `vcpu` has left. `state_of` is as for [`Vgic::sync_from`].
     #[inline(always)] // the number of the list register is in the instruction
     pub fn leaves_nothing(&mut self, vcpu: usize, state_of: impl FnOnce(usize) -> State) -> bool {
         const FIRST: usize = 0;
+        const ONLY_FIRST: u32 = 1 << FIRST;
         let Some(interface) = self.vcpus.get_mut(vcpu) else {
             return true;
         };
-        let bank = &mut interface.bank;
+        let bank = &interface.bank;
         let owed = interface.stale | interface.links.to_deactivate;
-        if owed | bank.linked | bank.line | bank.latch | bank.active != 0 || interface.has_leftovers
-        {
+        if owed | bank.linked | bank.line != 0 || interface.has_leftovers {
             return false;
         }
-        if interface.used == 0 {
-            return true;
+        match interface.used {
+            0 => true,
+            ONLY_FIRST => state_of(FIRST) == State::Invalid && interface.fold_plain(FIRST),
+            _ => false,
         }
-        let slot = &mut interface.slots[FIRST];
-        let is_taken = interface.used == 1 << FIRST
-            && slot.is_plain()
-            && slot.intid.is_private()
-            && state_of(FIRST) == State::Invalid;
-        if is_taken {
-            slot.seen = State::Invalid;
-            interface.used = 0;
-            (bank.loaded_latch, bank.resident) = (0, 0);
-        }
-        is_taken
     }
 }
 

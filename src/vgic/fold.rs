@@ -214,8 +214,8 @@ impl VcpuInterface {
 
     /// List register `index` is free: does the work of [`Vgic::fold`], if what was pending there is private, has no physical
     /// interrupt, and is nobody's concern any more.
-    #[inline]
-    fn fold_plain(&mut self, index: usize) -> bool {
+    #[inline(always)] // on the way from one vCPU to another
+    pub(super) fn fold_plain(&mut self, index: usize) -> bool {
         let slot = &mut self.slots[index];
         let mask = 1u32.wrapping_shl(slot.intid.raw());
         let bank = &mut self.bank;
